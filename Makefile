@@ -1,0 +1,59 @@
+# Each target works from nothing: it makes .venv, installs the pinned versions, then does its job.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CODE := consortium site_agent privacy audit tests configs
+
+.PHONY: install demo test test-fast check bench lock proto clean help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the pinned dependencies (once; about two minutes) ..."
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-demo
+	@echo "Installing the test tools (once) ..."
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed-demo  ## make .venv with everything a coordinator and a hospital need
+
+demo: $(VENV)/.installed-demo  ## a real four-hospital study, from YAML to a verified evidence bundle
+	$(BIN)/consortium demo $(DEMO_ARGS)
+
+test: $(VENV)/.installed-dev  ## every test
+	$(BIN)/python -m pytest -q
+
+test-fast: $(VENV)/.installed-dev  ## the tests that take seconds
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+check: $(VENV)/.installed-dev  ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev  ## measure; writes build/benchmarks.json
+	mkdir -p build
+	$(BIN)/python tests/benchmarks/run.py --out build/benchmarks.json
+
+proto: $(VENV)/.installed-dev  ## regenerate consortium/wire/consortium_pb2.py
+	$(BIN)/python -m consortium.wire.generate
+
+lock: | $(BIN)/python  ## resolve afresh and rewrite constraints.txt
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --quiet install torch==2.13.0
+	build/lock/bin/python -m pip --quiet install '.[dev]'
+	( echo '# Every version that is installed, direct or not. Made by `make lock`; used by every pip call in the Makefile.'; \
+	  build/lock/bin/python -m pip freeze --exclude hospital-consortium --exclude setuptools --exclude pip | sed 's/+cpu//' ) > constraints.txt
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1385 @@
+"""A stranger's check of a study's evidence: `python3 verify.py evidence.zip --policy policy.txt`.
+
+Stands alone on purpose: the standard library of Python 3.9 or later is all it needs (with the `cryptography` package
+it checks signatures faster), and it shares no code with what wrote the evidence. Every numbered step prints PASS or
+FAIL; a FAIL says where, what was expected and what was found.
+
+Exit status: 0 everything holds, 1 something does not, 2 wrong usage.
+
+The policy names the log's public key. Get it from somebody you trust, not from the evidence: a forger can sign a forged
+log with a key of his own. Without --policy the key inside the evidence is used, and that is said in the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    FAST_SIGNATURES = True
+except ImportError:  # a bare Python: the arithmetic below does the same, more slowly
+    FAST_SIGNATURES = False
+
+VERSION = 1
+
+# --- what a bundle may weigh, so that a hostile file cannot exhaust the machine that checks it -----------------------
+
+FILES_MAX = 200_000
+MODEL_BYTES_MAX = 8 << 30
+TEXT_BYTES_MAX = 64 << 20
+TILE_BYTES_MAX = 256 * 32
+BUNDLE_BYTES_MAX = 256 * (65_535 + 2)
+TOTAL_BYTES_MAX = 32 << 30
+EXPANSION_MAX = 400  # deflate makes 1032:1 of nothing but zeros; JSON and text stay far below this
+EXPANSION_FREE = 16 << 20
+
+REQUIRED = (
+    "README.txt",
+    "VERIFY.md",
+    "log/checkpoint",
+    "log/policy.txt",
+    "manifest.consistency",
+    "manifest.entry",
+    "manifest.note",
+    "manifest.sha256",
+    "manifest.tlog-proof",
+    "report.html",
+    "report.json",
+    "study.json",
+    "verify.py",
+)
+OUTSIDE_MANIFEST = ("manifest.consistency", "manifest.entry", "manifest.note", "manifest.sha256", "manifest.tlog-proof")
+"""The manifest cannot list itself, nor what was made from its hash; each of these is checked by a step of its own."""
+
+SITE_CONTEXT = b"consortium/site-entry/v1\n"
+SITE_TYPES = {
+    "study.approved",
+    "study.rejected",
+    "cohort.snapshot",
+    "dp.configured",
+    "dp.spent",
+    "dp.exhausted",
+    "update.submitted",
+    "model.verified",
+}
+NO_ENTRY = "0" * 64
+SIGNATURE_ENDING = re.compile(rb',"sig":\{"ed25519":"([A-Za-z0-9+/]{86}==)","key":"([0-9a-f]{16})"\}\}\Z')
+
+Record = dict[str, Any]
+
+
+class Failure(Exception):
+    """A step that does not hold: where, what was expected, what was found."""
+
+    def __init__(self, where: str, expected: object, found: object) -> None:
+        super().__init__(f"{where}: expected {expected}, found {found}")
+        self.where, self.expected, self.found = where, str(expected), str(found)
+
+
+class NotChecked(Exception):
+    """A step that needs the result of one that failed."""
+
+
+# --- Ed25519 (RFC 8032), verification only ---------------------------------------------------------------------------
+
+_P = 2**255 - 19
+_L = 2**252 + 27742317777372353535851937790883648493
+_D = -121665 * pow(121666, _P - 2, _P) % _P
+_ROOT = pow(2, (_P - 1) // 4, _P)
+Point = tuple[int, int, int, int]  # extended coordinates: x = X/Z, y = Y/Z, xy = T/Z
+
+
+def _add(a: Point, b: Point) -> Point:
+    u, v = (a[1] - a[0]) * (b[1] - b[0]) % _P, (a[1] + a[0]) * (b[1] + b[0]) % _P
+    w, z = 2 * a[3] * b[3] * _D % _P, 2 * a[2] * b[2] % _P
+    e, f, g, h = v - u, z - w, z + w, v + u
+    return e * f % _P, g * h % _P, f * g % _P, e * h % _P
+
+
+def _double(a: Point) -> Point:
+    x, y, z = a[0] * a[0] % _P, a[1] * a[1] % _P, 2 * a[2] * a[2] % _P
+    h = x + y
+    e, g = h - (a[0] + a[1]) * (a[0] + a[1]) % _P, x - y
+    f = z + g
+    return e * f % _P, g * h % _P, f * g % _P, e * h % _P
+
+
+def _decode_point(data: bytes) -> Point | None:
+    y = int.from_bytes(data, "little")
+    sign, y = y >> 255, y & ((1 << 255) - 1)
+    if y >= _P:
+        return None
+    square = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
+    x = pow(square, (_P + 3) // 8, _P)
+    if (x * x - square) % _P:
+        x = x * _ROOT % _P
+    if (x * x - square) % _P or (x == 0 and sign):
+        return None
+    if x & 1 != sign:
+        x = _P - x
+    return x, y, 1, x * y % _P
+
+
+def _encode_point(a: Point) -> bytes:
+    inverse = pow(a[2], _P - 2, _P)
+    x, y = a[0] * inverse % _P, a[1] * inverse % _P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+_BASE = _decode_point((4 * pow(5, _P - 2, _P) % _P).to_bytes(32, "little"))
+
+
+def ed25519_holds(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether [S]B - [k]A encodes to R: the check of RFC 8032 section 5.1.7 without cofactor, as OpenSSL does it."""
+    if len(public_key) != 32 or len(signature) != 64:
+        return False
+    key = _decode_point(public_key)
+    s = int.from_bytes(signature[32:], "little")
+    if key is None or s >= _L or _BASE is None:
+        return False
+    k = int.from_bytes(hashlib.sha512(signature[:32] + public_key + message).digest(), "little") % _L
+    minus = (_P - key[0], key[1], key[2], _P - key[3])
+    table = (None, _BASE, minus, _add(_BASE, minus))
+    result: Point = (0, 1, 1, 0)
+    for bit in range(max(s.bit_length(), k.bit_length()) - 1, -1, -1):
+        result = _double(result)
+        addend = table[(s >> bit & 1) | (k >> bit & 1) << 1]
+        if addend is not None:
+            result = _add(result, addend)
+    return _encode_point(result) == signature[:32]
+
+
+def signature_holds(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Ed25519, by `cryptography` where it is installed."""
+    if not FAST_SIGNATURES:
+        return ed25519_holds(public_key, signature, message)
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+# --- Merkle tree (RFC 6962) ------------------------------------------------------------------------------------------
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """Hash of an entry."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Hash of two hashes."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def tree_root(hashes: Sequence[bytes]) -> bytes:
+    """Root over leaf hashes; a lone node is promoted."""
+    if not hashes:
+        return hashlib.sha256(b"").digest()
+    level = list(hashes)
+    while len(level) > 1:
+        pairs = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        level = pairs + level[len(level) - len(level) % 2 :]
+    return level[0]
+
+
+def check_inclusion(where: str, leaf: bytes, proof: Sequence[bytes], *, index: int, size: int, root: bytes) -> None:
+    """RFC 9162 section 2.1.3.2."""
+    if not 0 <= index < size:
+        raise Failure(where, f"an index below {size}", index)
+    fn, sn, result = index, size - 1, leaf
+    for part in proof:
+        if sn == 0:
+            raise Failure(where, "a shorter proof", f"{len(proof)} hashes")
+        if fn & 1 or fn == sn:
+            result = node_hash(part, result)
+            while fn & 1 == 0 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            result = node_hash(result, part)
+        fn, sn = fn >> 1, sn >> 1
+    if sn:
+        raise Failure(where, "a longer proof", f"{len(proof)} hashes")
+    if result != root:
+        raise Failure(f"{where}, leaf {index}", f"root {root.hex()}", result.hex())
+
+
+def check_consistency(
+    where: str, proof: Sequence[bytes], *, old: int, new: int, old_root: bytes, new_root: bytes
+) -> None:
+    """RFC 9162 section 2.1.4.2."""
+    if old < 1 or new < old:
+        raise Failure(where, "a tree that has grown", f"{old} entries, then {new}")
+    if old == new:
+        if proof or old_root != new_root:
+            raise Failure(where, f"root {old_root.hex()} and no proof", new_root.hex())
+        return
+    path = list(proof)
+    if old & (old - 1) == 0:
+        path.insert(0, old_root)
+    if not path:
+        raise Failure(where, "a proof", "an empty one")
+    fn, sn = old - 1, new - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    first = second = path[0]
+    for part in path[1:]:
+        if sn == 0:
+            raise Failure(where, "a shorter proof", f"{len(proof)} hashes")
+        if fn & 1 or fn == sn:
+            first, second = node_hash(part, first), node_hash(part, second)
+            while fn & 1 == 0 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            second = node_hash(second, part)
+        fn, sn = fn >> 1, sn >> 1
+    if sn:
+        raise Failure(where, "a longer proof", f"{len(proof)} hashes")
+    if (first, second) != (old_root, new_root):
+        raise Failure(where, f"roots {old_root.hex()} and {new_root.hex()}", f"{first.hex()} and {second.hex()}")
+
+
+# --- signed notes, checkpoints, policies -----------------------------------------------------------------------------
+
+
+def base64_bytes(where: str, text: str) -> bytes:
+    """Strict base64, one spelling per value."""
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (ValueError, binascii.Error):
+        raise Failure(where, "base64", repr(text[:60])) from None
+    if base64.b64encode(data).decode() != text:
+        raise Failure(where, "canonical base64", repr(text[:60]))
+    return data
+
+
+def decimal(where: str, text: str) -> int:
+    """A decimal number without leading zeros, below 2^63."""
+    if re.fullmatch(r"0|[1-9][0-9]{0,18}", text, flags=re.ASCII) is None or int(text) >= 2**63:
+        raise Failure(where, "a decimal number", repr(text[:40]))
+    return int(text)
+
+
+class Key:
+    """An Ed25519 verifier key with a name (a `vkey`)."""
+
+    def __init__(self, where: str, vkey: str) -> None:
+        parts = vkey.split("+", 2)
+        if len(parts) != 3:
+            raise Failure(where, "<name>+<key id>+<key>", repr(vkey[:100]))
+        self.vkey, self.name = vkey, parts[0]
+        data = base64_bytes(where, parts[2])
+        if len(data) != 33 or data[0] != 1:
+            raise Failure(where, "an Ed25519 key", f"{len(data)} bytes of type {data[:1].hex()}")
+        self.public = data[1:]
+        self.key_id = hashlib.sha256(self.name.encode() + b"\n" + data).digest()[:4]
+        if not self.name or self.key_id.hex() != parts[1]:
+            raise Failure(where, f"key id {self.key_id.hex()}", parts[1][:40])
+
+
+def open_note(where: str, data: bytes, key: Key) -> str:
+    """The text of a note that `key` signed; lines of other keys are skipped."""
+    try:
+        content = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Failure(where, "UTF-8 text", "other bytes") from None
+    head, blank, tail = content.rpartition("\n\n")
+    lines = tail[:-1].split("\n")
+    if not blank or not tail.endswith("\n") or len(lines) > 100 or any(c < " " and c != "\n" for c in content):
+        raise Failure(where, "a signed note: text, a blank line, signature lines", "another form")
+    signed = False
+    for line in lines:
+        name, space, encoded = line[2:].partition(" ")
+        if not line.startswith("\u2014 ") or not name or not space:
+            raise Failure(where, "a signature line", repr(line[:60]))
+        payload = base64_bytes(f"{where}, signature line", encoded)
+        if (name, payload[:4]) == (key.name, key.key_id):
+            if not signature_holds(key.public, payload[4:], (head + "\n").encode()):
+                raise Failure(where, f"a valid signature by {key.vkey}", "one that does not verify")
+            signed = True
+    if not signed:
+        found = ", ".join(line[2:].partition(" ")[0] for line in lines)
+        raise Failure(where, f"a signature by {key.vkey}", f"only lines of other keys ({found[:200]})")
+    return head + "\n"
+
+
+def parse_checkpoint(where: str, text: str) -> tuple[str, int, bytes]:
+    """Origin, size and root of a checkpoint's text."""
+    lines = text.split("\n")
+    if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
+        raise Failure(where, "origin, size and root, one line each", repr(text[:80]))
+    root = base64_bytes(f"{where}, root", lines[2])
+    if len(root) != 32:
+        raise Failure(where, "a root of 32 bytes", len(root))
+    return lines[0], decimal(f"{where}, size", lines[1]), root
+
+
+def parse_receipt(where: str, data: bytes) -> tuple[int, list[bytes], bytes]:
+    """Index, proof and checkpoint note of a .tlog-proof."""
+    head, _, note = data.partition(b"\n\n")
+    lines = head.decode("utf-8", "replace").split("\n")
+    if lines[0] != "c2sp.org/tlog-proof@v1" or len(lines) < 2 or not lines[1].startswith("index "):
+        raise Failure(where, "a c2sp.org/tlog-proof@v1 file", repr(head[:60]))
+    proof = [base64_bytes(where, line) for line in lines[2:]]
+    if len(proof) > 64 or any(len(part) != 32 for part in proof):
+        raise Failure(where, "at most 64 hashes of 32 bytes", f"{len(proof)} hashes")
+    return decimal(where, lines[1][6:]), proof, note
+
+
+def parse_policy(where: str, data: bytes) -> list[Key]:
+    """The log keys of a policy file (C2SP tlog-policy)."""
+    keys: list[Key] = []
+    quorum: str | None = None
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
+        words = line.partition("#")[0].split()
+        place = f"{where}, line {number}"
+        if not words:
+            continue
+        if words[0] == "log" and len(words) in (2, 3):
+            keys.append(Key(place, words[1]))
+        elif words[0] == "quorum" and len(words) == 2 and quorum is None:
+            quorum = words[1]
+        elif words[0] not in ("witness", "group"):
+            raise Failure(place, "log, witness, group or one quorum line", repr(line[:60]))
+    if not keys:
+        raise Failure(where, "a `log <vkey>` line", "none")
+    # Saying PASS to a policy that asks for witnesses we cannot check would be a lie.
+    if quorum != "none":
+        raise Failure(where, "`quorum none` (this verifier checks no witness cosignatures)", f"quorum {quorum}")
+    return keys
+
+
+# --- the bundle as hostile input -------------------------------------------------------------------------------------
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", flags=re.ASCII)
+
+
+def size_limit(name: str) -> int:
+    """How large a file of this name may be, in bytes."""
+    if name == "model.safetensors":
+        return MODEL_BYTES_MAX
+    if name.startswith("log/tile/entries/"):
+        return BUNDLE_BYTES_MAX
+    if name.startswith("log/tile/"):
+        return TILE_BYTES_MAX
+    return TEXT_BYTES_MAX
+
+
+class Bundle:
+    """The files of a zip archive or of a folder. Nothing is ever extracted; sizes are checked before reading."""
+
+    def __init__(self, path: str) -> None:
+        self._zip: zipfile.ZipFile | None = None
+        self._folder = Path(path)
+        self.sizes: dict[str, int] = {}
+        if self._folder.is_dir():
+            self._list_folder()
+        else:
+            self._list_zip(path)
+        for name, size in self.sizes.items():
+            if len(name) > 240 or _NAME.fullmatch(name) is None:
+                raise Failure("names in the archive", "plain relative paths", repr(name[:120]))
+            if size > size_limit(name):
+                raise Failure(name, f"at most {size_limit(name)} bytes", size)
+        if len(self.sizes) > FILES_MAX or sum(self.sizes.values()) > TOTAL_BYTES_MAX:
+            raise Failure("archive", f"at most {FILES_MAX} files of {TOTAL_BYTES_MAX} bytes in all", "more")
+
+    def _list_zip(self, path: str) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+            members = self._zip.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+            raise Failure(Path(path).name, "a zip archive", f"{type(error).__name__}: {error}") from None
+        if len(members) > FILES_MAX:
+            raise Failure("archive", f"at most {FILES_MAX} files", len(members))
+        for member in members:
+            name = member.filename
+            if name in self.sizes:
+                raise Failure("archive", "each name once", f"{name!r} twice")
+            if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise Failure(name[:120], "a stored or deflated file, not encrypted", f"method {member.compress_type}")
+            if stat.S_ISLNK(member.external_attr >> 16) or name.endswith("/"):
+                raise Failure(name[:120], "a plain file", "a link or a folder")
+            if member.file_size > EXPANSION_FREE + EXPANSION_MAX * member.compress_size:
+                raise Failure(name[:120], f"at most {EXPANSION_MAX} times its packed size", member.file_size)
+            self.sizes[name] = member.file_size
+
+    def _list_folder(self) -> None:
+        for folder, _, names in os.walk(self._folder):
+            for name in names:
+                full = Path(folder) / name
+                relative = full.relative_to(self._folder).as_posix()
+                if not stat.S_ISREG(full.lstat().st_mode):
+                    raise Failure(relative[:120], "a plain file", "a link or a device")
+                self.sizes[relative] = full.stat().st_size
+
+    def _open(self, name: str) -> IO[bytes]:
+        return self._zip.open(name) if self._zip else self._folder.joinpath(*name.split("/")).open("rb")
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A file's bytes, piece by piece, never more than its declared size."""
+        if name not in self.sizes:
+            raise Failure(name, "a file", "none")
+        left = self.sizes[name]
+        try:
+            with self._open(name) as stream:
+                while left and (piece := stream.read(min(left, 1 << 20))):
+                    left -= len(piece)
+                    yield piece
+                whole = not left and not stream.read(1)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+            raise Failure(name, "an undamaged file", f"{type(error).__name__}: {error}") from None
+        if not whole:
+            raise Failure(name, f"{self.sizes[name]} bytes", "another length")
+
+    def read(self, name: str) -> bytes:
+        """A whole file; only for files whose limit is small."""
+        return b"".join(self.chunks(name))
+
+    def read_json(self, name: str) -> Record:
+        """A whole JSON object."""
+        try:
+            record = json.loads(self.read(name).decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise Failure(name, "a JSON object", type(error).__name__) from None
+        if not isinstance(record, dict):
+            raise Failure(name, "a JSON object", type(record).__name__)
+        return record
+
+
+# --- privacy: two independent bounds on epsilon ----------------------------------------------------------------------
+
+ORDERS = [*range(2, 129), 160, 192, 256, 384, 512, 768, 1024, 1536, 2048]
+
+
+def _log_add(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values))
+
+
+@lru_cache(maxsize=4096)
+def renyi(order: int, sigma: float, q: float) -> float:
+    """RDP of one Poisson-sampled Gaussian step at an integer order (Mironov, Talwar, Zhang 2019, section 3.3)."""
+    if q == 1.0:
+        return order / (2 * sigma * sigma)
+    terms = [
+        math.lgamma(order + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(order - k + 1)
+        + (order - k) * math.log1p(-q)
+        + (k * math.log(q) if k else 0.0)
+        + (k * k - k) / (2 * sigma * sigma)
+        for k in range(order + 1)
+    ]
+    return max(0.0, _log_add(terms) / (order - 1))
+
+
+def epsilon_upper(steps: dict[tuple[float, float], int], delta: float) -> float:
+    """No mechanism with these steps, {(noise multiplier, sampling rate): count}, can cost more than this at `delta`.
+
+    Renyi differential privacy at integer orders, converted by Canonne, Kamath and Steinke (2020), proposition 12.
+    """
+    best = math.inf
+    for order in ORDERS:
+        total = sum(count * renyi(order, sigma, q) for (sigma, q), count in steps.items())
+        epsilon = total + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+        best = min(best, max(0.0, epsilon))
+    return best
+
+
+def _tail(z: float) -> float:
+    """P(standard normal > z)."""
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def epsilon_lower(steps: dict[tuple[float, float], int], delta: float) -> float:
+    """These steps cost at least this much at `delta`: an attacker who adds up their outputs already gets so far.
+
+    With one patient more or less the sum of T outputs is N(K, T sigma^2), K binomial(T, q), instead of N(0, T sigma^2).
+    For every threshold c, delta >= P(sum > c) - e^epsilon Q(sum > c), and the same the other way round; so an epsilon
+    below the largest that some c enforces is false. Steps of other kinds can only add to it.
+    """
+    best = 0.0
+    for (sigma, q), count in steps.items():
+        spread = sigma * math.sqrt(count)
+        mean, deviation = count * q, math.sqrt(count * q * (1 - q))
+        low, high = max(0, int(mean - 12 * deviation - 12)), min(count, int(mean + 12 * deviation + 12))
+        weights = [(k, _binomial(count, k, q)) for k in range(low, high + 1)]
+        for step in range(-80, 121):
+            c = mean + (spread + deviation) * step / 16
+            with_patient = sum(weight * _tail((c - k) / spread) for k, weight in weights)
+            without = _tail(c / spread)
+            for p_side, q_side in ((with_patient, without), (1 - without, 1 - with_patient)):
+                if p_side > delta and q_side > 1e-300:
+                    best = max(best, math.log((p_side - delta) / q_side))
+    return best
+
+
+def _binomial(n: int, k: int, q: float) -> float:
+    if q == 1.0:
+        return 1.0 if k == n else 0.0
+    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(q) + (n - k) * math.log1p(-q)
+    return math.exp(log)
+
+
+# --- the figures of the report, computed again -----------------------------------------------------------------------
+
+
+BLANK_SITE: Record = {
+    "enrolled_leaf": None,
+    "approved_leaf": None,
+    "patients": None,
+    "patients_leaf": None,
+    "rounds_invited": 0,
+    "rounds_survived": 0,
+    "updates": 0,
+    "bytes_sent": 0,
+    "steps": 0,
+    "steps_planned": None,
+    "epsilon": None,
+    "delta": None,
+    "epsilon_leaf": None,
+}
+
+
+class Figures:
+    """What report.json says under `figures`, counted again from the entries alone, one entry after the other."""
+
+    def __init__(self, study: str) -> None:
+        self.study = study
+        self.created: Record | None = None
+        self.model: str | None = None
+        self.released: list[Record] = []
+        self.refusals = {"auth.failed": 0, "authz.denied": 0, "round.refused": 0, "secagg.failed": 0}
+        self.sites: dict[str, Record] = {}
+        self.concerned: set[str] = set()
+        self.rounds: dict[tuple[int, int], Record] = {}
+
+    def site(self, name: str) -> Record:
+        """The line of one site."""
+        return self.sites.setdefault(name, {"site": name, **BLANK_SITE})
+
+    def count(self, leaf: int, record: Record) -> None:
+        """Take one entry of the study or of the consortium into account."""
+        kind, body = record["type"], record["body"]
+        if kind in self.refusals:
+            self.refusals[kind] += 1
+        if kind == "site.enrolled":
+            self.site(body["site"])["enrolled_leaf"] = leaf
+        if record.get("study") != self.study:
+            return
+        if record["actor"].startswith("site:"):
+            self.concerned.add(record["actor"][5:])
+            self._count_site(leaf, record, self.site(record["actor"][5:]))
+        elif "round" in record:
+            self._count_round(leaf, record)
+        elif kind == "study.created":
+            self.created = {"id": self.study, "digest": body["study_digest"], "title": body["title"], "leaf": leaf}
+            self.created.update({"epsilon": body["epsilon"], "delta": body["delta"], "rounds": body["rounds"]})
+            self.concerned.update(body["sites"])
+        elif kind == "study.started":
+            self.model = body["model_digest"]
+        elif kind == "model.released":
+            self.released.append({"model_digest": body["model_digest"], "leaf": leaf})
+
+    def _count_site(self, leaf: int, record: Record, line: Record) -> None:
+        kind, body = record["type"], record["body"]
+        if kind == "study.approved":
+            line["approved_leaf"] = leaf
+        elif kind == "cohort.snapshot":
+            line.update({"patients": body["patients"], "patients_leaf": leaf})
+        elif kind == "dp.configured":
+            line["steps_planned"] = body["steps_planned"]
+        elif kind == "update.submitted":
+            line["updates"] += 1
+            line["bytes_sent"] += body["size_bytes"]
+        elif kind == "dp.spent":
+            spent = {"epsilon": body["epsilon"], "steps_total": body["steps_total"], "leaf": leaf}
+            line.update({"steps": body["steps_total"], "epsilon": body["epsilon"], "delta": body["delta"]})
+            line["epsilon_leaf"] = leaf
+            one = self.rounds.get((record["round"], record["attempt"]))
+            if one is not None:
+                one["spent"].append({"site": record["actor"][5:], **spent})
+
+    def _count_round(self, leaf: int, record: Record) -> None:
+        kind, body = record["type"], record["body"]
+        key = (record["round"], record["attempt"])
+        one = self.rounds.get(key)
+        if kind == "round.started":
+            one = {"round": key[0], "attempt": key[1], "kind": body["kind"], "state": "open"}
+            one.update({"participants": body["participants"], "survivors": [], "dropouts": []})
+            one.update({"threshold": body["threshold"], "model_digest": body["model_digest"]})
+            one.update({"next_model_digest": None, "metrics": None, "metrics_leaf": None, "spent": []})
+            self.rounds[key] = {**one, "started_leaf": leaf, "ended_leaf": None}
+            self.concerned.update(body["participants"])
+            for name in body["participants"]:
+                self.site(name)["rounds_invited"] += 1
+        elif one is None:
+            return
+        elif kind == "secagg.dropout":
+            one["dropouts"].append({"site": body["site"], "phase": body["phase"], "leaf": leaf})
+        elif kind == "round.closed":
+            one.update({"state": "closed", "survivors": body["survivors"], "ended_leaf": leaf})
+            one["next_model_digest"] = self.model = body["next_model_digest"]
+            for name in body["survivors"]:
+                self.site(name)["rounds_survived"] += 1
+        elif kind == "round.aborted":
+            one.update({"state": "aborted", "ended_leaf": leaf})
+        elif kind == "model.evaluated":
+            one.update({"metrics": body["metrics"], "metrics_leaf": leaf})
+
+    def result(self, origin: str, size: int, root: bytes) -> Record:
+        """All figures, with the tree head they were read under."""
+        return {
+            "log": {"origin": origin, "size": size, "root": root.hex()},
+            "study": self.created,
+            "model_digest": self.model,
+            "released": self.released,
+            "refusals": self.refusals,
+            "sites": [self.site(name) for name in sorted(self.concerned)],
+            "rounds": list(self.rounds.values()),
+        }
+
+
+def first_difference(path: str, expected: object, found: object) -> tuple[str, object, object] | None:
+    """Where two JSON values first differ, types included."""
+    if type(expected) is not type(found):
+        return path, expected, found
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted(expected.keys() | found.keys()):
+            if key not in expected or key not in found:
+                return f"{path}.{key}", expected.get(key, "nothing"), found.get(key, "nothing")
+            difference = first_difference(f"{path}.{key}", expected[key], found[key])
+            if difference:
+                return difference
+        return None
+    if isinstance(expected, list) and isinstance(found, list):
+        for number in range(min(len(expected), len(found))):
+            difference = first_difference(f"{path}[{number}]", expected[number], found[number])
+            if difference:
+                return difference
+        return None if len(expected) == len(found) else (path, f"{len(expected)} items", f"{len(found)} items")
+    return None if expected == found else (path, expected, found)
+
+
+# --- the steps -------------------------------------------------------------------------------------------------------
+
+
+class Case:
+    """What the steps have established so far; a step that needs what another failed to establish is not checked."""
+
+    def __init__(self, bundle: Bundle, policy: bytes | None) -> None:
+        self.bundle = bundle
+        self.outside_policy = policy
+        self.notes: list[str] = []
+        self.manifest: bytes | None = None
+        self.log_key: Key | None = None
+        self.tree: tuple[str, int, bytes] | None = None  # origin, size, root: of a checkpoint that is signed
+        self.leaves: list[bytes] | None = None
+        self.records: list[tuple[int, Record]] | None = None  # of this study and of the consortium
+        self.signed: list[tuple[int, bytes, Record]] = []  # signed by sites, of all studies
+        self.opened: Record | None = None
+        self.study = ""
+        self.document: Record | None = None
+
+    def of(self, *kinds: str) -> list[tuple[int, Record]]:
+        """Entries of this study of some types."""
+        if self.records is None:
+            raise NotChecked("the entries could not be read")
+        return [(leaf, e) for leaf, e in self.records if e["type"] in kinds and e.get("study") == self.study]
+
+    def everything(self) -> list[tuple[int, Record]]:
+        """Entries of this study and of the consortium."""
+        if self.records is None:
+            raise NotChecked("the entries could not be read")
+        return self.records
+
+    def signed_tree(self) -> tuple[str, int, bytes]:
+        """Origin, size and root that the log's key signed."""
+        if self.tree is None:
+            raise NotChecked("there is no validly signed checkpoint")
+        return self.tree
+
+    def created(self) -> tuple[int, Record]:
+        """The study's first entry."""
+        found = self.of("study.created")
+        if len(found) != 1:
+            raise Failure("log", f"one study.created entry of {self.study}", len(found))
+        return found[0]
+
+
+def step_files(case: Case) -> str:
+    """Every file is the one the manifest lists, and there is no other."""
+    for name in REQUIRED:
+        if name not in case.bundle.sizes:
+            raise Failure(name, "a file", "none")
+    case.manifest = case.bundle.read("manifest.sha256")
+    listed: dict[str, str] = {}
+    for number, line in enumerate(case.manifest.decode("utf-8", "replace").split("\n")[:-1], start=1):
+        match = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
+        if match is None or match[2] in listed or match[2] in OUTSIDE_MANIFEST:
+            raise Failure(f"manifest.sha256, line {number}", "<sha256>  <path>, each path once", repr(line[:100]))
+        listed[match[2]] = match[1]
+    for name in sorted(listed):
+        hasher = hashlib.sha256()
+        for piece in case.bundle.chunks(name):
+            hasher.update(piece)
+        if hasher.hexdigest() != listed[name]:
+            raise Failure(name, f"SHA-256 {listed[name]}", hasher.hexdigest())
+    extra = set(case.bundle.sizes) - set(listed) - set(OUTSIDE_MANIFEST)
+    if extra:
+        raise Failure("archive", "only files that the manifest lists", ", ".join(sorted(extra))[:300])
+    return f"{len(listed)} files"
+
+
+def step_policy(case: Case) -> str:
+    """The log's key is known from the policy."""
+    inside = case.bundle.read("log/policy.txt")
+    chosen = inside if case.outside_policy is None else case.outside_policy
+    source = "from the evidence itself" if case.outside_policy is None else "given by you"
+    origin = case.bundle.read("log/checkpoint").split(b"\n", 1)[0].decode("utf-8", "replace")
+    keys = [key for key in parse_policy("policy", chosen) if key.name == origin]
+    if len(keys) != 1:
+        raise Failure("policy", f"one key for the log {origin[:80]!r}", f"{len(keys)} keys")
+    case.log_key = keys[0]
+    if case.outside_policy is None:
+        case.notes.append(
+            "The log's key was taken from the evidence and NOT obtained independently: this run shows that the evidence"
+            " agrees with itself, not who made it. Ask the consortium or a hospital for policy.txt, or compare its"
+            " SHA-256."
+        )
+    elif inside != chosen:
+        case.notes.append("The policy inside the evidence differs from yours; yours was used.")
+    return f"{source}, SHA-256 {hashlib.sha256(chosen).hexdigest()}"
+
+
+def step_checkpoint(case: Case) -> str:
+    """The checkpoint is signed by the log's key."""
+    if case.log_key is None:
+        raise NotChecked("the policy gives no key")
+    text = open_note("log/checkpoint", case.bundle.read("log/checkpoint"), case.log_key)
+    tree = parse_checkpoint("log/checkpoint", text)
+    if tree[0] != case.log_key.name:
+        raise Failure("log/checkpoint", f"origin {case.log_key.name}", tree[0])
+    case.tree = tree
+    return f"{tree[0]}, {tree[1]} entries, root {tree[2].hex()}"
+
+
+def _number_path(number: int) -> str:
+    groups = [f"{number % 1000:03d}"]
+    while number >= 1000:
+        number //= 1000
+        groups.insert(0, f"x{number % 1000:03d}")
+    return "/".join(groups)
+
+
+def _tile_name(level: str, number: int, width: int) -> str:
+    return f"log/tile/{level}/{_number_path(number)}" + ("" if width == 256 else f".p/{width}")
+
+
+def entries_of(bundle: Bundle, size: int) -> Iterator[tuple[int, bytes]]:
+    """Index and bytes of every entry, from the entry bundles."""
+    for number in range((size + 255) // 256):
+        width = min(256, size - number * 256)
+        name = _tile_name("entries", number, width)
+        data = bundle.read(name)
+        at = 0
+        for offset in range(width):
+            length = int.from_bytes(data[at : at + 2], "big")
+            entry = data[at + 2 : at + 2 + length]
+            if len(data) < at + 2 or len(entry) != length:
+                raise Failure(f"{name}, leaf {number * 256 + offset}", f"an entry of {length} bytes", len(entry))
+            yield number * 256 + offset, entry
+            at += 2 + length
+        if at != len(data):
+            raise Failure(name, f"{width} entries", f"{len(data) - at} bytes after them")
+
+
+def step_root(case: Case) -> str:
+    """The root computed from every entry is the one that was signed."""
+    _, size, root = case.signed_tree()
+    if size > sum(case.bundle.sizes.values()):
+        raise Failure("log/checkpoint", "no more entries than the archive has bytes", size)
+    leaves = [leaf_hash(entry) for _, entry in entries_of(case.bundle, size)]
+    case.leaves = leaves
+    if tree_root(leaves) != root:
+        raise Failure("log/tile/entries", f"root {root.hex()}", f"{tree_root(leaves).hex()}{_culprit(case, leaves)}")
+    return f"{size} entries"
+
+
+def _culprit(case: Case, leaves: Sequence[bytes]) -> str:
+    """The first leaf that differs from its tile, to say where an alteration is."""
+    for start in range(0, len(leaves), 256):
+        name = _tile_name("0", start // 256, min(256, len(leaves) - start))
+        if name in case.bundle.sizes:
+            tile = case.bundle.read(name)
+            for offset, leaf in enumerate(leaves[start : start + 256]):
+                if tile[32 * offset : 32 * offset + 32] != leaf:
+                    found = tile[32 * offset : 32 * offset + 32].hex()
+                    return f"; leaf {start + offset} hashes to {leaf.hex()}, its tile says {found}"
+    return ""
+
+
+def step_tiles(case: Case) -> str:
+    """Every tile of hashes is there and holds the hashes of those entries; there is no other."""
+    if case.leaves is None:
+        raise NotChecked("the entries could not be read")
+    level, hashes = 0, case.leaves
+    wanted: set[str] = set()
+    while hashes:
+        for start in range(0, len(hashes), 256):
+            part = hashes[start : start + 256]
+            name = _tile_name(str(level), start // 256, len(part))
+            wanted.add(name)
+            if level == 0:
+                wanted.add(_tile_name("entries", start // 256, len(part)))
+            data = case.bundle.read(name)
+            for offset, expected in enumerate(part):
+                found = data[32 * offset : 32 * offset + 32]
+                if found != expected:
+                    place = f"{name}, leaf {start + offset}" if level == 0 else f"{name}, hash {offset}"
+                    raise Failure(place, expected.hex(), found.hex())
+            if len(data) != 32 * len(part):
+                raise Failure(name, f"{32 * len(part)} bytes", len(data))
+        hashes = [tree_root(hashes[start : start + 256]) for start in range(0, len(hashes) - 255, 256)]
+        level += 1
+    extra = {name for name in case.bundle.sizes if name.startswith("log/tile/")} - wanted
+    if extra:
+        raise Failure("log/tile", "only the tiles of this checkpoint", ", ".join(sorted(extra))[:300])
+    return f"{len(wanted)} files"
+
+
+def step_proofs(case: Case) -> str:
+    """Every receipt in proofs/ shows its entry under the signed root."""
+    _, size, root = case.signed_tree()
+    if case.leaves is None:
+        raise NotChecked("the entries could not be read")
+    checkpoint = case.bundle.read("log/checkpoint")
+    names = sorted(name for name in case.bundle.sizes if name.startswith("proofs/"))
+    for name in names:
+        index, proof, note = parse_receipt(name, case.bundle.read(name))
+        if name != f"proofs/{index}.tlog-proof" or index >= len(case.leaves):
+            raise Failure(name, f"a receipt of a leaf below {len(case.leaves)}, named for it", f"index {index}")
+        if note != checkpoint:
+            raise Failure(name, "the same checkpoint as log/checkpoint", repr(note[:80]))
+        check_inclusion(name, case.leaves[index], proof, index=index, size=size, root=root)
+    return f"{len(names)} receipts"
+
+
+def step_entries(case: Case) -> str:
+    """The entries are well formed and the first one says whose log this is."""
+    origin, size, _ = case.signed_tree()
+    if case.leaves is None:
+        raise NotChecked("the entries could not be read")
+    note = case.bundle.read("manifest.note").decode("utf-8", "replace").split("\n")
+    match = re.fullmatch(r"study ([a-z][a-z0-9-]{2,63})", note[1] if len(note) > 1 else "")
+    if match is None:
+        raise Failure("manifest.note, line 2", "study <name>", repr(note[1:2]))
+    case.study = match[1]
+    records: list[tuple[int, Record]] = []
+    for leaf, data in entries_of(case.bundle, size):
+        record = _entry(leaf, data)
+        if record["type"] in SITE_TYPES or "sig" in record:
+            case.signed.append((leaf, data, record))
+        if record.get("study", case.study) == case.study:
+            records.append((leaf, record))
+        if leaf == 0:
+            if record["type"] != "log.opened" or record["body"].get("log_vkey") != getattr(case.log_key, "vkey", None):
+                raise Failure("leaf 0", "log.opened with the policy's key", f"{record['type']}")
+            case.opened = record
+    if case.opened is None:
+        raise Failure("log", "log.opened as its first entry", f"a log of {size} entries")
+    case.records = records
+    return f"{len(records)} of {size} entries concern the study {case.study} or the whole consortium {origin}"
+
+
+def _entry(leaf: int, data: bytes) -> Record:
+    def distinct(pairs: list[tuple[str, Any]]) -> Record:
+        record = dict(pairs)
+        if len(record) != len(pairs):
+            raise ValueError("a key twice")
+        return record
+
+    try:
+        record = json.loads(data.decode("utf-8"), object_pairs_hook=distinct)
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"leaf {leaf}", "a JSON object", f"{type(error).__name__}: {error}"[:200]) from None
+    right = isinstance(record, dict) and record.get("v") == VERSION and isinstance(record.get("body"), dict)
+    if not right or not all(isinstance(record.get(key), str) for key in ("id", "ts", "type", "actor", "outcome")):
+        raise Failure(f"leaf {leaf}", "an entry of version 1 with id, ts, type, actor, outcome and body", data[:100])
+    assert isinstance(record, dict)
+    return record
+
+
+def step_signatures(case: Case) -> str:
+    """What a site is said to have said, it signed with the key it was enrolled with."""
+    enrolled: dict[str, list[tuple[int, bytes]]] = {}
+    revoked: dict[str, list[int]] = {}
+    for leaf, record in case.everything():
+        if record["type"] == "site.enrolled":
+            key = bytes.fromhex(record["body"]["signing_key"])
+            enrolled.setdefault(record["body"]["site"], []).append((leaf, key))
+        elif record["type"] == "site.revoked":
+            revoked.setdefault(record["body"]["site"], []).append(leaf)
+    for leaf, data, record in case.signed:
+        where = f"leaf {leaf} ({record['type']} of {record['actor']})"
+        ending = SIGNATURE_ENDING.search(data)
+        if record["type"] not in SITE_TYPES or not record["actor"].startswith("site:") or ending is None:
+            raise Failure(where, "an entry of a site, with the site's signature last", "none")
+        known = [item for item in enrolled.get(record["actor"][5:], []) if item[0] < leaf]
+        if not known:
+            raise Failure(where, "a site.enrolled entry before it", "none")
+        since, key = known[-1]
+        if any(since < at < leaf for at in revoked.get(record["actor"][5:], [])):
+            raise Failure(where, "a site that is not revoked", "site.revoked before it")
+        if ending[2].decode() != hashlib.sha256(key).hexdigest()[:16]:
+            raise Failure(where, f"key {hashlib.sha256(key).hexdigest()[:16]}", ending[2].decode())
+        if not signature_holds(key, base64.b64decode(ending[1]), SITE_CONTEXT + data[: ending.start()] + b"}"):
+            raise Failure(where, f"a valid signature under {key.hex()}", "one that does not verify")
+    return f"{len(case.signed)} entries of {len({e['actor'] for _, _, e in case.signed})} sites"
+
+
+def step_chains(case: Case) -> str:
+    """No site's entry is missing between two others: counters without gaps, each naming the hash of the one before."""
+    enrolled = [(leaf, e["body"]) for leaf, e in case.everything() if e["type"] == "site.enrolled"]
+    chains: dict[tuple[str, str], tuple[int, str]] = {}  # site and its signing key -> last counter, hash of last entry
+    for leaf, data, record in case.signed:
+        name = record["actor"][5:]
+        keys = [body["signing_key"] for at, body in enrolled if body["site"] == name and at < leaf]
+        # A new key counts from 1 again; the same key enrolled anew goes on, or old entries could be replayed.
+        chain = (name, keys[-1] if keys else "")
+        counter, previous = chains.get(chain, (0, NO_ENTRY))
+        where = f"leaf {leaf} ({record['type']} of {record['actor']})"
+        if record.get("site_seq") != counter + 1:
+            raise Failure(where, f"the site's entry {counter + 1}", f"its entry {record.get('site_seq')}")
+        if record.get("site_prev") != previous:
+            raise Failure(where, f"previous entry {previous}", record.get("site_prev"))
+        chains[chain] = (counter + 1, hashlib.sha256(data).hexdigest())
+    return ", ".join(f"{name} {count}" for (name, _), (count, _) in sorted(chains.items())) or "no site wrote anything"
+
+
+def step_manifest(case: Case) -> str:
+    """The manifest is signed by the consortium's export key, which the log names."""
+    if case.opened is None or case.manifest is None:
+        raise NotChecked("the log's first entry or the manifest could not be read")
+    key = Key("leaf 0, export_vkey", str(case.opened["body"].get("export_vkey")))
+    text = open_note("manifest.note", case.bundle.read("manifest.note"), key)
+    origin, size, _ = case.signed_tree()
+    digest = hashlib.sha256(case.manifest).hexdigest()
+    expected = f"consortium/evidence-manifest/v1\nstudy {case.study}\nlog {origin} {size}\nmanifest-sha256 {digest}\n"
+    if text != expected:
+        raise Failure("manifest.note", repr(expected), repr(text[:300]))
+    return key.vkey
+
+
+def step_export(case: Case) -> str:
+    """The export itself is in the log, which has only grown since."""
+    origin, size, root = case.signed_tree()
+    if case.log_key is None or case.manifest is None:
+        raise NotChecked("the policy or the manifest could not be read")
+    data = case.bundle.read("manifest.entry")
+    index, proof, note = parse_receipt("manifest.tlog-proof", case.bundle.read("manifest.tlog-proof"))
+    later = parse_checkpoint("manifest.tlog-proof", open_note("manifest.tlog-proof", note, case.log_key))
+    if later[0] != origin:
+        raise Failure("manifest.tlog-proof", f"origin {origin}", later[0])
+    check_inclusion("manifest.tlog-proof", leaf_hash(data), proof, index=index, size=later[1], root=later[2])
+    lines = case.bundle.read("manifest.consistency").decode("utf-8", "replace").split("\n")
+    growth = [base64_bytes("manifest.consistency", line) for line in lines[:-1]]
+    if lines[-1] or len(growth) > 64 or any(len(part) != 32 for part in growth):
+        raise Failure("manifest.consistency", "at most 64 hashes, one a line", f"{len(lines)} lines")
+    check_consistency("manifest.consistency", growth, old=size, new=later[1], old_root=root, new_root=later[2])
+    record = _entry(index, data)
+    digest = hashlib.sha256(case.manifest).hexdigest()
+    said = (record["type"], record.get("study"), record["body"].get("manifest_sha256"), record["body"].get("log_size"))
+    if said != ("export.created", case.study, digest, size) or index < size:
+        raise Failure("manifest.entry", ("export.created", case.study, digest, size), said)
+    return f"leaf {index} of {later[1]}"
+
+
+def step_study(case: Case) -> str:
+    """study.json is the study that was created and approved."""
+    leaf, created = case.created()
+    data = case.bundle.read("study.json")
+    digest = hashlib.sha256(data).hexdigest()
+    for field in ("study_digest", "document_sha256"):
+        if created["body"][field] != digest:
+            raise Failure(f"study.json (leaf {leaf}, {field})", created["body"][field], digest)
+    document = case.bundle.read_json("study.json")
+    said = {
+        "id": (document.get("id"), case.study),
+        "privacy.epsilon": (_inside(document, "privacy", "epsilon"), created["body"]["epsilon"]),
+        "privacy.delta": (_inside(document, "privacy", "delta"), created["body"]["delta"]),
+        "training.rounds": (_inside(document, "training", "rounds"), created["body"]["rounds"]),
+        "aggregation.threshold": (_inside(document, "aggregation", "threshold"), created["body"]["threshold"]),
+    }
+    for path, (found, expected) in said.items():
+        if found != expected:
+            raise Failure(f"study.json {path} (leaf {leaf})", expected, found)
+    case.document = document
+    return digest
+
+
+def _inside(document: Record, *path: str) -> Any:
+    value: Any = document
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def step_approvals(case: Case) -> str:
+    """Every participant's steward had approved exactly this study before the site's first round."""
+    _, created = case.created()
+    approved: dict[str, int] = {}
+    count = 0
+    for leaf, record in case.of("study.approved", "study.rejected", "round.started"):
+        if record["type"] == "study.rejected":
+            approved.pop(record["actor"][5:], None)
+        elif record["type"] == "study.approved":
+            if record["body"]["study_digest"] != created["body"]["study_digest"]:
+                raise Failure(
+                    f"leaf {leaf}", f"study {created['body']['study_digest']}", record["body"]["study_digest"]
+                )
+            approved.setdefault(record["actor"][5:], leaf)
+        else:
+            count += 1
+            for name in record["body"]["participants"]:
+                if name not in approved:
+                    where = f"leaf {leaf} (round {record['round']})"
+                    raise Failure(where, f"an approval by {name} before it", "none, or one withdrawn")
+    listed = ", ".join(f"{name} at leaf {leaf}" for name, leaf in sorted(approved.items()))
+    return f"{listed or 'no approvals'}; {count} invitations"
+
+
+def step_models(case: Case) -> str:
+    """Each round began with the model the one before it ended with, and the sites computed the same."""
+    current: str | None = None
+    begun: dict[tuple[int, int], Record] = {}
+    ended: dict[tuple[int, int], tuple[int, str]] = {}
+    last_round, closed = 0, 0
+    for leaf, record in case.everything():
+        if record.get("study") != case.study:
+            continue
+        kind, body = record["type"], record["body"]
+        key = (record.get("round", 0), record.get("attempt", 0))
+        where = f"leaf {leaf} ({kind}" + (f", round {key[0]}, attempt {key[1]})" if key[0] else ")")
+        if kind == "study.started":
+            if current is not None:
+                raise Failure(where, "one study.started", "another")
+            current = body["model_digest"]
+        elif kind == "round.started":
+            if key in begun or key[0] <= last_round:
+                raise Failure(where, "a round after those that are closed, each attempt once", "a repetition")
+            if body["model_digest"] != current:
+                raise Failure(where, f"model {current}", body["model_digest"])
+            begun[key] = body
+        elif kind == "round.closed":
+            if key not in begun or key[0] <= last_round:
+                raise Failure(where, "a round that was started and not closed", "another")
+            if body["model_digest"] != current:
+                raise Failure(where, f"model {current}", body["model_digest"])
+            if begun[key]["kind"] == "evaluate" and body["next_model_digest"] != current:
+                raise Failure(where, f"the same model {current} after an evaluation", body["next_model_digest"])
+            current, last_round, closed = body["next_model_digest"], key[0], closed + 1
+            ended[key] = (leaf, body["next_model_digest"])
+        elif kind in ("study.completed", "model.released") and body["model_digest"] != current:
+            raise Failure(where, f"model {current}", body["model_digest"])
+    confirmed = 0
+    for leaf, record in case.of("model.verified"):
+        key = (record["round"], record["attempt"])
+        if key in ended and record["body"]["next_model_digest"] != ended[key][1]:
+            where = f"leaf {leaf} (model.verified of {record['actor']}, round {key[0]})"
+            raise Failure(where, f"model {ended[key][1]}", record["body"]["next_model_digest"])
+        confirmed += key in ended
+    return f"{closed} rounds, {confirmed} confirmations signed by sites, last model {current}"
+
+
+def step_model_file(case: Case) -> str:
+    """model.safetensors is the last global model of the log."""
+    last = case.of("study.started", "round.closed")
+    if not last:
+        return "no model was made"
+    body = last[-1][1]["body"]
+    expected = body.get("next_model_digest", body["model_digest"])
+    if "model.safetensors" not in case.bundle.sizes:
+        if case.of("model.released"):
+            raise Failure("model.safetensors", f"the released model {expected}", "no file")
+        case.notes.append("The evidence holds no model file; no model was released.")
+        return "no file"
+    digest, count = model_digest(case.bundle)
+    if digest != expected:
+        raise Failure(f"model.safetensors (leaf {last[-1][0]})", f"model {expected}", digest)
+    return f"{count} parameters, {digest}"
+
+
+def model_digest(bundle: Bundle) -> tuple[str, int]:
+    """SHA-256 over names and shapes as canonical JSON, a newline, and the float32 values sorted by name."""
+    name = "model.safetensors"
+    pieces = bytearray()
+    for piece in bundle.chunks(name):
+        pieces += piece
+    data = memoryview(pieces)
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(len(data) - 8, 16 << 20):
+        raise Failure(name, "a safetensors file", f"{len(data)} bytes with a header of {length}")
+    try:
+        header = json.loads(bytes(data[8 : 8 + length]).decode("utf-8"))
+        header.pop("__metadata__", None)
+        layout = [(key, *_tensor(header[key], len(data) - 8 - length)) for key in sorted(header)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Failure(name, "float32 tensors with sound offsets", f"{type(error).__name__}: {error}") from None
+    described = {"schema": "consortium/global-model/v1", "parameters": [[key, shape] for key, shape, _, _ in layout]}
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    hasher = hashlib.sha256(text.encode() + b"\n")
+    for _, _, start, stop in layout:
+        hasher.update(data[8 + length + start : 8 + length + stop])
+    return hasher.hexdigest(), sum(math.prod(shape) for _, shape, _, _ in layout)
+
+
+def _tensor(tensor: Record, available: int) -> tuple[list[int], int, int]:
+    """Shape, start and stop of a tensor in a safetensors file; raises ValueError."""
+    shape, (start, stop) = tensor["shape"], tensor["data_offsets"]
+    if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)) or tensor["dtype"] != "F32":
+        raise ValueError("a tensor that is not float32 with whole numbers for shape and offsets")
+    if stop - start != 4 * math.prod(shape) or stop > available:
+        raise ValueError("offsets that do not fit the shape or the file")
+    return shape, start, stop
+
+
+def step_survivors(case: Case) -> str:
+    """No sum was opened below the threshold, or over sites that were not invited."""
+    _, created = case.created()
+    begun = {(e["round"], e["attempt"]): e["body"] for _, e in case.of("round.started")}
+    uploads = {(e["round"], e["attempt"], e["actor"][5:]) for _, e in case.of("update.submitted")}
+    alone, counted = 0, 0
+    for leaf, record in case.of("round.closed", "secagg.dropout", "update.submitted"):
+        key = (record["round"], record["attempt"])
+        where = f"leaf {leaf} ({record['type']}, round {key[0]}, attempt {key[1]})"
+        if key not in begun:
+            raise Failure(where, "a round that was started", "none")
+        invited, body = set(begun[key]["participants"]), record["body"]
+        if record["type"] == "update.submitted":
+            if record["actor"][5:] not in invited:
+                raise Failure(where, f"one of {', '.join(sorted(invited))}", record["actor"])
+            continue
+        if record["type"] == "secagg.dropout":
+            if body["site"] not in invited:
+                raise Failure(where, f"one of {', '.join(sorted(invited))}", body["site"])
+            continue
+        survivors = set(body["survivors"])
+        if not survivors <= invited or len(survivors) != len(body["survivors"]):
+            raise Failure(where, f"survivors among {', '.join(sorted(invited))}", ", ".join(body["survivors"]))
+        needed = max(begun[key]["threshold"], created["body"]["threshold"])
+        if len(survivors) < needed:
+            raise Failure(where, f"at least {needed} survivors", len(survivors))
+        counted += len(survivors)
+        alone += sum((*key, name) not in uploads for name in survivors)
+    if alone:
+        case.notes.append(f"{alone} of {counted} contributions are not confirmed by an update.submitted of the site.")
+    return f"{counted} contributions, threshold {created['body']['threshold']}"
+
+
+def step_privacy(case: Case) -> str:
+    """What each site spent adds up, stays within the study's epsilon, and lies between two independent bounds."""
+    _, created = case.created()
+    budget, delta = created["body"]["epsilon"], created["body"]["delta"]
+    plans: dict[str, Record] = {}
+    totals: dict[str, dict[tuple[float, float], int]] = {}
+    last: dict[str, tuple[int, Record]] = {}
+    for leaf, record in case.of("dp.configured", "dp.spent"):
+        name, body = record["actor"][5:], record["body"]
+        where = f"leaf {leaf} ({record['type']} of {name})"
+        if record["type"] == "dp.configured":
+            plans[name] = body
+            continue
+        if name not in plans:
+            raise Failure(where, "a dp.configured of the site before it", "none")
+        plan, event = plans[name], body["event"]
+        pair = (float(event["noise_multiplier"]), float(event["sampling_rate"]))
+        if event["kind"] != "poisson-sampled-gaussian" or pair != (plan["noise_multiplier"], plan["sampling_rate"]):
+            raise Failure(where, f"sigma {plan['noise_multiplier']}, q {plan['sampling_rate']}", event)
+        if pair[0] <= 0 or not 0 < pair[1] <= 1 or not 0 < body["delta"] < 1:
+            raise Failure(where, "sigma > 0, 0 < q <= 1, 0 < delta < 1", event)
+        steps = totals.setdefault(name, {})
+        steps[pair] = steps.get(pair, 0) + event["steps"]
+        if sum(steps.values()) != body["steps_total"] or body["steps_total"] > plan["steps_planned"]:
+            where = f"{where}, steps_total"
+            raise Failure(where, f"{sum(steps.values())}, at most {plan['steps_planned']}", body["steps_total"])
+        if name in last and body["epsilon"] < last[name][1]["epsilon"]:
+            raise Failure(f"{where}, epsilon", f"at least {last[name][1]['epsilon']}", body["epsilon"])
+        if body["delta"] != delta or body["epsilon"] > budget:
+            where = f"{where}, epsilon and delta"
+            raise Failure(where, f"epsilon up to {budget} at delta {delta}", f"{body['epsilon']} at {body['delta']}")
+        last[name] = (leaf, body)
+    parts = []
+    for name, (leaf, body) in sorted(last.items()):
+        upper, lower = epsilon_upper(totals[name], delta), epsilon_lower(totals[name], delta)
+        if not lower - 1e-6 <= body["epsilon"] <= upper + 1e-6:
+            where = f"leaf {leaf} (dp.spent of {name}, epsilon)"
+            raise Failure(where, f"between {lower:.4f} and {upper:.4f} for these steps", body["epsilon"])
+        parts.append(f"{name} {body['epsilon']:.4f} (bounds {lower:.4f} to {upper:.4f})")
+    _note_unaccounted(case, created)
+    return "; ".join(parts) or "no site spent any budget"
+
+
+def _note_unaccounted(case: Case, created: Record) -> None:
+    """Contributions to training for which the site logged no spend."""
+    spent = {(e["round"], e["attempt"], e["actor"][5:]) for _, e in case.of("dp.spent")}
+    train = {(e["round"], e["attempt"]) for _, e in case.of("round.started") if e["body"]["kind"] == "train"}
+    missing = [
+        f"{name} in round {e['round']}"
+        for _, e in case.of("round.closed")
+        if (e["round"], e["attempt"]) in train
+        for name in e["body"]["survivors"]
+        if (e["round"], e["attempt"], name) not in spent
+    ]
+    if missing and created["body"].get("mechanism") != "none":
+        case.notes.append(f"Contributions without a dp.spent entry of the site: {', '.join(missing)[:300]}.")
+
+
+def step_report(case: Case) -> str:
+    """The figures of report.json are those of the entries."""
+    origin, size, root = case.signed_tree()
+    counted = Figures(case.study)
+    for leaf, record in case.everything():
+        counted.count(leaf, record)
+    expected = counted.result(origin, size, root)
+    found = case.bundle.read_json("report.json").get("figures")
+    difference = first_difference("figures", expected, found)
+    if difference:
+        raise Failure(f"report.json, {difference[0]}", difference[1], difference[2])
+    return f"{len(expected['rounds'])} rounds, {len(expected['sites'])} sites"
+
+
+STEPS: list[tuple[str, Callable[[Case], str]]] = [
+    ("files are those of the manifest", step_files),
+    ("policy names the log's key", step_policy),
+    ("checkpoint is signed by the log", step_checkpoint),
+    ("root recomputed from all entries", step_root),
+    ("tiles agree with the entries", step_tiles),
+    ("inclusion proofs", step_proofs),
+    ("entries are well formed", step_entries),
+    ("manifest is signed by the export key", step_manifest),
+    ("the export is in the log", step_export),
+    ("sites signed their own entries", step_signatures),
+    ("no entry of a site is missing", step_chains),
+    ("study document", step_study),
+    ("approvals before the first round", step_approvals),
+    ("chain of models", step_models),
+    ("model file", step_model_file),
+    ("survivors and threshold", step_survivors),
+    ("privacy spent", step_privacy),
+    ("figures of the report", step_report),
+]
+
+
+def check(path: str, policy: bytes | None = None) -> Record:
+    """Run every step on a zip archive or folder; `policy` is the content of a policy obtained out of band.
+
+    Returns:
+        {"verified", "policy": {"independent", "sha256"}, "steps": [{"number", "title", "status", "detail", ...}],
+        "notes"}; status is PASS, FAIL (with "where", "expected", "found") or SKIP (with the reason as detail).
+    """
+    steps: list[Record] = []
+    result: Record = {"verified": False, "steps": steps, "notes": []}
+    try:
+        case = Case(Bundle(path), policy)
+    except Failure as failure:
+        steps.append({"number": 0, "title": "archive can be read safely", "status": "FAIL", **_fields(failure)})
+        return result
+    for number, (title, step) in enumerate(STEPS, start=1):
+        line: Record = {"number": number, "title": title}
+        try:
+            line.update({"status": "PASS", "detail": step(case)})
+        except Failure as failure:
+            line.update({"status": "FAIL", **_fields(failure)})
+        except NotChecked as reason:
+            line.update({"status": "SKIP", "detail": str(reason)})
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+            # An entry of the right type without the fields of its type: malformed evidence, never a traceback.
+            found = f"{type(error).__name__}: {error}"[:200]
+            line.update({"status": "FAIL", "where": "entries", "expected": "the fields of their types", "found": found})
+        steps.append(line)
+    result["verified"] = all(line["status"] == "PASS" for line in steps)
+    result["notes"] = case.notes
+    policies = policy if policy is not None else _maybe(case.bundle, "log/policy.txt")
+    result["policy"] = {"independent": policy is not None, "sha256": hashlib.sha256(policies).hexdigest()}
+    return result
+
+
+def _fields(failure: Failure) -> Record:
+    return {"where": failure.where, "expected": failure.expected, "found": failure.found}
+
+
+def _maybe(bundle: Bundle, name: str) -> bytes:
+    try:
+        return bundle.read(name)
+    except Failure:
+        return b""
+
+
+def render(result: Record) -> str:
+    """The result for people."""
+    lines = []
+    for step in result["steps"]:
+        lines.append(f"{step['status']} {step['number']:>2}  {step['title']}")
+        if step["status"] == "FAIL":
+            lines += [f"         where:    {step['where']}", f"         expected: {step['expected']}"]
+            lines.append(f"         found:    {step['found']}")
+        elif step.get("detail"):
+            lines.append(f"         {step['detail']}")
+    lines += [f"NOTE     {note}" for note in result["notes"]]
+    lines.append("VERIFIED" if result["verified"] else "NOT VERIFIED")
+    if not FAST_SIGNATURES:
+        lines.append("(signatures checked by this file's own arithmetic; the package `cryptography` is faster)")
+    return "\n".join(lines) + "\n"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        sys.stderr.write(f"{self.prog}: {message}\n")
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = _Parser(prog="verify.py", description="Check a study's evidence without trusting who made it.")
+    parser.add_argument("evidence", help="evidence.zip, or the folder it was unpacked to")
+    parser.add_argument("--policy", metavar="FILE", help="the policy you were given by somebody you trust")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    options = parser.parse_args(arguments)
+    if not Path(options.evidence).exists():
+        parser.error(f"there is no file {options.evidence}")
+    policy: bytes | None = None
+    if options.policy is not None:
+        try:
+            with Path(options.policy).open("rb") as file:
+                policy = file.read(1 << 20)
+        except OSError as error:
+            parser.error(f"the policy cannot be read: {error.strerror}")
+    result = check(options.evidence, policy)
+    sys.stdout.write(json.dumps(result, indent=2) + "\n" if options.json else render(result))
+    return 0 if result["verified"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+"""The coordinator: enrols hospitals, runs studies, sums masked updates, keeps the log."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,333 @@
+"""`consortium`: the lead's and the scientist's command line. Thin over `commands.py` and `app.py`.
+
+stdout carries results (`--json` for programs), stderr carries talk. Exit codes: 0 done, 1 refused or not verified,
+2 usage, 75 try later.
+"""
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from consortium import __version__
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run a consortium of hospitals.")
+site_app = typer.Typer(no_args_is_help=True, help="Invite, list and revoke hospitals.")
+study_app = typer.Typer(no_args_is_help=True, help="Validate, submit and run studies.")
+audit_app = typer.Typer(no_args_is_help=True, help="Read the log, export evidence, verify it.")
+app.add_typer(site_app, name="site")
+app.add_typer(study_app, name="study")
+app.add_typer(audit_app, name="audit")
+
+EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
+
+Home = Annotated[Path, typer.Option("--home", help="The coordinator's folder, made by `consortium init`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_out = Console(highlight=False, soft_wrap=True)
+_talk = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+# --- setting up ----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet.")],
+    name: Annotated[str, typer.Option(help="The consortium's name, for example cardio-eu.")],
+    address: Annotated[str, typer.Option(help="HOST:PORT that hospitals will dial.")],
+) -> None:
+    """Make a coordinator's home: certificate authority, keys, configuration, database, empty log."""
+    from consortium.home import create_home
+
+    home = create_home(directory, name=name, address=address)
+    _out.print(f"Made the coordinator of [bold]{name}[/bold] in {directory}")
+    _out.print(f"  certificate authority  {home.ca_fingerprint}")
+    _out.print(f"  log key                {home.log_vkey}")
+    _out.print(
+        f"Next: consortium site invite SITE --home {directory} --out kit.zip, then consortium serve --home {directory}"
+    )
+
+
+@app.command()
+def serve(home: Home) -> None:
+    """Run the coordinator until it is told to stop."""
+    from consortium.app import serve_until_stopped
+
+    asyncio.run(serve_until_stopped(home, ready=lambda line: print(line, flush=True)))  # noqa: T201 - a result
+
+
+@app.command()
+def status(
+    home: Home,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing, until interrupted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the studies, their rounds and the hospitals."""
+    from consortium.operator import watch_status
+    from consortium.status_view import StatusView
+
+    if not watch:
+        found = _command(home, "status")
+        _print_json(found) if as_json else _out.print(StatusView().render(found))
+        return
+
+    async def follow() -> None:
+        from rich.live import Live
+
+        view = StatusView()
+        with Live(console=_out, auto_refresh=False) as live:
+            async for snapshot in watch_status(home):
+                if as_json:
+                    _print_json(snapshot, compact=True)
+                else:
+                    live.update(view.render(snapshot), refresh=True)
+
+    asyncio.run(follow())
+
+
+@app.command()
+def demo(
+    study: Annotated[Path | None, typer.Option(help="A study with its `sites/` folder beside it.")] = None,
+    out: Annotated[Path, typer.Option(help="Where everything goes; must not exist yet or be empty.")] = Path(
+        "consortium-demo"
+    ),
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Training rounds (the noise is recalibrated).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first weights. Noise is never seeded.")] = None,
+) -> None:
+    """A real study on this machine: four hospitals, mutual TLS, privacy, evidence, verification."""
+    from consortium.demo import run_demo
+
+    raise typer.Exit(run_demo(study, out, rounds=rounds, seed=seed))
+
+
+# --- sites ---------------------------------------------------------------------------------------------------------
+
+
+@site_app.command("invite")
+def site_invite(site: str, home: Home, out: Annotated[Path, typer.Option(help="Where to write the kit.")]) -> None:
+    """Write a one-time enrolment kit for a hospital."""
+    from consortium.contract.kit import write_kit_bytes
+
+    if out.exists():
+        _fail(f"{out} exists", "Name another file with --out; nothing was changed.", EXIT_REFUSED)
+    answer = _command(home, "site.invite", site=site)
+    write_kit_bytes(out, bytes.fromhex(answer["kit"]))
+    _out.print(f"Kit for [bold]{site}[/bold] in {out}, good for one enrolment until {answer['expires']}.")
+    _out.print(f"Send it over a channel you trust. There: site-agent enrol --kit {out.name} --home HOME")
+
+
+@site_app.command("list")
+def site_list(home: Home, *, as_json: Json = False) -> None:
+    """Show the enrolled hospitals and their key fingerprints."""
+    rows = _command(home, "site.list")["sites"]
+    if as_json:
+        _print_json(rows)
+        return
+    _table(
+        ["site", "state", "connected", "TLS key (SHA-256)", "signing key"],
+        [
+            [r["site"], r["state"], "yes" if r["connected"] else "", r["spki_sha256"][:16], r["signing_key"][:16]]
+            for r in rows
+        ],
+    )
+
+
+@site_app.command("revoke")
+def site_revoke(site: str, home: Home) -> None:
+    """Refuse a hospital's certificate from now on."""
+    _command(home, "site.revoke", site=site)
+    _out.print(f"{site} is revoked; its session, if it had one, is closed.")
+
+
+# --- studies -------------------------------------------------------------------------------------------------------
+
+
+@study_app.command("validate")
+def study_validate(file: Path, *, as_json: Json = False) -> None:
+    """Check a study file: every error at once, with its line and what is allowed."""
+    from consortium.contract.study import load_study
+
+    study = load_study(file)
+    if as_json:
+        _print_json({"study": study.id, "digest": study.digest()})
+    else:
+        _out.print(f"{file} is valid: study [bold]{study.id}[/bold], digest {study.digest()}")
+
+
+@study_app.command("submit")
+def study_submit(file: Path, home: Home, *, as_json: Json = False) -> None:
+    """Hand a study to the coordinator; hospitals can then read and approve it."""
+    from consortium.contract.study import load_study
+
+    study = load_study(file)
+    answer = _command(home, "study.submit", document=study.document().decode())
+    if as_json:
+        _print_json(answer)
+    else:
+        _out.print(
+            f"Submitted [bold]{study.id}[/bold], digest {answer['digest']}. Each hospital now decides for itself:"
+        )
+        _out.print(f"  site-agent studies approve {study.id} --home HOME")
+
+
+@study_app.command("list")
+def study_list(home: Home, *, as_json: Json = False) -> None:
+    """Show every study and where it stands."""
+    rows = _command(home, "study.list")["studies"]
+    if as_json:
+        _print_json(rows)
+        return
+    _table(
+        ["study", "state", "next round", "digest"],
+        [[r["study"], r["state"], str(r["next_round"]), r["digest"][:16]] for r in rows],
+    )
+
+
+@study_app.command("show")
+def study_show(study: str, home: Home) -> None:
+    """Print one study whole: its document, approvals, rounds and spends, as JSON."""
+    _print_json(_command(home, "study.show", study=study))
+
+
+def _study_action(name: str, past: str, help_text: str) -> None:
+    @study_app.command(name, help=help_text)
+    def action(study: str, home: Home) -> None:
+        _command(home, f"study.{name}", study=study)
+        _out.print(f"{study} {past}.")
+
+
+_study_action("start", "is started: rounds begin when its hospitals are ready", "Let a study's rounds begin.")
+_study_action("pause", "is paused", "Stop after the current attempt; `resume` goes on.")
+_study_action("resume", "goes on", "Go on with a paused study.")
+_study_action("abort", "is aborted", "End a study for good.")
+
+
+@study_app.command("release")
+def study_release(
+    study: str, home: Home, out: Annotated[Path, typer.Option(help="A folder to write the global model to.")]
+) -> None:
+    """Hand out the final global model and write down that it was handed out."""
+    answer = _command(home, "study.release", study=study)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{study}.safetensors"
+    shutil.copyfile(home / "models" / answer["model_digest"], target)
+    _out.print(f"Released {target}, digest {answer['model_digest']}")
+
+
+# --- audit ---------------------------------------------------------------------------------------------------------
+
+
+@audit_app.command("export")
+def audit_export(
+    home: Home,
+    study: Annotated[str, typer.Option(help="The study to give evidence of.")],
+    out: Annotated[Path, typer.Option(help="Where to write evidence.zip.")],
+) -> None:
+    """Write a study's evidence: log, proofs, study, model, privacy spent, report, and the program that checks it."""
+    if out.exists():
+        _fail(f"{out} exists", "Name another file with --out; nothing was changed.", EXIT_REFUSED)
+    answer = _command(home, "audit.export", study=study)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(answer["path"], out)
+    _out.print(f"Evidence of {study} in {out} ({answer['size_bytes']:,} bytes, {answer['entries']} log entries).")
+    _out.print(f"Anybody can check it offline: unzip -p {out} verify.py > verify.py && python3 verify.py {out}")
+
+
+@audit_app.command("verify")
+def audit_verify(
+    file: Path, policy: Annotated[Path | None, typer.Option(help="The log's keys, obtained elsewhere.")] = None
+) -> None:
+    """Check a bundle the way a stranger would: with the program that travels inside it."""
+    from audit.verify import main as verify_main
+
+    raise typer.Exit(verify_main([str(file), *(["--policy", str(policy)] if policy else [])]))
+
+
+@audit_app.command("log")
+def audit_log(
+    home: Home,
+    start: Annotated[int, typer.Option("--from", min=0, help="First leaf index.")] = 0,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print the log."""
+    answer = _command(home, "audit.log", start=start)
+    if as_json:
+        _print_json(answer)
+        return
+    _table(
+        ["leaf", "time", "type", "actor", "study", "round"],
+        [[str(r["index"]), r["ts"], r["type"], r["actor"], r["study"], r["round"]] for r in answer["entries"]],
+    )
+
+
+@audit_app.command("proof")
+def audit_proof(index: int, home: Home) -> None:
+    """Print the receipt (.tlog-proof) of one entry."""
+    print(_command(home, "audit.proof", index=index)["receipt"], end="")  # noqa: T201 - a result, byte for byte
+
+
+# --- shared --------------------------------------------------------------------------------------------------------
+
+
+def _command(home: Path, name: str, **arguments: object) -> dict[str, Any]:
+    from consortium.operator import run_command
+
+    return asyncio.run(run_command(home, name, arguments))
+
+
+def _print_json(value: object, *, compact: bool = False) -> None:
+    print(json.dumps(value, indent=None if compact else 2, sort_keys=True), flush=True)  # noqa: T201 - a result
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    _out.print(table)
+
+
+def _fail(message: str, advice: str, code: int) -> NoReturn:
+    _talk.print(f"[bold red]error:[/bold red] {message}", markup=True)
+    _talk.print(f"  {advice}")
+    raise typer.Exit(code)
+
+
+_EXIT_OF_CODE: Mapping[str, int] = {"try_later": EXIT_TRY_LATER, "invalid": EXIT_USAGE}
+
+
+def report_error(error: Exception) -> int | None:
+    """Print a known error as one message and return its exit code; None if it is not one of ours."""
+    advice: Callable[[], str] | None = getattr(error, "advice", None)
+    if advice is None:
+        return None
+    _talk.print("[bold red]error:[/bold red]", end=" ")
+    _talk.print(str(error), markup=False)
+    _talk.print(f"  {advice()}", markup=False)
+    return _EXIT_OF_CODE.get(getattr(error, "code", "refused"), EXIT_REFUSED)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        code = report_error(error)
+        if code is None:
+            raise
+        sys.exit(code)

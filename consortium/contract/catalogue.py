@@ -1,0 +1,86 @@
+"""What a study may name: networks, losses, optimizers and metrics, with the arguments each takes.
+
+A study is data, never code. Whatever is not in these lists cannot be asked for, and what is in them is described here
+without importing any of it, so that a coordinator and a steward can read a study on a machine without torch.
+`site_agent/networks.py` builds what is named; a test checks that it knows every name here and no other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Literal, TypeAlias, get_args
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import Field
+
+from consortium.contract.schema import NotYet, Section
+
+
+class LogisticArgs(Section):
+    """Logistic regression has no arguments."""
+
+
+class Logistic(Section):
+    """One weight per input and a bias."""
+
+    network: Literal["logistic"]
+    args: LogisticArgs = LogisticArgs()
+
+
+class MlpArgs(Section):
+    """The shape of a multilayer perceptron."""
+
+    hidden: Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], Len(1, 4)]  # units of each hidden layer
+    activation: Literal["relu", "tanh", "gelu"]
+
+
+class Mlp(Section):
+    """A multilayer perceptron with one output."""
+
+    network: Literal["mlp"]
+    args: MlpArgs
+
+
+ModelChoice: TypeAlias = Annotated[Logistic | Mlp, Field(discriminator="network")]
+"""The `model` section of a study; its members are told apart by `network`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network a study may name."""
+
+    section: type[Section]
+    kinds: tuple[str, ...]  # the kinds of data it takes
+    summary: str  # one line for a steward
+
+
+NETWORKS: Mapping[str, Network] = MappingProxyType(
+    {
+        "logistic": Network(
+            section=Logistic, kinds=("tabular",), summary="logistic regression: one weight per input and a bias"
+        ),
+        "mlp": Network(
+            section=Mlp, kinds=("tabular",), summary="multilayer perceptron: fully connected layers, one output"
+        ),
+    }
+)
+
+
+class Sgd(Section):
+    """Stochastic gradient descent, on the clipped and noised gradient."""
+
+    name: Literal["sgd"]
+    learning_rate: Annotated[float, Gt(0), Le(1000)]
+    momentum: Annotated[float, Ge(0), Lt(1)]
+
+
+NetworkName: TypeAlias = Literal["logistic", "mlp"]
+LossName: TypeAlias = Literal["binary-cross-entropy"]
+MetricName: TypeAlias = Literal["auc", "accuracy", "loss"]
+MechanismName: TypeAlias = Annotated[Literal["local-dp-sgd"], NotYet(("distributed-dp-sgd", "none"))]
+
+LOSSES: tuple[str, ...] = get_args(LossName)
+METRICS: tuple[str, ...] = get_args(MetricName)
+OPTIMIZERS: tuple[str, ...] = ("sgd",)
+MECHANISMS: tuple[str, ...] = ("local-dp-sgd",)
+LABELS_OF_LOSS: Mapping[str, tuple[str, ...]] = MappingProxyType({"binary-cross-entropy": ("binary",)})

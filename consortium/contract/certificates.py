@@ -1,0 +1,640 @@
+"""The consortium's certificates: who may speak as whom, and which signing key is theirs.
+
+One authority per consortium, one level deep (path length 0). A certificate names its holder by exactly one URI:
+
+    consortium://<consortium>/coordinator
+    consortium://<consortium>/site/<site>
+    consortium://<consortium>/operator/<operator>
+
+TLS keys are ECDSA P-256 and signing keys Ed25519. A site makes both itself; its certificate request carries the
+signing key with a proof that the site holds it, and the authority copies the key into the certificate. Whoever trusts
+the authority therefore knows, from one certificate, which TLS key and which signing key are the same hospital's
+(protocol section 3: the roster). Time is an argument everywhere; nothing here reads a clock, a file or a socket.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from consortium.contract.digest import digest_of
+from consortium.contract.names import Digest, SiteId, is_name
+from privacy.secagg.messages import COORDINATOR
+
+CERTIFICATE_BYTES_MAX = 4096
+"""DER. A certificate of ours has about 700 bytes; a longer one is refused before it is parsed."""
+REQUEST_BYTES_MAX = 4096
+CONSORTIUM_NAME_MAX = 64
+CLOCK_SKEW = timedelta(minutes=5)
+"""Certificates are valid from this long before they are made, for computers whose clocks are a little behind."""
+
+# Private arcs under 2.25 (an arc for every UUID, ITU-T X.667), so nobody had to register them.
+_SIGNING_KEY = x509.ObjectIdentifier("2.25.265011600984919496096131262444137398272")
+_SIGNING_KEY_PROOF = x509.ObjectIdentifier("2.25.266412538969954458959461202953903211950")
+# DER by hand, because both values have one fixed length: OCTET STRING(32) and SEQUENCE {it, OCTET STRING(64)}.
+_KEY_HEAD = b"\x04\x20"
+_PROOF_HEAD = b"\x30\x64" + _KEY_HEAD
+_PROOF_MIDDLE = b"\x04\x40"
+_PROOF_LABEL = b"consortium/enrolment/v1/signing-key-proof"
+
+_URI = re.compile(r"consortium://([a-z0-9-]+)/(?:(site|operator)/([a-z0-9-]+)|(coordinator))")
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
+
+
+class Role(StrEnum):
+    """What the holder of a certificate is to the consortium."""
+
+    COORDINATOR = "coordinator"
+    SITE = "site"
+    OPERATOR = "operator"
+
+
+class Fault(StrEnum):
+    """Why a certificate was refused."""
+
+    MALFORMED = "malformed"
+    FOREIGN = "foreign"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not yet valid"
+    WRONG_ROLE = "wrong role"
+
+
+_ADVICE = {
+    Fault.MALFORMED: "Enrol again: this certificate was not made by `site-agent enrol` or `consortium init`.",
+    Fault.FOREIGN: "Use a certificate this consortium issued; if its authority was made anew, every site enrols again.",
+    Fault.EXPIRED: "Check this computer's clock; if it is right, enrol again with a kit from `consortium site invite`.",
+    Fault.NOT_YET_VALID: "Set this computer's clock, then try again.",
+    Fault.WRONG_ROLE: "Use the certificate of the right role: a site's for the agent, an operator's for the commands.",
+}
+
+
+class CertificateRefused(Exception):
+    """A certificate that does not prove what it should; the fault is its holder's, or a clock's."""
+
+    code = "refused"
+
+    def __init__(self, fault: Fault, *, found: str, allowed: str) -> None:
+        super().__init__(f"certificate refused ({fault}): found {found}; allowed: {allowed}")
+        self.fault = fault
+        self.found = found
+        self.allowed = allowed
+
+    def advice(self) -> str:
+        """What to do next."""
+        return _ADVICE[self.fault]
+
+
+class RequestRefused(Exception):
+    """A certificate request that the authority will not sign; the fault is the requester's."""
+
+    code = "invalid"
+
+    def __init__(self, *, found: str, allowed: str) -> None:
+        super().__init__(f"certificate request refused: found {found}; allowed: {allowed}")
+        self.found = found
+        self.allowed = allowed
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Make the request with `site-agent enrol`, with the kit that names this very site."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerIdentity:
+    """What a certificate says about its holder."""
+
+    role: Role
+    name: str  # the site's or operator's name; "coordinator" for the coordinator
+    consortium: str
+    spki_sha256: bytes  # 32 bytes: SHA-256 of the TLS public key (SubjectPublicKeyInfo, DER)
+    signing_key: bytes | None  # 32 bytes, Ed25519; every site's certificate has one
+    serial: int
+    not_after: datetime  # UTC
+
+    @property
+    def site(self) -> SiteId:
+        """The name, as a site's; raises CertificateRefused for another role."""
+        if self.role is not Role.SITE:
+            raise CertificateRefused(Fault.WRONG_ROLE, found=f"{self.role} {self.name}", allowed="a site")
+        return SiteId(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """The consortium's certificate authority: its certificate and, in the coordinator's home only, its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @property
+    def consortium(self) -> str:
+        """The name of the consortium, as the certificate has it."""
+        return consortium_of(self.certificate)
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """What everybody may have."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """What nobody else may have: goes to `write_private` and nowhere else."""
+        return private_pem(self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A certificate issued together with a new key."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------
+
+
+def new_tls_key() -> ec.EllipticCurvePrivateKey:
+    """A fresh ECDSA P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def new_signing_key() -> Ed25519PrivateKey:
+    """A fresh Ed25519 key."""
+    return Ed25519PrivateKey.generate()
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
+    """PKCS #8 in PEM, without a passphrase: the file's mode and folder protect it."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def load_tls_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """The ECDSA P-256 key in `pem`; raises ValueError for anything else."""
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("not an ECDSA P-256 private key")  # noqa: TRY004 - the file's content is wrong, not our call
+    return key
+
+
+def load_signing_key(pem: bytes) -> Ed25519PrivateKey:
+    """The Ed25519 key in `pem`; raises ValueError for anything else."""
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("not an Ed25519 private key")  # noqa: TRY004 - the same
+    return key
+
+
+# --- the authority -------------------------------------------------------------------------------------------------
+
+
+def create_authority(consortium: str, *, now: datetime, valid_for: timedelta) -> Authority:
+    """A new authority for a consortium of this name; raises ValueError if the name cannot be one."""
+    if not is_name(consortium, longest=CONSORTIUM_NAME_MAX):
+        raise ValueError(
+            f"{consortium!r} cannot name a consortium: 3 to 64 of a-z, 0-9 and '-', starting with a letter"
+        )
+    key = new_tls_key()
+    name = x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, consortium),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "Consortium authority"),
+        ]
+    )
+    certificate = (
+        _builder(name, name, key.public_key(), now - CLOCK_SKEW, now + valid_for)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(certificate=certificate, key=key)
+
+
+def load_authority(certificate_pem: bytes, key_pem: bytes) -> Authority:
+    """The authority kept in a coordinator's home; raises ValueError if the two do not belong together."""
+    authority = Authority(certificate=load_authority_certificate(certificate_pem), key=load_tls_key(key_pem))
+    if authority.certificate.public_key() != authority.key.public_key():
+        raise ValueError("the authority's key is not the one in its certificate")
+    return authority
+
+
+def load_authority_certificate(pem: bytes) -> x509.Certificate:
+    """The authority's certificate, as a kit carries it; raises ValueError for anything else."""
+    if len(pem) > 2 * CERTIFICATE_BYTES_MAX:
+        raise ValueError(f"{len(pem)} bytes are too many for one certificate")
+    if pem.count(b"-----BEGIN") != 1:
+        raise ValueError("expected exactly one certificate in PEM")
+    certificate = x509.load_pem_x509_certificate(pem)
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension):
+        raise ValueError("not the certificate of an authority") from None
+    if not constraints.ca or constraints.path_length != 0:
+        raise ValueError("not the certificate of an authority of path length 0")
+    consortium_of(certificate)
+    return certificate
+
+
+def consortium_of(authority: x509.Certificate) -> str:
+    """The consortium an authority's certificate belongs to; raises ValueError if it names none."""
+    names = authority.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
+    name = names[0].value if len(names) == 1 else None
+    if not isinstance(name, str) or not is_name(name, longest=CONSORTIUM_NAME_MAX):
+        raise ValueError("the authority's certificate does not name a consortium")
+    return name
+
+
+def fingerprint(certificate: x509.Certificate) -> Digest:
+    """SHA-256 of the DER: what a kit carries and a person compares."""
+    return digest_of(certificate.public_bytes(serialization.Encoding.DER))
+
+
+# --- issuing -------------------------------------------------------------------------------------------------------
+
+
+def issue_server(authority: Authority, hosts: Sequence[str], *, now: datetime, valid_for: timedelta) -> Issued:
+    """The coordinator's certificate, good for the names and addresses in `hosts` (all that agents may dial).
+
+    Raises:
+        ValueError: no host, or one that is neither a DNS name nor an IP address.
+    """
+    if not hosts:
+        raise ValueError("a coordinator needs at least one host name or address")
+    key = new_tls_key()
+    names = [*(_host_name(host) for host in hosts), x509.UniformResourceIdentifier(_uri(authority, Role.COORDINATOR))]
+    certificate = _issue(
+        authority,
+        key.public_key(),
+        name="coordinator",
+        names=names,
+        purpose=ExtendedKeyUsageOID.SERVER_AUTH,
+        lifetime=(now, valid_for),
+    )
+    return Issued(certificate_pem=certificate.public_bytes(serialization.Encoding.PEM), key_pem=private_pem(key))
+
+
+def issue_operator(authority: Authority, operator: str, *, now: datetime, valid_for: timedelta) -> Issued:
+    """A certificate for a person or service that gives the coordinator commands; raises ValueError for a bad name."""
+    if not is_name(operator):
+        raise ValueError(f"{operator!r} cannot name an operator: 3 to 40 of a-z, 0-9 and '-', starting with a letter")
+    key = new_tls_key()
+    names = [x509.UniformResourceIdentifier(_uri(authority, Role.OPERATOR, operator))]
+    certificate = _issue(
+        authority,
+        key.public_key(),
+        name=operator,
+        names=names,
+        purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
+        lifetime=(now, valid_for),
+    )
+    return Issued(certificate_pem=certificate.public_bytes(serialization.Encoding.PEM), key_pem=private_pem(key))
+
+
+def site_request(
+    *, tls_key: ec.EllipticCurvePrivateKey, signing_key: Ed25519PrivateKey, site: SiteId, consortium: str
+) -> bytes:
+    """The request a site sends to enrol: PKCS #10, DER.
+
+    It is signed by the TLS key, and carries the signing key with that key's own signature over the TLS public key and
+    the site's name: proof that whoever asks holds both.
+    """
+    uri = f"consortium://{consortium}/site/{site}"
+    public = signing_key.public_key().public_bytes_raw()
+    proof = signing_key.sign(_proof_message(uri, spki_of(tls_key.public_key())))
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(_leaf_name(consortium, site))
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
+        .add_extension(
+            x509.UnrecognizedExtension(_SIGNING_KEY_PROOF, _PROOF_HEAD + public + _PROOF_MIDDLE + proof),
+            critical=False,
+        )
+        .sign(tls_key, hashes.SHA256())
+    )
+    return request.public_bytes(serialization.Encoding.DER)
+
+
+def issue_site(authority: Authority, site: SiteId, request_der: bytes, *, now: datetime, valid_for: timedelta) -> bytes:
+    """The certificate (PEM) for `site`, the name its token was made for, from the request it sent.
+
+    Raises:
+        RequestRefused: the request is not one, names another site, or does not prove both keys.
+    """
+    if site == COORDINATOR:
+        raise RequestRefused(found=f"the reserved name {site}", allowed="any other name")
+    request = _parsed_request(request_der)
+    if not request.is_signature_valid:
+        raise RequestRefused(found="a signature that does not verify", allowed="one by the TLS key in the request")
+    public = request.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise RequestRefused(found=f"a key of type {type(public).__name__}", allowed="ECDSA P-256")
+    try:
+        extensions = request.extensions
+        alternative = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        proof = extensions.get_extension_for_oid(_SIGNING_KEY_PROOF).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        raise RequestRefused(found=f"missing or repeated extensions ({error})", allowed="a name and a proof") from error
+    uri = _uri(authority, Role.SITE, site)
+    found = alternative.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(list(alternative)) != 1 or found != [uri]:
+        raise RequestRefused(found=f"a request for {_shown(found)}", allowed=uri)
+    signing_key = _proven_signing_key(proof, uri, spki_of(public))
+    names = [x509.UniformResourceIdentifier(uri)]
+    certificate = _issue(
+        authority,
+        public,
+        name=site,
+        names=names,
+        purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
+        lifetime=(now, valid_for),
+        signing_key=signing_key,
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+# --- reading and checking ------------------------------------------------------------------------------------------
+
+
+def certificate_der(pem: bytes) -> bytes:
+    """PEM to DER; raises CertificateRefused."""
+    if len(pem) > 2 * CERTIFICATE_BYTES_MAX:
+        raise CertificateRefused(
+            Fault.MALFORMED, found=f"{len(pem)} bytes", allowed=f"at most {2 * CERTIFICATE_BYTES_MAX} bytes"
+        )
+    try:
+        return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateRefused(Fault.MALFORMED, found=f"bytes that are none ({error})", allowed="PEM") from error
+
+
+def identity_of(certificate: x509.Certificate) -> PeerIdentity:
+    """Who a certificate names. It does not say that the certificate is genuine: `verify_certificate` does.
+
+    Raises:
+        CertificateRefused: MALFORMED.
+    """
+    try:
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = alternative.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        raise CertificateRefused(
+            Fault.MALFORMED, found=f"no name ({error})", allowed="one consortium:// URI"
+        ) from error
+    match = _URI.fullmatch(uris[0]) if len(uris) == 1 else None
+    if match is None:
+        raise CertificateRefused(Fault.MALFORMED, found=f"named {_shown(uris)}", allowed="one consortium:// URI")
+    consortium, role, name = match[1], Role(match[2] or match[4]), match[3] or match[4]
+    if not is_name(consortium, longest=CONSORTIUM_NAME_MAX) or not is_name(name):
+        raise CertificateRefused(Fault.MALFORMED, found=f"named {_shown(uris)}", allowed="names of 3 to 40 characters")
+    signing_key = _bound_signing_key(certificate)
+    if role is Role.SITE and signing_key is None:
+        raise CertificateRefused(Fault.MALFORMED, found="no signing key", allowed="one bound Ed25519 key for a site")
+    return PeerIdentity(
+        role=role,
+        name=name,
+        consortium=consortium,
+        spki_sha256=bytes.fromhex(digest_of(_spki_der(certificate))),
+        signing_key=signing_key,
+        serial=certificate.serial_number,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def verify_certificate(
+    der: bytes, authority: x509.Certificate, now: datetime, *, role: Role | None = None
+) -> PeerIdentity:
+    """Who holds this certificate, if it is genuine: issued by `authority`, valid `now`, and (if given) of this role.
+
+    Raises:
+        CertificateRefused: with the first fault found, in the order malformed, foreign, expired or not yet valid,
+            malformed (in what it says), wrong role.
+    """
+    if len(der) > CERTIFICATE_BYTES_MAX:
+        raise CertificateRefused(
+            Fault.MALFORMED, found=f"{len(der)} bytes", allowed=f"at most {CERTIFICATE_BYTES_MAX} bytes"
+        )
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise CertificateRefused(Fault.MALFORMED, found=f"bytes that are none ({error})", allowed="DER") from error
+    _check_issuer(certificate, authority)
+    for one, whose in ((certificate, "certificate"), (authority, "authority")):
+        if now > one.not_valid_after_utc:
+            raise CertificateRefused(
+                Fault.EXPIRED,
+                found=f"the {whose} ended {one.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+                allowed=f"valid at {now:%Y-%m-%d %H:%M} UTC",
+            )
+        if now < one.not_valid_before_utc:
+            raise CertificateRefused(
+                Fault.NOT_YET_VALID,
+                found=f"the {whose} begins {one.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+                allowed=f"valid at {now:%Y-%m-%d %H:%M} UTC",
+            )
+    _check_use(certificate)
+    identity = identity_of(certificate)
+    if identity.consortium != consortium_of(authority):
+        raise CertificateRefused(
+            Fault.MALFORMED, found=f"consortium {identity.consortium!r}", allowed=consortium_of(authority)
+        )
+    _check_purpose(certificate, identity.role)
+    if role is not None and identity.role is not role:
+        raise CertificateRefused(Fault.WRONG_ROLE, found=f"{identity.role} {identity.name}", allowed=f"role {role}")
+    return identity
+
+
+def spki_of(public: ec.EllipticCurvePublicKey) -> bytes:
+    """SubjectPublicKeyInfo, DER."""
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+# --- the parts -----------------------------------------------------------------------------------------------------
+
+
+def _check_issuer(certificate: x509.Certificate, authority: x509.Certificate) -> None:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CertificateRefused(
+            Fault.FOREIGN,
+            found="one that this consortium's authority did not issue",
+            allowed=f"issued by the authority with SHA-256 {fingerprint(authority)[:16]}...",
+        ) from error
+
+
+def _check_use(certificate: x509.Certificate) -> None:
+    """A leaf of ours: ECDSA P-256, not an authority, for signing handshakes only."""
+    try:
+        public = certificate.public_key()
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateRefused(Fault.MALFORMED, found=str(error), allowed="a key and its uses") from error
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise CertificateRefused(Fault.MALFORMED, found=f"a {type(public).__name__}", allowed="ECDSA P-256")
+    if constraints.ca or usage.key_cert_sign:
+        raise CertificateRefused(Fault.WRONG_ROLE, found="an authority's certificate", allowed="its holder's own")
+
+
+def _check_purpose(certificate: x509.Certificate, role: Role) -> None:
+    """A hospital's certificate must never serve as the coordinator's, nor the other way round."""
+    expected = _purpose(role)
+    try:
+        purposes = list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        raise CertificateRefused(Fault.MALFORMED, found=str(error), allowed="one extended key usage") from error
+    if purposes != [expected]:
+        raise CertificateRefused(Fault.WRONG_ROLE, found=f"a {role} with the purposes of another", allowed=str(role))
+
+
+def _purpose(role: Role) -> x509.ObjectIdentifier:
+    if role is Role.COORDINATOR:
+        return ExtendedKeyUsageOID.SERVER_AUTH
+    return ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+def _bound_signing_key(certificate: x509.Certificate) -> bytes | None:
+    try:
+        value = certificate.extensions.get_extension_for_oid(_SIGNING_KEY).value
+    except x509.ExtensionNotFound:
+        return None
+    raw = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
+    key = raw.removeprefix(_KEY_HEAD)
+    if raw != _KEY_HEAD + key or len(key) != 32:
+        raise CertificateRefused(Fault.MALFORMED, found=f"a signing key of {len(key)} bytes", allowed="32 bytes")
+    return key
+
+
+def _proven_signing_key(extension: x509.ExtensionType, uri: str, spki: bytes) -> bytes:
+    """The signing key of a request, once its proof of possession holds."""
+    raw = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
+    key, proof = raw[4:36], raw[38:]
+    if raw != _PROOF_HEAD + key + _PROOF_MIDDLE + proof or len(proof) != 64:
+        raise RequestRefused(found=f"a signing-key proof of {len(raw)} bytes", allowed="a key and its signature")
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(proof, _proof_message(uri, spki))
+    except (InvalidSignature, ValueError) as error:
+        raise RequestRefused(
+            found="a proof by another key", allowed="a signature by the signing key over the TLS key and the name"
+        ) from error
+    return key
+
+
+def _parsed_request(der: bytes) -> x509.CertificateSigningRequest:
+    if len(der) > REQUEST_BYTES_MAX:
+        raise RequestRefused(found=f"{len(der)} bytes", allowed=f"at most {REQUEST_BYTES_MAX} bytes")
+    try:
+        request = x509.load_der_x509_csr(der)
+        request.public_key()
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise RequestRefused(found=f"bytes that are no request ({error})", allowed="PKCS #10 in DER") from error
+    return request
+
+
+def _proof_message(uri: str, spki: bytes) -> bytes:
+    # The URI cannot contain a zero byte, so the three parts cannot be read in two ways.
+    return b"\0".join((_PROOF_LABEL, uri.encode(), spki))
+
+
+def _spki_der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _uri(authority: Authority, role: Role, name: str = "") -> str:
+    tail = f"{role}/{name}" if name else str(role)
+    return f"consortium://{authority.consortium}/{tail}"
+
+
+def _leaf_name(consortium: str, name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, consortium),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
+        ]
+    )
+
+
+def _host_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"{host!r} is neither a DNS name nor an IP address") from None
+        return x509.DNSName(host.lower())
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(ends)
+    )
+
+
+def _issue(
+    authority: Authority,
+    public: ec.EllipticCurvePublicKey,
+    *,
+    name: str,
+    names: Sequence[x509.GeneralName],
+    purpose: x509.ObjectIdentifier,
+    lifetime: tuple[datetime, timedelta],
+    signing_key: bytes | None = None,
+) -> x509.Certificate:
+    """One leaf certificate. It never outlives the authority."""
+    ca = authority.certificate
+    now, valid_for = lifetime
+    ends = min(now + valid_for, ca.not_valid_after_utc)
+    begins = max(now - CLOCK_SKEW, ca.not_valid_before_utc)
+    builder = (
+        _builder(_leaf_name(authority.consortium, name), ca.subject, public, begins, ends)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+    )
+    if signing_key is not None:
+        builder = builder.add_extension(
+            x509.UnrecognizedExtension(_SIGNING_KEY, _KEY_HEAD + signing_key), critical=False
+        )
+    return builder.sign(authority.key, hashes.SHA256())
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _shown(values: Sequence[str]) -> str:
+    """A peer's own words, short and harmless enough for a message."""
+    return repr(list(values))[:120]

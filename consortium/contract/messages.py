@@ -1,0 +1,233 @@
+"""What coordinator and site say to each other, outside secure aggregation.
+
+One frozen class per message. The secure-aggregation messages themselves are in `privacy.secagg.messages` and travel
+in the same session.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from consortium.contract.names import Digest, SiteId, StudyId
+from privacy.secagg.messages import (
+    Confirmation,
+    DeliveredShares,
+    KeyBundle,
+    SealedShares,
+    SurvivorProposal,
+    UnmaskRequest,
+    UnmaskShares,
+    UploadHeader,
+)
+
+PROTOCOL_VERSION = 1
+"""Raised when an older agent could no longer take part; the coordinator refuses agents below its own minimum."""
+
+
+# --- site to coordinator -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first message of a session. Who is speaking is in the certificate, not here."""
+
+    agent_version: str
+    protocol_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPrepared:
+    """The site built the study's network from the study's seed; this is what it got."""
+
+    study_digest: Digest
+    model_digest: Digest
+    parameter_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The site will not take part: by which rule of its own, in words, without its numbers."""
+
+    study_digest: Digest
+    round: int  # 0 when it refuses the study itself
+    attempt: int
+    rule: str
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultVerified:
+    """The site recomputed the next global model and got the same digest."""
+
+    context: bytes  # 32 bytes
+    next_model_digest: Digest
+
+
+# --- coordinator to site -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The answer to Hello."""
+
+    consortium: str
+    coordinator_version: str
+    protocol_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareStudy:
+    """Check the study against the site's policy and data, and build its first global model from its seed."""
+
+    study_digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendInitialModel:
+    """Upload the first global model. It holds no data: it is a function of the study alone, and every site checks it."""
+
+    study_digest: Digest
+    model_digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A signed round plan and the certificates of everybody in it."""
+
+    plan: bytes  # RoundPlan.to_bytes()
+    signature: bytes  # 64 bytes, Ed25519 under the coordinator's signing key
+    certificates: tuple[bytes, ...]  # DER, one per participant, in the plan's order
+    endorsements: tuple[
+        bytes, ...
+    ]  # signed model.verified entries about the plan's model, for a site that missed a round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleList:
+    """4.0: every key bundle that arrived, sorted by site."""
+
+    context: bytes
+    bundles: tuple[KeyBundle, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareDelivery:
+    """4.1: the boxes sealed for this site by every other member of U2, sorted by sender."""
+
+    context: bytes
+    members: tuple[SiteId, ...]  # U2, sorted
+    deliveries: tuple[DeliveredShares, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundResult:
+    """4.5: the sum is in; recompute the next global model and compare."""
+
+    context: bytes
+    transcript: bytes  # T3
+    aggregate_hash: bytes  # 32 bytes: SHA-256 of the aggregate's little-endian bytes
+    next_model_digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundAborted:
+    """This attempt is over and nothing was revealed by it."""
+
+    context: bytes
+    reason: str
+
+
+class StudyOutcome(StrEnum):
+    """How a study ended."""
+
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyEnded:
+    """No more rounds of this study will come."""
+
+    study: StudyId
+    study_digest: Digest
+    outcome: StudyOutcome
+    model_digest: Digest
+    reason: str
+
+
+# --- vectors: beside the session, in chunks ------------------------------------------------------------------------
+
+
+class VectorKind(StrEnum):
+    """What a stream of chunks carries."""
+
+    MASKED_UPDATE = "masked-update"
+    INITIAL_MODEL = "initial-model"
+    GLOBAL_MODEL = "global-model"
+    AGGREGATE = "aggregate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorHeader:
+    """What travels ahead of the chunks; the receiver checks it before it takes any memory."""
+
+    kind: VectorKind
+    sha256: bytes  # 32 bytes, of the whole stream
+    size_bytes: int
+    study_digest: Digest
+    upload: UploadHeader | None = None  # with MASKED_UPDATE only
+
+
+SiteMessage: TypeAlias = (
+    Hello | StudyPrepared | Refusal | KeyBundle | SealedShares | Confirmation | UnmaskShares | ResultVerified
+)
+CoordinatorMessage: TypeAlias = (
+    Welcome
+    | PrepareStudy
+    | SendInitialModel
+    | Invitation
+    | BundleList
+    | ShareDelivery
+    | SurvivorProposal
+    | UnmaskRequest
+    | RoundResult
+    | RoundAborted
+    | StudyEnded
+)
+
+
+# --- enrolment and one-off calls -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentRequest:
+    """A site's certificate request and the one-time token of its kit."""
+
+    site: SiteId
+    token: str
+    request_der: bytes  # PKCS #10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentGrant:
+    """The site's certificate."""
+
+    consortium: str
+    certificate_pem: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyDocument:
+    """A study as submitted: its canonical bytes are what a steward approves."""
+
+    study: StudyId
+    study_digest: Digest
+    document: bytes
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventReceipt:
+    """The coordinator's word that a site's events are in the log, durably."""
+
+    last_sequence: int  # the site's highest counter value in the log

@@ -1,0 +1,453 @@
+"""StudyFile: everything hospitals agree to before a study runs, read from YAML or from its canonical document.
+
+A study is data, never code: names from the allow-lists of `catalogue.py`, numbers within bounds, and rules between
+them. Its canonical document is what stewards approve, what the log records and what every digest refers to; comments,
+blanks and the order of keys in the YAML do not change it.
+
+Raises, here and in the loader: FileInvalid for a file, with every problem and its line; DocumentInvalid for bytes.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator, Field, ValidationError
+
+from consortium.contract import yaml_file
+from consortium.contract.catalogue import LossName, MechanismName, MetricName, ModelChoice, Sgd
+from consortium.contract.digest import canonical_bytes, digest_of
+from consortium.contract.errors import DocumentInvalid, Problem, shown
+from consortium.contract.fields import ColumnName, Line, Prose, Seconds, SiteName, StudyName
+from consortium.contract.names import Digest, SiteId, StudyId
+from consortium.contract.schema import Finding, NotYet, Refused, Rule, Section, Words, field_problems
+from privacy.encoding import Lane, Layout, lane_scale
+from privacy.errors import EncodingOverflow
+
+SITES_MIN = 3
+"""With two sites, each could subtract its own update from the sum and read the other's."""
+
+SITES_MAX = 256
+"""The largest complete pair graph (protocol section 1)."""
+
+DOCUMENT_BYTES_MAX = yaml_file.FILE_BYTES_MAX
+_STEPS_PER_CLIP_MIN = 256
+"""An update encoded in fewer steps than this, from zero to the clip bound, would be mostly rounding."""
+
+
+class Ethics(Section):
+    """The decision of the committee that looked at this study."""
+
+    reference: Line
+    authority: Line
+
+
+def _one_of(allowed: Sequence[str]) -> AfterValidator:
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise Refused
+        return text
+
+    return AfterValidator(check)
+
+
+Article6 = Annotated[
+    str, _one_of([f"6(1)({letter})" for letter in "abcdef"]), Words("a paragraph of GDPR article 6: 6(1)(a) to 6(1)(f)")
+]
+Article9 = Annotated[
+    str,
+    _one_of([f"9(2)({letter})" for letter in "abcdefghij"]),
+    Words("a paragraph of GDPR article 9: 9(2)(a) to 9(2)(j)"),
+]
+
+
+def _legal_basis(article_6: str | None, article_9: str | None, hipaa: str | None) -> Iterator[Finding]:
+    if article_6 is None and article_9 is None and hipaa is None:
+        yield Finding("", "no legal basis", "gdpr_article_6 together with gdpr_article_9, or hipaa, or all three")
+    elif (article_6 is None) != (article_9 is None):
+        given, other = ("6", "9") if article_9 is None else ("9", "6")
+        yield Finding(
+            "", f"gdpr_article_{given} without gdpr_article_{other}", "both: health data needs a basis in each"
+        )
+
+
+class LegalBasis(Section):
+    """What allows the hospitals to process these records for this purpose."""
+
+    gdpr_article_6: Article6 | None = None
+    gdpr_article_9: Article9 | None = None
+    hipaa: Literal["authorization", "waiver", "limited-data-set", "de-identified"] | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("gdpr_article_6", "gdpr_article_9", "hipaa"), check=_legal_basis),)
+
+
+class Governance(Section):
+    """Who is responsible, for what purpose, on what ground, and until when."""
+
+    sponsor: Line
+    contact: Line
+    purpose: Prose
+    ethics: Ethics
+    legal_basis: LegalBasis
+    retention_years: Annotated[int, Ge(1), Le(100)]
+    expires: date  # after this day no site takes part
+
+
+def _roster(required: tuple[SiteId, ...]) -> Iterator[Finding]:
+    for index, site in enumerate(required):
+        if site in required[:index]:
+            yield Finding(f"required[{index}]", f"{shown(site)} a second time", "every hospital once")
+
+
+def _minimum_within_roster(required: tuple[SiteId, ...], minimum: int) -> Iterator[Finding]:
+    if minimum > len(required) >= SITES_MIN:
+        yield Finding(
+            "minimum", f"{minimum} with {len(required)} hospitals in sites.required",
+            f"a whole number from {SITES_MIN} to {len(required)}",
+        )  # fmt: skip
+
+
+class Sites(Section):
+    """The roster, and how many of it a round needs."""
+
+    required: Annotated[tuple[SiteName, ...], Len(SITES_MIN, SITES_MAX)]
+    minimum: Annotated[int, Ge(SITES_MIN), Le(SITES_MAX)]
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(reads=("required",), check=_roster),
+        Rule(reads=("required", "minimum"), check=_minimum_within_roster),
+    )
+
+    @property
+    def roster(self) -> tuple[SiteId, ...]:
+        """The hospitals, sorted."""
+        return tuple(SiteId(site) for site in sorted(self.required))
+
+
+class Scale(Section):
+    """A public constant for the mean and the standard deviation of a feature: (x - mean) / std goes into the network.
+
+    Taken from the literature, never computed from the patients of the study: that would cost privacy.
+    """
+
+    mean: float
+    std: Annotated[float, Gt(0)]
+
+
+def _range_rises(bounds: tuple[float, float]) -> Iterator[Finding]:
+    if bounds[0] >= bounds[1]:
+        yield Finding("range", f"{shown(bounds[0])} to {shown(bounds[1])}", "the smaller bound first, then the larger")
+
+
+def _mean_in_range(bounds: tuple[float, float], scale: Scale | None) -> Iterator[Finding]:
+    if scale is not None and bounds[0] < bounds[1] and not bounds[0] <= scale.mean <= bounds[1]:
+        yield Finding(
+            "scale.mean", shown(scale.mean), f"a number within the range, {shown(bounds[0])} to {shown(bounds[1])}"
+        )
+
+
+def _absent_has_mean(scale: Scale | None, absent: float | None) -> Iterator[Finding]:
+    if absent is not None and scale is None:
+        yield Finding("absent", shown(absent), "only together with scale: an absent value is replaced by scale.mean")
+
+
+class NumberFeature(Section):
+    """A measured quantity; one input of the network."""
+
+    type: Literal["number"]
+    unit: Line | None = None
+    range: tuple[float, float]  # lowest and highest value that is not an error of entry
+    scale: Scale | None = None  # without it the value goes in as it is
+    absent: float | None = None  # a value that stands for "not measured"
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(reads=("range",), check=_range_rises),
+        Rule(reads=("range", "scale"), check=_mean_in_range),
+        Rule(reads=("scale", "absent"), check=_absent_has_mean),
+    )
+
+
+Category: TypeAlias = Annotated[int | Line, Words("a whole number or a line of text")]
+
+
+def _values_differ(values: tuple[int | str, ...]) -> Iterator[Finding]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield Finding(f"values[{index}]", f"{shown(value)} a second time", "every value once")
+        if isinstance(value, str) != isinstance(values[0], str):
+            yield Finding(f"values[{index}]", shown(value), "values all of one sort: whole numbers, or text")
+
+
+class CategoryFeature(Section):
+    """One of a few values; one input of the network for each value but the first."""
+
+    type: Literal["category"]
+    values: Annotated[tuple[Category, ...], Len(2, 1000)]
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("values",), check=_values_differ),)
+
+
+Feature: TypeAlias = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]
+
+
+def _by_name(features: Mapping[str, Feature]) -> Mapping[str, Feature]:
+    # The order of keys in a file means nothing, so the order of the network's inputs must not depend on it.
+    return dict(sorted(features.items()))
+
+
+class Label(Section):
+    """What is predicted: whether the value in a column lies above a bound."""
+
+    name: ColumnName
+    type: Literal["binary"]
+    positive_above: float
+
+
+class Split(Section):
+    """How each hospital sets patients aside for testing."""
+
+    test_fraction: Annotated[float, Gt(0), Lt(1)]
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)]
+    stratify: bool
+
+
+def _columns_differ(patient_id: str, features: Mapping[str, Feature], label: Label) -> Iterator[Finding]:
+    if label.name in features:
+        yield Finding("label.name", shown(label.name), "a column that is not among the features")
+    if patient_id in features:
+        yield Finding("patient_id", shown(patient_id), "a column that is not among the features")
+    if patient_id == label.name:
+        yield Finding("patient_id", shown(patient_id), "a column other than the label's")
+
+
+class Data(Section):
+    """What a hospital's data must look like to take part."""
+
+    kind: Annotated[Literal["tabular"], NotYet(("imaging",))]
+    patient_id: ColumnName  # the unit of privacy; a hospital may name its own column in site.yaml
+    features: Annotated[Mapping[ColumnName, Feature], Len(1, 10_000), AfterValidator(_by_name)]
+    label: Label
+    missing: Literal["drop"]
+    minimum_patients: Annotated[int, Ge(1), Le(10_000_000)]
+    split: Split
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("patient_id", "features", "label"), check=_columns_differ),)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The network's inputs in order: features by name, a category as `name=value` without its first value."""
+        names: list[str] = []
+        for name, feature in self.features.items():
+            if isinstance(feature, CategoryFeature):
+                names += [f"{name}={value}" for value in feature.values[1:]]
+            else:
+                names.append(name)
+        return tuple(names)
+
+
+class Training(Section):
+    """What a hospital computes in each round."""
+
+    rounds: Annotated[int, Ge(1), Le(100_000)]
+    local_steps: Annotated[int, Ge(1), Le(100_000)]
+    sampling_rate: Annotated[float, Gt(0), Le(1)]  # chance of a patient to be in a step
+    optimizer: Sgd
+    algorithm: Literal["fedavg"]
+    server_learning_rate: Annotated[float, Gt(0), Le(10)]
+    weighting: Literal["uniform", "patients"]
+    loss: LossName
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)]  # of the first model's weights, and of nothing secret
+
+
+class Privacy(Section):
+    """What a patient is promised: the whole study is (epsilon, delta)-differentially private for one patient."""
+
+    mechanism: MechanismName
+    unit: Literal["patient"]
+    epsilon: Annotated[float, Gt(0)]
+    delta: Annotated[float, Gt(0), Lt(1)]
+    clip_norm_l2: Annotated[float, Gt(0)]
+    max_records_per_patient: Annotated[int, Ge(1), Le(10_000)]
+
+
+def _upload_within_round(round_deadline_s: float, upload_deadline_s: float) -> Iterator[Finding]:
+    if upload_deadline_s > round_deadline_s:
+        yield Finding(
+            "upload_deadline_s",
+            shown(upload_deadline_s),
+            f"a number of at most round_deadline_s, {shown(round_deadline_s)}",
+        )
+
+
+class Aggregation(Section):
+    """How updates are summed without anyone seeing one."""
+
+    protocol: Literal["secagg-v1"]
+    modulus_bits: Literal[16, 32, 64]
+    threshold: Annotated[int, Ge(2), Le(SITES_MAX)]  # sites whose shares open the sum
+    round_deadline_s: Seconds
+    upload_deadline_s: Seconds
+    update_clip: Annotated[float, Gt(0), Le(1e6)]  # largest absolute value of one coordinate of an update
+    max_patients_per_site: Annotated[int, Ge(1), Le(10_000_000)]  # bounds counts and weights in the ring
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(reads=("round_deadline_s", "upload_deadline_s"), check=_upload_within_round),
+    )
+
+
+def _metrics_differ(metrics: tuple[str, ...]) -> Iterator[Finding]:
+    for index, metric in enumerate(metrics):
+        if metric in metrics[:index]:
+            yield Finding(f"metrics[{index}]", f"{metric} a second time", "every metric once")
+
+
+class Evaluation(Section):
+    """What is measured on the patients set aside, and summed under the same masks."""
+
+    split: Literal["site-held-out"]
+    metrics: Annotated[tuple[MetricName, ...], Len(1, 16)]
+    every_rounds: Annotated[int, Ge(1), Le(100_000)]
+    score_bins: Annotated[int, Ge(2), Le(10_000)]  # of the histograms AUC is computed from
+    decision_threshold: Annotated[float, Gt(0), Lt(1)]
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("metrics",), check=_metrics_differ),)
+
+
+def _threshold_fits(required: tuple[SiteId, ...], threshold: int) -> Iterator[Finding]:
+    sites = len(required)
+    # Section 2: with 2t <= n a lying coordinator could have two disjoint groups open two different sums.
+    if not sites // 2 < threshold <= sites:
+        yield Finding(
+            "aggregation.threshold",
+            f"{threshold} with {sites} hospitals in sites.required",
+            f"a whole number from {sites // 2 + 1} to {sites}: more than half of the hospitals and not more than all",
+        )
+
+
+def _delta_protects_one(minimum_patients: int, delta: float) -> Iterator[Finding]:
+    # At delta >= 1/n, publishing one patient's record at random would count as private.
+    if delta * minimum_patients >= 1:
+        yield Finding(
+            "privacy.delta", shown(delta),
+            f"a number less than 1/{minimum_patients}, one in data.minimum_patients; well below it is better",
+        )  # fmt: skip
+
+
+def _sums_fit(required: tuple[SiteId, ...], bits: int, update_clip: float, patients: int) -> Iterator[Finding]:
+    sites = len(required)
+    if update_clip * lane_scale(sites, update_clip, bits) < _STEPS_PER_CLIP_MIN:
+        yield Finding(
+            "aggregation.modulus_bits", f"{bits} with {sites} hospitals",
+            "a larger ring: an update would travel in too few steps",
+        )  # fmt: skip
+    counts = Lane(name="patients", length=1, clip=float(patients), scale=1.0)
+    try:
+        Layout(modulus_bits=bits, lanes=(counts,)).check(sites)
+    except EncodingOverflow:
+        yield Finding(
+            "aggregation.max_patients_per_site", f"{patients} with {sites} hospitals and modulus_bits {bits}",
+            "a smaller number or a larger ring: the sum over all hospitals would wrap",
+        )  # fmt: skip
+
+
+def _evaluates_once(rounds: int, every_rounds: int) -> Iterator[Finding]:
+    if every_rounds > rounds:
+        yield Finding(
+            "evaluation.every_rounds", shown(every_rounds), f"a whole number of at most training.rounds, {rounds}"
+        )
+
+
+def _patients_bounds(minimum: int, maximum: int) -> Iterator[Finding]:
+    if minimum > maximum:
+        yield Finding(
+            "data.minimum_patients", shown(minimum),
+            f"a whole number of at most aggregation.max_patients_per_site, {maximum}",
+        )  # fmt: skip
+
+
+class StudyFile(Section):
+    """A study, as its YAML file says it."""
+
+    schema_version: Annotated[Literal["consortium/study/v1"], Field(alias="schema")]
+    id: StudyName
+    title: Line
+    governance: Governance
+    sites: Sites
+    data: Data
+    model: ModelChoice
+    training: Training
+    privacy: Privacy
+    aggregation: Aggregation
+    evaluation: Evaluation
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(reads=("sites.required", "aggregation.threshold"), check=_threshold_fits),
+        Rule(reads=("data.minimum_patients", "privacy.delta"), check=_delta_protects_one),
+        Rule(
+            reads=(
+                "sites.required",
+                "aggregation.modulus_bits",
+                "aggregation.update_clip",
+                "aggregation.max_patients_per_site",
+            ),
+            check=_sums_fit,
+        ),
+        Rule(reads=("training.rounds", "evaluation.every_rounds"), check=_evaluates_once),
+        Rule(reads=("data.minimum_patients", "aggregation.max_patients_per_site"), check=_patients_bounds),
+    )
+
+    @property
+    def study_id(self) -> StudyId:
+        """The study's name, as its type."""
+        return StudyId(self.id)
+
+    def document(self) -> bytes:
+        """The canonical bytes that stewards approve and digests refer to."""
+        return canonical_bytes(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+    def digest(self) -> Digest:
+        """SHA-256 of the document."""
+        return digest_of(self.document())
+
+    @classmethod
+    def from_document(cls, document: bytes) -> Self:
+        """Read a canonical document from a peer or a store; raises DocumentInvalid unless it is exactly canonical.
+
+        Bytes that mean a study but are not its document (other order, blanks, a key twice) are refused too: one study
+        has one document, so whoever compares digests compares studies.
+        """
+        if len(document) > DOCUMENT_BYTES_MAX:
+            size = Problem(
+                path="", line=None, found=f"{len(document)} bytes", allowed=f"at most {DOCUMENT_BYTES_MAX} bytes"
+            )
+            raise DocumentInvalid("study document", [size])
+        try:
+            study = cls.model_validate_json(document)
+        except ValidationError as error:
+            raise DocumentInvalid("study document", _document_problems(cls, document, error)) from None
+        if study.document() != document:
+            found = Problem(path="", line=None, found="bytes that are not canonical", allowed="canonical JSON")
+            raise DocumentInvalid("study document", [found])
+        return study
+
+
+def load_study(path: Path) -> StudyFile:
+    """The study in the YAML file at `path`; raises FileInvalid with every problem in it."""
+    return yaml_file.load(path, StudyFile)
+
+
+def _document_problems(model: type[Section], document: bytes, error: ValidationError) -> list[Problem]:
+    try:
+        data = _as_read(json.loads(document))
+    except (ValueError, RecursionError):
+        return [Problem(path="", line=None, found="bytes that are not JSON", allowed="a canonical study document")]
+    return [problem for _, problem in field_problems(model, data, error)]
+
+
+def _as_read(value: object) -> object:
+    """JSON values in the form the YAML reader gives them: tuples for lists."""
+    if isinstance(value, dict):
+        return {key: _as_read(inner) for key, inner in value.items()}
+    return tuple(_as_read(inner) for inner in value) if isinstance(value, list) else value

@@ -1,0 +1,133 @@
+"""What can go wrong at the coordinator, whose fault it is and what to do next."""
+
+from consortium.contract.names import RoundNumber, SiteId, StudyId
+
+
+class ConsortiumError(Exception):
+    """Anything the operator of a coordinator can act on. `code` is what a remote caller is told."""
+
+    code = "refused"
+
+    def advice(self) -> str:
+        """What to do next, in one sentence."""
+        return "Correct what the message names and try again."
+
+
+class HomeInvalid(ConsortiumError):
+    """The coordinator's home folder is missing something, or is not one."""
+
+    code = "invalid"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Make a home with `consortium init DIR --name NAME --address HOST:PORT`, or name the right one with --home."
+        )
+
+
+class HomeExists(ConsortiumError):
+    """`init` was asked to write over something."""
+
+    code = "conflict"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Choose a folder that does not exist yet; nothing was changed."
+
+
+class HomeUnwritable(ConsortiumError):
+    """The disk refused a write."""
+
+    code = "try_later"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Free some space (or mend the permissions) and run the same command again; nothing half-written was kept."
+        )
+
+
+class SiteUnknown(ConsortiumError):
+    """A site nobody invited or enrolled."""
+
+    code = "not_found"
+
+    def __init__(self, site: str) -> None:
+        super().__init__(f"no site named {site!r} is enrolled")
+        self.site = site
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "`consortium site list` shows the names; `consortium site invite` makes a kit for a new one."
+
+
+class SiteConflict(ConsortiumError):
+    """A site that is already there, or a name that cannot be used."""
+
+    code = "conflict"
+
+
+class EnrolmentRefused(ConsortiumError):
+    """A token that is wrong, used or expired, or a request that does not fit it."""
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Ask the consortium lead for a new kit: `consortium site invite SITE --out kit.zip`."
+
+
+class AccessDenied(ConsortiumError):
+    """A certificate that is genuine but may not do this."""
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Ask the consortium lead: `consortium site list` shows who is enrolled and who was revoked."
+
+
+class AgentTooOld(ConsortiumError):
+    """An agent whose version the coordinator no longer serves."""
+
+    def __init__(self, found: str, allowed: str) -> None:
+        super().__init__(f"this agent is version {found}; the coordinator serves {allowed} and newer")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Upgrade the agent (pip install --upgrade hospital-consortium) and start it again."
+
+
+class StudyUnknown(ConsortiumError):
+    """A study that was never submitted."""
+
+    code = "not_found"
+
+    def __init__(self, study: str) -> None:
+        super().__init__(f"no study named {study!r} was submitted")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "`consortium study list` shows the studies; `consortium study submit FILE` adds one."
+
+
+class StudyConflict(ConsortiumError):
+    """A study that is in the wrong state for what was asked."""
+
+    code = "conflict"
+
+
+class EventRefused(ConsortiumError):
+    """A site's signed event that does not verify or does not continue its chain."""
+
+    code = "invalid"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "The site's own record and the log differ: stop the agent and compare `site-agent events` with the log."
+
+
+class RoundAborted(ConsortiumError):
+    """An attempt that ended without a sum. Nothing was revealed by it."""
+
+    code = "try_later"
+
+    def __init__(self, study: StudyId, number: RoundNumber, reason: str, blamed: tuple[SiteId, ...] = ()) -> None:
+        super().__init__(f"{study} round {number} aborted: {reason}")
+        self.blamed = blamed

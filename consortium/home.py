@@ -1,0 +1,186 @@
+"""The coordinator's folder: keys, configuration, database, log, models. Made whole by `init`, or not at all.
+
+coordinator.yaml     what `serve` reads
+keys/                0600 each: ca, server (TLS), operator (TLS), signing (plans), log, export
+certificates/        ca.pem, server.pem, operator.pem
+consortium.db        state
+log/                 the audit log
+vectors/, models/    files by digest
+"""
+
+import errno
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit import entries
+from audit.log import Log
+from audit.note import NoteSigner
+from consortium.contract import certificates
+from consortium.contract.certificates import Authority
+from consortium.contract.kit import split_address
+from consortium.contract.names import is_name
+from consortium.contract.private_files import read_private, write_private
+from consortium.coordinator_file import CoordinatorFile, load_coordinator_file, render
+from consortium.errors import HomeExists, HomeInvalid, HomeUnwritable
+from consortium.record import now_stamp
+
+CA_LIFETIME = timedelta(days=3650)
+"""A consortium outlives its studies."""
+KEY_BYTES_MAX = 16_384
+OPERATOR = "lead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorHome:
+    """An opened home. Private keys are read when they are needed, not before."""
+
+    folder: Path
+    config: CoordinatorFile
+    ca_pem: bytes
+
+    @property
+    def authority(self) -> Authority:
+        """The certificate authority, with its private key."""
+        return certificates.load_authority(self.ca_pem, self._key("ca"))
+
+    @property
+    def ca_fingerprint(self) -> str:
+        """SHA-256 of the authority's certificate, for comparing by telephone."""
+        return certificates.fingerprint(self.ca_certificate)
+
+    @property
+    def ca_certificate(self) -> x509.Certificate:
+        """The authority's certificate."""
+        return certificates.load_authority_certificate(self.ca_pem)
+
+    @property
+    def server_pem(self) -> tuple[bytes, bytes]:
+        """TLS private key and certificate of the coordinator."""
+        return self._key("server"), (self.folder / "certificates/server.pem").read_bytes()
+
+    @property
+    def operator_pem(self) -> tuple[bytes, bytes]:
+        """TLS private key and certificate with which the command line reaches a running coordinator."""
+        return self._key("operator"), (self.folder / "certificates/operator.pem").read_bytes()
+
+    @property
+    def signing_key(self) -> Ed25519PrivateKey:
+        """Signs round plans."""
+        return self._ed25519("signing")
+
+    @property
+    def signing_key_hex(self) -> str:
+        """The public half, 64 hexadecimal characters."""
+        return self.signing_key.public_key().public_bytes_raw().hex()
+
+    @property
+    def log_signer(self) -> NoteSigner:
+        """Signs checkpoints; its name is the log's origin."""
+        return NoteSigner(self.config.log_origin, self._ed25519("log"))
+
+    @property
+    def export_signer(self) -> NoteSigner:
+        """Signs the manifests of evidence bundles."""
+        return NoteSigner(f"{self.config.log_origin}/export", self._ed25519("export"))
+
+    @property
+    def log_vkey(self) -> str:
+        """The log's public key as it stands in policy files."""
+        return self.log_signer.verifier.vkey()
+
+    def _key(self, name: str) -> bytes:
+        try:
+            return read_private(self.folder / "keys" / f"{name}.pem", limit_bytes=KEY_BYTES_MAX)
+        except FileNotFoundError as error:
+            raise HomeInvalid(f"the key {name}.pem is missing from {self.folder / 'keys'}") from error
+
+    def _ed25519(self, name: str) -> Ed25519PrivateKey:
+        try:
+            return certificates.load_signing_key(self._key(name))
+        except ValueError as error:
+            raise HomeInvalid(f"{name}.pem in {self.folder / 'keys'}: {error}") from error
+
+
+def create_home(folder: Path, *, name: str, address: str) -> CoordinatorHome:
+    """Make a new home; raises HomeExists, HomeInvalid or HomeUnwritable and then leaves nothing behind."""
+    if not is_name(name):
+        raise HomeInvalid(f"{name!r} cannot name a consortium: 3 to 40 of a-z, 0-9 and '-', starting with a letter")
+    if folder.exists():
+        raise HomeExists(f"{folder} exists")
+    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
+    try:
+        config = render(name=name, address=address)
+        staging.mkdir(mode=0o700, parents=True)
+        (staging / "keys").mkdir(mode=0o700)
+        (staging / "certificates").mkdir()
+        (staging / "coordinator.yaml").write_text(config)
+        _make_keys(staging, load_coordinator_file(staging / "coordinator.yaml"))
+        home = open_home(staging)
+        _open_log(home)
+        staging.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EPERM):
+            raise HomeUnwritable(f"{folder} could not be made: {os.strerror(error.errno)}") from error
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return open_home(folder)
+
+
+def open_home(folder: Path) -> CoordinatorHome:
+    """Read a home's configuration; raises HomeInvalid, or FileInvalid naming what is wrong in coordinator.yaml."""
+    if not (folder / "coordinator.yaml").is_file():
+        raise HomeInvalid(f"{folder} is not a coordinator's home: it has no coordinator.yaml")
+    config = load_coordinator_file(folder / "coordinator.yaml")
+    try:
+        ca_pem = (folder / "certificates/ca.pem").read_bytes()
+    except OSError as error:
+        raise HomeInvalid(f"{folder} has no certificates/ca.pem") from error
+    return CoordinatorHome(folder=folder, config=config, ca_pem=ca_pem)
+
+
+def _make_keys(folder: Path, config: CoordinatorFile) -> None:
+    now = datetime.now(UTC)
+    authority = certificates.create_authority(config.name, now=now, valid_for=CA_LIFETIME)
+    host, _ = split_address(config.address)
+    server = certificates.issue_server(authority, _dialled_as(host), now=now, valid_for=CA_LIFETIME)
+    operator = certificates.issue_operator(authority, OPERATOR, now=now, valid_for=CA_LIFETIME)
+    keys = {"ca": authority.key_pem, "server": server.key_pem, "operator": operator.key_pem}
+    for role in ("signing", "log", "export"):  # one key per role: a signature made for one means nothing for another
+        keys[role] = certificates.private_pem(certificates.new_signing_key())
+    for name, pem in keys.items():
+        write_private(folder / "keys" / f"{name}.pem", pem)
+    for name, pem in {
+        "ca": authority.certificate_pem,
+        "server": server.certificate_pem,
+        "operator": operator.certificate_pem,
+    }.items():
+        (folder / "certificates" / f"{name}.pem").write_bytes(pem)
+
+
+def _dialled_as(host: str) -> tuple[str, ...]:
+    """The names agents may dial; on one machine, loopback goes by all of its names."""
+    return ("localhost", "127.0.0.1", "::1") if host in ("localhost", "127.0.0.1", "::1") else (host,)
+
+
+def _open_log(home: CoordinatorHome) -> None:
+    """Make the log, with entry 0: whose it is and which keys speak for it."""
+    log = Log.create(home.folder / "log", home.log_signer)
+    try:
+        opened = entries.LogOpened(
+            **now_stamp(),
+            consortium=home.config.name,
+            log_vkey=home.log_vkey,
+            export_vkey=home.export_signer.verifier.vkey(),
+            coordinator_signing_key=home.signing_key_hex,
+        )
+        log.append([entries.entry_bytes(opened)])
+    finally:
+        log.close()

@@ -1,0 +1,113 @@
+"""Accepted events of the attempts under way, durable, so that an attempt can be replayed after a crash.
+
+Site messages are kept in their wire encoding, which is bounded and versioned; the masked updates they refer to lie beside
+them by digest (`vectors.py`). An attempt's events are deleted when it is over.
+"""
+
+import json
+
+import sqlalchemy as sa
+
+from consortium.contract.messages import Refusal, VectorHeader, VectorKind
+from consortium.contract.names import SiteId
+from consortium.contract.plan import RoundPlan
+from consortium.database import Database, journal
+from consortium.training_round import (
+    DeadlinePassed,
+    Event,
+    MessageArrived,
+    Phase,
+    SiteLeft,
+    SiteRefused,
+    Stopped,
+    UploadStored,
+)
+from consortium.wire import codec
+from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares
+
+
+class Journal:
+    """The journal of every study, told apart by study, round and attempt."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, plan: RoundPlan, event: Event) -> None:
+        """Keep one event; it is durable when this returns."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                sa.insert(journal).values(
+                    study_digest=plan.study_digest,
+                    round=plan.round,
+                    attempt=plan.attempt,
+                    event=encode(plan, event),
+                )
+            )
+
+    def events(self, plan: RoundPlan) -> tuple[Event, ...]:
+        """Every event of an attempt, in order."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(sa.select(journal.c.event).where(self._of(plan)).order_by(journal.c.id))
+            return tuple(decode(row.event) for row in rows)
+
+    def forget(self, plan: RoundPlan) -> None:
+        """The attempt is over and everything that follows from it is recorded elsewhere."""
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(journal).where(self._of(plan)))
+
+    def _of(self, plan: RoundPlan) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            journal.c.study_digest == plan.study_digest,
+            journal.c.round == plan.round,
+            journal.c.attempt == plan.attempt,
+        )
+
+
+def encode(plan: RoundPlan, event: Event) -> bytes:
+    """One event as JSON."""
+    record: dict[str, object]
+    match event:
+        case MessageArrived(site=site, message=message):
+            record = {"type": "message", "site": site, "message": codec.encode_site_message(message).hex()}
+        case UploadStored(site=site, header=header):
+            vector = VectorHeader(
+                kind=VectorKind.MASKED_UPDATE,
+                sha256=header.masked_update_hash,
+                size_bytes=plan.layout.size_bytes,
+                study_digest=plan.study_digest,
+                upload=header,
+            )
+            record = {"type": "upload", "site": site, "header": codec.encode_vector_header(vector).hex()}
+        case SiteRefused(site=site, refusal=refusal):
+            record = {"type": "refused", "site": site, "message": codec.encode_site_message(refusal).hex()}
+        case SiteLeft(site=site):
+            record = {"type": "left", "site": site}
+        case DeadlinePassed(phase=phase):
+            record = {"type": "deadline", "phase": phase.value}
+        case Stopped(reason=reason):
+            record = {"type": "stopped", "reason": reason}
+    return json.dumps(record).encode()
+
+
+def decode(data: bytes) -> Event:
+    """The event that `encode` wrote."""
+    record = json.loads(data)
+    match record["type"]:
+        case "message":
+            message = codec.decode_site_message(bytes.fromhex(record["message"]))
+            assert isinstance(message, KeyBundle | SealedShares | Confirmation | UnmaskShares)
+            return MessageArrived(site=SiteId(record["site"]), message=message)
+        case "upload":
+            header = codec.decode_vector_header(bytes.fromhex(record["header"])).upload
+            assert header is not None
+            return UploadStored(site=SiteId(record["site"]), header=header)
+        case "refused":
+            refusal = codec.decode_site_message(bytes.fromhex(record["message"]))
+            assert isinstance(refusal, Refusal)
+            return SiteRefused(site=SiteId(record["site"]), refusal=refusal)
+        case "left":
+            return SiteLeft(site=SiteId(record["site"]))
+        case "deadline":
+            return DeadlinePassed(phase=Phase(record["phase"]))
+        case _:
+            return Stopped(reason=record["reason"])

@@ -1,0 +1,77 @@
+"""State and log move together: entries are written with the state they describe, then moved to the log.
+
+1. Within the transaction that changes state, entries go to the `outbox` table.
+2. After the commit they are appended to the log, durably, in order.
+3. Only then are they deleted from the outbox.
+A crash between 2 and 3 is seen at the next start: entries whose bytes are already in the log's tail are not appended
+twice.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from threading import Lock
+
+import sqlalchemy as sa
+
+from audit import entries
+from audit.log import Log
+from consortium.database import Database, outbox
+
+_TAIL = 4096
+
+
+class Recorder:
+    """The only writer of the log."""
+
+    def __init__(self, database: Database, log: Log) -> None:
+        self._database = database
+        self._log = log
+        self._lock = Lock()
+        self._recover()
+
+    @property
+    def log(self) -> Log:
+        """The log, to read."""
+        return self._log
+
+    def add(self, connection: sa.Connection, entries: Sequence[bytes]) -> None:
+        """Step 1: queue entries inside the caller's transaction."""
+        if entries:
+            connection.execute(sa.insert(outbox), [{"entry": entry} for entry in entries])
+
+    def flush(self) -> tuple[int, ...]:
+        """Steps 2 and 3; returns the leaf indices of what was moved."""
+        with self._lock:
+            with self._database.transaction() as connection:
+                rows = connection.execute(sa.select(outbox).order_by(outbox.c.id)).all()
+            if not rows:
+                return ()
+            indices = self._log.append([row.entry for row in rows])
+            self._forget([row.id for row in rows])
+            return indices
+
+    def record(self, *entries: bytes) -> tuple[int, ...]:
+        """All three steps, for entries that go with no other state."""
+        with self._database.transaction() as connection:
+            self.add(connection, entries)
+        return self.flush()
+
+    def _recover(self) -> None:
+        with self._database.transaction() as connection:
+            rows = connection.execute(sa.select(outbox).order_by(outbox.c.id)).all()
+        if not rows:
+            return
+        size = self._log.size
+        tail = set(self._log.entries(max(0, size - _TAIL), size))
+        self._forget([row.id for row in rows if row.entry in tail])
+        self.flush()
+
+    def _forget(self, ids: Sequence[int]) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(outbox).where(outbox.c.id.in_(ids)))
+
+
+def now_stamp() -> entries.Stamp:
+    """Identity and time of an entry that is made now."""
+    return entries.stamp(time.time_ns() // 1_000_000, os.urandom(10))

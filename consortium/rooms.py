@@ -1,0 +1,28 @@
+"""What the coordinator's shells work with, handed over as one value."""
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from consortium.journal import Journal
+from consortium.models import Models
+from consortium.record import Recorder
+from consortium.sessions import Sessions
+from consortium.sites import Sites
+from consortium.studies import Studies
+from consortium.vectors import VectorStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """The parts of a running coordinator."""
+
+    consortium: str
+    signing_key: Ed25519PrivateKey
+    recorder: Recorder
+    sites: Sites
+    studies: Studies
+    sessions: Sessions
+    vectors: VectorStore
+    models: Models
+    journal: Journal

@@ -1,0 +1,83 @@
+"""Where everything stands, as one JSON value: what `consortium status` and the demo's table show."""
+
+from typing import Any, TypeAlias
+
+from consortium.contract.digest import canonical_bytes
+from consortium.contract.names import SiteId
+from consortium.contract.study import StudyFile
+from consortium.database import StudyRow
+from consortium.driver import StudyDriver
+from consortium.rooms import Rooms
+from consortium.studies import StudyState
+
+Snapshot: TypeAlias = dict[str, Any]
+
+
+def snapshot(rooms: Rooms, drivers: dict[str, StudyDriver]) -> Snapshot:
+    """Every study with its round, hospitals and history, and who is connected."""
+    return {
+        "consortium": rooms.consortium,
+        "connected": sorted(rooms.sessions.connected()),
+        "log_size": rooms.recorder.log.size,
+        "studies": [_study(rooms, row, drivers.get(row.study)) for row in rooms.studies.all()],
+    }
+
+
+def _study(rooms: Rooms, row: StudyRow, driver: StudyDriver | None) -> Snapshot:
+    study = driver.study if driver is not None else StudyFile.from_document(row.document)
+    decisions = rooms.studies.decisions(row.digest)
+    spent = rooms.studies.spent(row.digest)
+    history = rooms.studies.history(row.digest)
+    progress = driver.progress if driver is not None else None
+
+    def state_of(site: SiteId) -> str:
+        decision = decisions.get(site)
+        if decision is None:
+            return "approval awaited" if site in rooms.sessions.connected() else "away, approval awaited"
+        if decision[0] != "approved":
+            return f"{decision[0]}: {decision[1]}"
+        if site not in rooms.sessions.connected():
+            return "away"
+        if row.state != StudyState.RUNNING or progress is None:
+            return "ready"
+        return progress.sites.get(site, "ready")
+
+    return {
+        "study": row.study,
+        "title": study.title,
+        "digest": row.digest,
+        "state": row.state,
+        "reason": row.reason,
+        "phase": progress.phase if progress is not None else "waiting",
+        "round": int(row.next_round),
+        "attempt": progress.attempt if progress is not None else row.next_attempt,
+        "rounds": study.training.rounds,
+        "epsilon": study.privacy.epsilon,
+        "delta": study.privacy.delta,
+        "model_digest": row.model_digest,
+        "sites": [
+            {
+                "site": site,
+                "state": state_of(site),
+                "epsilon": spent.get(site),
+                "rounds": sum(site in closed["survivors"] for closed in history if closed["kind"] == "train"),
+            }
+            for site in study.sites.roster
+        ],
+        "history": [
+            {
+                "round": closed["round"],
+                "kind": closed["kind"],
+                "metrics": closed["metrics"],
+                "survivors": closed["survivors"],
+                "participants": len(closed["participants"]),
+                "seconds": closed["seconds"],
+            }
+            for closed in history
+        ],
+    }
+
+
+def to_bytes(value: Snapshot) -> bytes:
+    """As it travels to a watcher."""
+    return canonical_bytes(value)

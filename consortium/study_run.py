@@ -1,0 +1,53 @@
+"""Rounds in sequence: what a study does next, from where it stands (pure)."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from consortium.contract.names import RoundNumber
+from consortium.contract.plan import RoundKind
+from consortium.contract.study import StudyFile
+from consortium.database import StudyRow
+
+ATTEMPTS_MAX = 5
+"""A round that aborts this often pauses its study: somebody has to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """No global model yet: the sites must build it and agree on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run one attempt at one round."""
+
+    kind: RoundKind
+    round: RoundNumber
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop until the lead resumes the study."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Every round is closed."""
+
+
+Decision: TypeAlias = Prepare | Run | Pause | Complete
+
+
+def decide(study: StudyFile, row: StudyRow) -> Decision:
+    """Training rounds 1 to `training.rounds`, then one evaluation of the final model, then nothing."""
+    if not row.model_digest:
+        return Prepare()
+    if row.next_round > study.training.rounds + 1:
+        return Complete()
+    if row.next_attempt > ATTEMPTS_MAX:
+        return Pause(f"round {row.next_round} was attempted {ATTEMPTS_MAX} times; see `consortium audit log` for why")
+    kind = RoundKind.TRAIN if row.next_round <= study.training.rounds else RoundKind.EVALUATE
+    return Run(kind, row.next_round, row.next_attempt)

@@ -1,0 +1,314 @@
+"""One attempt at one round (pure): what arrives, what the coordinator says, what it logs, how the attempt ends.
+
+The cryptography is in `privacy/secagg/coordinator.py` (protocol 4.0 to 4.5). Around it this machine keeps what hospitals and
+auditors ask about: who refused by which rule, who dropped out in which phase, who broke a rule; and it sets the deadlines, so
+that a stuck site costs its own place and nobody else's time.
+
+    Inviting -> Keying -> Collecting -> Confirming -> Unmasking -> Summed | Aborted
+
+`Summed` is where the driver takes the masks off the running sum and closes the round; it holds what that needs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+from consortium.contract.layout import LaneName
+from consortium.contract.messages import BundleList, CoordinatorMessage, Refusal, RoundAborted, ShareDelivery
+from consortium.contract.names import SiteId
+from consortium.contract.plan import RoundPlan, context_of
+from privacy.errors import PeerViolation
+from privacy.secagg import coordinator as secagg
+from privacy.secagg.masks import MaskSeeds
+from privacy.secagg import messages
+from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares, UploadHeader
+
+METRICS_DIFFERENCE_MIN = 2
+"""Exact metrics of two survivor sets that differ by one site are that site's metrics: such a pair is never summed."""
+
+
+class Phase(StrEnum):
+    """Where the attempt is, in the words of the log and of `consortium status`."""
+
+    INVITING = "inviting"  # 4.0, key bundles
+    KEYING = "keying"  # 4.1, sealed shares
+    COLLECTING = "collecting"  # 4.2, training and masked updates
+    CONFIRMING = "confirming"  # 4.3
+    UNMASKING = "unmasking"  # 4.4
+
+
+_PHASES: Mapping[type, Phase] = {
+    secagg.Advertising: Phase.INVITING,
+    secagg.Sharing: Phase.KEYING,
+    secagg.Masking: Phase.COLLECTING,
+    secagg.Confirming: Phase.CONFIRMING,
+    secagg.Unmasking: Phase.UNMASKING,
+}
+
+# --- events --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageArrived:
+    """A secure-aggregation message, under the certificate of `site`."""
+
+    site: SiteId
+    message: KeyBundle | SealedShares | Confirmation | UnmaskShares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadStored:
+    """A masked update is whole, hash-checked and on disk."""
+
+    site: SiteId
+    header: UploadHeader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRefused:
+    """A site declined, naming its rule."""
+
+    site: SiteId
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLeft:
+    """A site's session ended."""
+
+    site: SiteId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlinePassed:
+    """The time of a phase is over. One that comes late, for a phase already left, changes nothing."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """The operator paused or aborted the study."""
+
+    reason: str
+
+
+Event: TypeAlias = MessageArrived | UploadStored | SiteRefused | SiteLeft | DeadlinePassed | Stopped
+
+# --- effects -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """Send a message to a site."""
+
+    site: SiteId
+    message: CoordinatorMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartDeadline:
+    """Answer with DeadlinePassed(phase) after so long."""
+
+    phase: Phase
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddToSum:
+    """Add a stored upload to the running sum."""
+
+    site: SiteId
+    masked_update_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteDropout:
+    """A participant is not heard any more in this attempt."""
+
+    site: SiteId
+    phase: Phase
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteRefusal:
+    """A site answered with a rule of its own."""
+
+    site: SiteId
+    rule: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteViolation:
+    """A site broke a rule of the protocol."""
+
+    violation: PeerViolation
+
+
+Effect: TypeAlias = Tell | StartDeadline | AddToSum | NoteDropout | NoteRefusal | NoteViolation
+Effects: TypeAlias = tuple[Effect, ...]
+
+# --- states --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The attempt is under way."""
+
+    plan: RoundPlan
+    context: bytes  # 32 bytes, the digest everything is bound to
+    machine: secagg.Running
+    measured_before: frozenset[SiteId] | None  # survivors of the last round whose metrics were summed
+
+    @property
+    def phase(self) -> Phase:
+        """Which phase it is in."""
+        return _PHASES[type(self.machine)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summed:
+    """4.5: the survivors' shares are in; the masks can come off."""
+
+    plan: RoundPlan
+    context: bytes
+    survivors: tuple[SiteId, ...]
+    removal: MaskSeeds
+    transcript: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aborted:
+    """The attempt is over and revealed nothing."""
+
+    plan: RoundPlan
+    reason: str
+    blamed: tuple[SiteId, ...] = ()
+
+
+State: TypeAlias = Running | Summed | Aborted
+
+
+def is_measured(plan: RoundPlan) -> bool:
+    """Whether the round carries metrics."""
+    return any(lane.name == LaneName.TEST_PATIENTS for lane in plan.layout.lanes)
+
+
+def may_measure(survivors: frozenset[SiteId], measured_before: frozenset[SiteId] | None) -> bool:
+    """Whether exact metrics over `survivors` can be published next to those published before."""
+    if measured_before is None or survivors == measured_before:
+        return True
+    return len(survivors ^ measured_before) >= METRICS_DIFFERENCE_MIN
+
+
+# --- the machine ---------------------------------------------------------------------------------------------------
+
+
+def begin(plan: RoundPlan, measured_before: frozenset[SiteId] | None) -> tuple[Running, Effects]:
+    """Wait for key bundles. The invitations carry signatures and certificates, so the driver sends them itself."""
+    context = context_of(plan)
+    machine, _ = secagg.begin(context)
+    assert isinstance(machine, secagg.Advertising)  # begin asks, it does not decide
+    state = Running(plan=plan, context=context.digest(), machine=machine, measured_before=measured_before)
+    return state, (_deadline(state),)
+
+
+def step(state: State, event: Event) -> tuple[State, Effects]:
+    """One event: the next state, and what to do, in order. An attempt that is over hears nothing more."""
+    if not isinstance(state, Running):
+        return state, ()
+    match event:
+        case MessageArrived(site=site, message=message):
+            return _heard(state, site, message)
+        case UploadStored(site=site, header=header):
+            return _heard(state, site, header)
+        case SiteRefused(site=site, refusal=refusal):
+            left, effects = _advance(state, secagg.SiteLost(site=site), f"refused: {refusal.rule}")
+            return left, (NoteRefusal(site=site, rule=refusal.rule), *effects)
+        case SiteLeft(site=site):
+            return _advance(state, secagg.SiteLost(site=site), "its connection ended")
+        case DeadlinePassed(phase=phase) if phase is state.phase:
+            return _advance(state, secagg.DeadlinePassed(), "it did not answer in time")
+        case DeadlinePassed():
+            return state, ()
+        case Stopped(reason=reason):
+            return _abort(state, reason, ())
+
+
+def _heard(
+    state: Running, site: SiteId, message: KeyBundle | SealedShares | Confirmation | UnmaskShares | UploadHeader
+) -> tuple[State, Effects]:
+    if message.site != site:
+        rule, evidence = "a site speaks in its own name", f"a message of {message.site!r}"
+        violation = PeerViolation(site, state.phase.value, rule, evidence)
+        left, effects = _advance(state, secagg.SiteLost(site=site), rule)
+        return left, (NoteViolation(violation=violation), *effects)
+    return _advance(state, message, "")
+
+
+def _advance(state: Running, event: secagg.Event, reason: str) -> tuple[State, Effects]:
+    """Step the cryptographic machine and translate what it wants."""
+    machine, wanted = secagg.step(state.machine, event)
+    effects: list[Effect] = []
+    blamed: list[SiteId] = []
+    for effect in wanted:
+        match effect:
+            case secagg.SendBundles(to=to, bundles=bundles):
+                effects += [Tell(site=s, message=BundleList(context=state.context, bundles=bundles)) for s in to]
+            case secagg.SendShares(to=to_one, members=members, deliveries=deliveries):
+                delivery = ShareDelivery(context=state.context, members=members, deliveries=deliveries)
+                effects.append(Tell(site=to_one, message=delivery))
+            case secagg.AddUpload(site=site, masked_update_hash=sha256):
+                effects.append(AddToSum(site=site, masked_update_hash=sha256))
+            case secagg.SendProposal(to=to, proposal=proposal):
+                if is_measured(state.plan) and not may_measure(frozenset(proposal.survivors), state.measured_before):
+                    return _abort(state, _SINGLES_OUT, tuple(effects))
+                effects += [Tell(site=s, message=proposal) for s in to]
+            case secagg.SendUnmaskRequest(to=to, request=request):
+                effects += [Tell(site=s, message=request) for s in to]
+            case secagg.Dropout(site=site, phase=phase):
+                why = "it broke a rule of the protocol" if site in blamed else reason or "it did not answer"
+                effects.append(NoteDropout(site=site, phase=_BY_SECAGG[phase], reason=why))
+            case secagg.Blame(violation=violation):
+                blamed.append(SiteId(violation.site))
+                effects.append(NoteViolation(violation=violation))
+            case secagg.Ignored():
+                pass
+            case secagg.Unmasked(survivors=survivors, removal=removal, transcript=transcript):
+                summed = Summed(
+                    plan=state.plan,
+                    context=state.context,
+                    survivors=survivors,
+                    removal=removal,
+                    transcript=transcript,
+                )
+                return summed, tuple(effects)
+            case secagg.Abandon(reason=error):
+                return _abort(state, str(error), tuple(effects), tuple(blamed))
+    assert not isinstance(machine, secagg.Done | secagg.Aborted)  # both come with an effect handled above
+    after = replace(state, machine=machine)
+    if after.phase is not state.phase:
+        effects.append(_deadline(after))
+    return after, tuple(effects)
+
+
+_SINGLES_OUT = (
+    "the survivors differ by one hospital from those of the last published metrics, which would reveal that hospital's; "
+    "the round is run again without metrics"
+)
+_BY_SECAGG = dict(zip(messages.Phase, Phase, strict=True))
+
+
+def _abort(state: Running, reason: str, before: Effects, blamed: tuple[SiteId, ...] = ()) -> tuple[Aborted, Effects]:
+    told = RoundAborted(context=state.context, reason=reason)
+    everyone = tuple(Tell(site=participant.site, message=told) for participant in state.plan.participants)
+    return Aborted(plan=state.plan, reason=reason, blamed=blamed), (*before, *everyone)
+
+
+def _deadline(state: Running) -> StartDeadline:
+    """Training has the round's time; every other phase is a few kilobytes and has the upload's."""
+    plan = state.plan
+    seconds = plan.round_deadline_s if state.phase is Phase.COLLECTING else plan.upload_deadline_s
+    return StartDeadline(phase=state.phase, seconds=seconds)

@@ -1,0 +1,466 @@
+"""The caller's end: for a hospital's agent, and for the consortium's own commands.
+
+A client is one outbound TLS 1.3 connection. It proves whom it speaks to with the kit's authority and nothing else (the
+system's own authorities are not asked), and who it is with its certificate. Whatever it sends is first shown to
+`on_sent`, so that a hospital's record of what has left the building is complete: a record is made before the first
+byte goes, and stays even if the line breaks.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from consortium.contract.certificates import (
+    CertificateRefused,
+    certificate_der,
+    load_authority_certificate,
+    verify_certificate,
+)
+from consortium.contract.digest import digest_of
+from consortium.contract.kit import split_address
+from consortium.contract.messages import (
+    CoordinatorMessage,
+    EnrolmentGrant,
+    EnrolmentRequest,
+    EventReceipt,
+    Hello,
+    SiteMessage,
+    StudyDocument,
+    VectorHeader,
+    VectorKind,
+)
+from consortium.contract.names import Digest
+from consortium.wire import channel, codec, limits, tls
+from consortium.wire import consortium_pb2 as pb
+from consortium.wire.errors import (
+    ConnectionLost,
+    SessionEnded,
+    TlsProblem,
+    TlsRefused,
+    WireError,
+    WireViolation,
+)
+from consortium.wire.status import error_from
+from consortium.wire.transfer import CheckedChunks, pieces
+
+T = TypeVar("T")
+
+_GOODBYE_WAIT_S = 2.0
+_LINE_BROKEN = (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentRecord:
+    """Something that leaves: a message of the session, a call, or a whole vector."""
+
+    kind: str  # the message's or vector's name, such as "key-bundle" or "masked-update"
+    sha256: Digest  # of the bytes as they travel; of the whole vector for a vector
+    size_bytes: int
+    study_digest: Digest | None  # None where the message does not belong to one study
+
+
+OnSent = Callable[[SentRecord], None]
+
+
+async def enrol(
+    address: str,
+    ca_pem: bytes,
+    request: EnrolmentRequest,
+    *,
+    server_name_override: str | None = None,
+    on_sent: OnSent | None = None,
+    timeout_s: float = limits.CALL_WAIT_S,
+) -> EnrolmentGrant:
+    """Ask for a certificate, over TLS that authenticates the coordinator only. The grant is not checked here.
+
+    Raises:
+        CoordinatorUnreachable, TlsRefused, ConnectionLost: nothing was asked, or no answer came.
+        CallRefused: the token or the request was not accepted.
+    """
+    credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
+    line = await _open(address, ca_pem, credentials, server_name=server_name_override, anonymous=True)
+    try:
+        data = codec.encode_enrolment_request(request)
+        _report(on_sent, "enrolment-request", data, None)
+        call = line.unary_unary(_path("Enrolment", "Enrol"))(data, timeout=timeout_s)
+        return codec.decode_enrolment_grant(await _answered(call))
+    finally:
+        await line.close()
+
+
+class CoordinatorClient:
+    """An open connection, as one site or one operator. Use with `async with`, or call `close`."""
+
+    def __init__(self, line: Any, address: str, on_sent: OnSent | None) -> None:
+        self._line = line
+        self._address = address
+        self._on_sent = on_sent
+
+    @classmethod
+    async def connect(
+        cls,
+        address: str,
+        ca_pem: bytes,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        *,
+        server_name_override: str | None = None,
+        on_sent: OnSent | None = None,
+        keepalive_s: float = limits.KEEPALIVE_S,
+        timeout_s: float = limits.CONNECT_WAIT_S,
+        now: datetime | None = None,
+    ) -> Self:
+        """Connect, and return only once the handshake is through in both directions.
+
+        Raises:
+            CoordinatorUnreachable: the network, a proxy, a name, or nobody there.
+            TlsRefused: whoever answered is not this consortium's coordinator, or does not accept our certificate.
+            TlsNotPinned: see `consortium.wire`.
+            ValueError: `address` is not HOST:PORT, or `ca_pem` no authority's certificate.
+        """
+        _check_own_certificate(address, ca_pem, certificate_pem, now or datetime.now(UTC))
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=ca_pem, private_key=key_pem, certificate_chain=certificate_pem
+        )
+        line = await _open(
+            address, ca_pem, credentials, server_name=server_name_override, keepalive_s=keepalive_s, timeout_s=timeout_s
+        )
+        return cls(line, address, on_sent)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are broken off."""
+        await self._line.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- for sites -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def session(self, hello: Hello) -> AsyncIterator["Session"]:
+        """Open the session and say Hello. Leaving the block ends it; the coordinator's Welcome is its first message."""
+        call = self._line.stream_stream(_path("Coordinator", "Session"))()
+        session = Session(call, self._on_sent)
+        try:
+            await session.send(hello)
+            yield session
+            with suppress(WireError, TimeoutError):
+                await asyncio.wait_for(session.finish(), _GOODBYE_WAIT_S)
+        finally:
+            session.close()
+
+    async def upload_vector(self, header: VectorHeader, chunks: Iterable[bytes] | AsyncIterable[bytes]) -> None:
+        """Upload a vector; returns when the coordinator has it whole, with the right SHA-256.
+
+        Chunks may be of any size, and are asked for only after the coordinator has agreed to the header.
+
+        Raises:
+            CallRefused: not wanted, too large, too late, or not what the header said.
+            ConnectionLost: half an upload counts as none.
+        """
+        if self._on_sent is not None:
+            sha256 = Digest(header.sha256.hex())
+            self._on_sent(
+                SentRecord(
+                    kind=header.kind, sha256=sha256, size_bytes=header.size_bytes, study_digest=header.study_digest
+                )
+            )
+        call = self._line.stream_unary(_path("Coordinator", "UploadVector"))()
+        try:
+            await _written(call, codec.encode_vector_header(header))
+            # Not before the go-ahead: gRPC forgets why a call was refused if a write is under way at that moment.
+            if _agreed(await call.initial_metadata()):
+                async for piece in pieces(chunks):
+                    if call.done():
+                        break
+                    await _written(call, codec.encode_chunk(piece))
+                if not call.done():
+                    await call.done_writing()
+            received = codec.decode_upload_receipt(await _answered(call))
+        except _LINE_BROKEN as error:
+            raise await _why(call) from error
+        finally:
+            call.cancel()
+        if received != header.sha256:
+            raise WireViolation("receipt.sha256", found="another hash", allowed="the hash of what was uploaded")
+
+    async def download_vector(
+        self, kind: VectorKind, digest: Digest, limit_bytes: int, into: Callable[[bytes], object]
+    ) -> VectorHeader:
+        """Download a vector of at most `limit_bytes`, chunk by chunk.
+
+        Each chunk is handed to `into` (a file's write, a bytearray's extend); what it got counts only if this returns.
+
+        Raises:
+            CallRefused: there is no such vector, or it is not for this site.
+            WireViolation: another vector, a larger one, or other bytes than announced.
+            ConnectionLost: begin again.
+        """
+        request = codec.encode_vector_request(kind, digest)
+        _report(self._on_sent, "vector-request", request, None)
+        call = self._line.unary_stream(_path("Coordinator", "DownloadVector"))(request)
+        try:
+            parts = _messages(call)
+            first = await anext(parts, None)
+            if first is None:
+                raise WireViolation("DownloadVector", found="nothing", allowed="a header, then chunks")
+            header = codec.decode_vector_header(first)
+            # A global model is named by the digest of its values, not of its file: whoever asked for it checks that.
+            named = kind is VectorKind.GLOBAL_MODEL or header.sha256.hex() == digest
+            if header.kind is not kind or not named:
+                raise WireViolation("header", found="another vector", allowed=f"{kind} {digest}")
+            if header.size_bytes > limit_bytes:
+                found = f"{header.size_bytes} bytes announced"
+                raise WireViolation("header.size_bytes", found=found, allowed=f"at most {limit_bytes} bytes")
+            async for chunk in CheckedChunks(header, _decoded(parts, codec.decode_chunk)):
+                into(chunk)
+        finally:
+            call.cancel()
+        return header
+
+    async def submit_events(
+        self, events: tuple[bytes, ...], *, study_digest: Digest | None = None, timeout_s: float = limits.CALL_WAIT_S
+    ) -> EventReceipt:
+        """Put the site's signed entries into the log; returns when they are durable there."""
+        data = codec.encode_events(events)
+        _report(self._on_sent, "events", data, study_digest)
+        call = self._line.unary_unary(_path("Coordinator", "SubmitEvents"))(data, timeout=timeout_s)
+        return codec.decode_event_receipt(await _answered(call))
+
+    async def list_studies(self, *, timeout_s: float = limits.CALL_WAIT_S) -> tuple[StudyDocument, ...]:
+        """The studies this site is named in."""
+        _report(self._on_sent, "list-studies", b"", None)
+        call = self._line.unary_stream(_path("Coordinator", "ListStudies"))(b"", timeout=timeout_s)
+        studies: list[StudyDocument] = []
+        try:
+            async for study in _decoded(_messages(call), codec.decode_study):
+                if len(studies) == limits.STUDIES_MAX:
+                    found = f"more than {limits.STUDIES_MAX} studies"
+                    raise WireViolation("ListStudies", found=found, allowed=f"at most {limits.STUDIES_MAX}")
+                studies.append(study)
+        finally:
+            call.cancel()
+        return tuple(studies)
+
+    # --- for operators ---------------------------------------------------------------------------------------------
+
+    async def execute(self, command: str, arguments: bytes, *, timeout_s: float = limits.COMMAND_WAIT_S) -> bytes:
+        """Give a command; arguments and answer are canonical JSON objects."""
+        data = codec.encode_command(command, arguments)
+        _report(self._on_sent, "command", data, None)
+        call = self._line.unary_unary(_path("Operator", "Execute"))(data, timeout=timeout_s)
+        return codec.decode_answer(await _answered(call))
+
+    async def watch(self) -> AsyncIterator[bytes]:
+        """A canonical JSON object now and whenever something changed; ends when the coordinator stops."""
+        call = self._line.unary_stream(_path("Operator", "Watch"))(b"")
+        try:
+            async for current in _decoded(_messages(call), codec.decode_status):
+                yield current
+        finally:
+            call.cancel()
+
+
+class Session:
+    """A site's open session. Iterate over it for the coordinator's messages; `send` may be called meanwhile.
+
+    The iteration never ends quietly. It raises SessionEnded if the coordinator closed the session in order, CallRefused
+    if it closed it with a reason, ConnectionLost if the line broke, WireViolation for a message that breaks a bound.
+    """
+
+    def __init__(self, call: Any, on_sent: OnSent | None) -> None:
+        self._call = call
+        self._on_sent = on_sent
+        self._turn = asyncio.Lock()
+        self._reading: asyncio.Future[bytes | None] | None = None
+
+    async def send(self, message: SiteMessage, *, study_digest: Digest | None = None) -> None:
+        """Send one message; `study_digest` is for the record of what left, where the message itself does not say.
+
+        Raises:
+            ConnectionLost, CallRefused, SessionEnded: as the iteration.
+        """
+        data = codec.encode_site_message(message)
+        _report(self._on_sent, _kind(message), data, getattr(message, "study_digest", study_digest))
+        async with self._turn:
+            try:
+                await _written(self._call, data)
+            except _LINE_BROKEN as error:
+                raise await _why(self._call) from error
+
+    def __aiter__(self) -> AsyncIterator[CoordinatorMessage]:
+        return self
+
+    async def __anext__(self) -> CoordinatorMessage:
+        """The coordinator's next message. Giving up waiting (a timeout, a cancellation) loses nothing."""
+        # gRPC breaks a call off when a read is cancelled, so the read lives in a task that is not.
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(_next_of(self._call))
+        reading = self._reading
+        try:
+            data = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            if reading.cancelled() and not _is_cancelling():
+                raise ConnectionLost("the session was closed on this side") from None
+            raise
+        self._reading = None
+        if data is None:
+            raise SessionEnded
+        return codec.decode_coordinator_message(data)
+
+    async def finish(self) -> None:
+        """Tell the coordinator that nothing more will come, and wait for it to close."""
+        await self._call.done_writing()
+        with suppress(SessionEnded):
+            async for _ in self:
+                pass
+
+    def close(self) -> None:
+        """Break the session off."""
+        self._call.cancel()
+        reading = self._reading
+        if reading is not None and not reading.cancel() and not reading.cancelled():
+            reading.exception()  # seen: whoever was reading has stopped
+
+
+# --- the parts -----------------------------------------------------------------------------------------------------
+
+
+async def _open(
+    address: str,
+    ca_pem: bytes,
+    credentials: Any,
+    *,
+    server_name: str | None,
+    anonymous: bool = False,
+    keepalive_s: float = limits.KEEPALIVE_S,
+    timeout_s: float = limits.CONNECT_WAIT_S,
+) -> Any:
+    """A channel whose handshake is through, or the precise reason why there is none."""
+    tls.require_pinned()
+    load_authority_certificate(ca_pem)
+    host, _ = split_address(address)
+    options = channel.client(keepalive_s=keepalive_s, through_proxy=not tls.is_loopback(host), server_name=server_name)
+    line = grpc.aio.secure_channel(address, credentials, options=options)
+    try:
+        if await _is_ready(line, timeout_s):
+            return line
+        problem = await tls.diagnose(address, ca_pem, server_name=server_name, timeout_s=timeout_s)
+    except BaseException:
+        await line.close()
+        raise
+    await line.close()
+    # Nothing is wrong with the other side as far as a stranger can see: then it is our certificate it did not like.
+    unliked = TlsProblem.NOT_ENROLMENT if anonymous else TlsProblem.OWN_CERTIFICATE
+    raise problem or TlsRefused(address, unliked)
+
+
+async def _is_ready(line: Any, timeout_s: float) -> bool:
+    """Whether the channel connects at the first attempt. The other side's settings have come by then."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            state = line.get_state(try_to_connect=True)
+            while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+                await line.wait_for_state_change(state)
+                state = line.get_state(try_to_connect=True)
+    except TimeoutError:
+        return False
+    return state is grpc.ChannelConnectivity.READY
+
+
+def _check_own_certificate(address: str, ca_pem: bytes, certificate_pem: bytes, now: datetime) -> None:
+    """Find out here what the coordinator would only answer with a closed connection."""
+    try:
+        verify_certificate(certificate_der(certificate_pem), load_authority_certificate(ca_pem), now)
+    except CertificateRefused as error:
+        raise TlsRefused(address, TlsProblem.OWN_CERTIFICATE, str(error)) from error
+
+
+async def _next_of(call: Any) -> bytes | None:
+    """The next message of a stream that is read and written; None when it ended well."""
+    try:
+        data = await call.read()
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+    return None if data is grpc.aio.EOF else bytes(data)
+
+
+async def _written(call: Any, data: bytes) -> None:
+    """Write one message; a call that is over already is left for its status to be read."""
+    try:
+        await call.write(data)
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+
+
+async def _answered(call: Any) -> bytes:
+    """The one answer of a call."""
+    try:
+        return bytes(await call)
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+
+
+def _agreed(metadata: Any) -> bool:
+    """Whether an upload's initial metadata is the go-ahead."""
+    return any(tuple(pair) == channel.GO_AHEAD[0] for pair in metadata or ())
+
+
+async def _messages(call: Any) -> AsyncIterator[bytes]:
+    """The answers of a call, until it ends well."""
+    try:
+        async for data in call:
+            yield data
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+
+
+async def _decoded(messages: AsyncIterator[bytes], decode: Callable[[bytes], T]) -> AsyncIterator[T]:
+    async for data in messages:
+        yield decode(data)
+
+
+async def _why(call: Any) -> WireError:
+    """The error for a call that turned out to be over."""
+    if not call.done():
+        return ConnectionLost("the call was closed on this side")
+    if await call.code() is grpc.StatusCode.OK:
+        return SessionEnded()
+    return error_from(
+        grpc.aio.AioRpcError(
+            await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+        )
+    )
+
+
+def _is_cancelling() -> bool:
+    """Whether it is the caller's own task that is being cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _report(on_sent: OnSent | None, kind: str, data: bytes, study_digest: Digest | None) -> None:
+    if on_sent is not None:
+        on_sent(SentRecord(kind=kind, sha256=digest_of(data), size_bytes=len(data), study_digest=study_digest))
+
+
+def _kind(message: SiteMessage) -> str:
+    """KeyBundle -> key-bundle."""
+    name = type(message).__name__
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).removeprefix("-")
+
+
+def _path(service: str, method: str) -> str:
+    described = pb.DESCRIPTOR.services_by_name[service]
+    return f"/{described.full_name}/{described.methods_by_name[method].name}"

@@ -1,0 +1,68 @@
+"""A vector in chunks: what both sides count and hash while it passes.
+
+The receiver knows from the header how many bytes will come and what their SHA-256 must be. It never holds more than a
+chunk; a stream that is longer, shorter or different is a WireViolation, and half an upload counts as none.
+"""
+
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+
+from consortium.contract.messages import VectorHeader
+from consortium.wire.errors import WireViolation
+from consortium.wire.limits import CHUNK_BYTES_MAX
+
+
+class CheckedChunks(AsyncIterator[bytes]):
+    """The chunks of one vector, as they come. Mutable, for one reader.
+
+    It ends normally only after exactly `size_bytes` bytes with the header's SHA-256, and then `complete` is true;
+    whoever stores the bytes keeps them only if it was read to that end.
+
+    Raises:
+        WireViolation: from the iteration; the bytes given so far are worth nothing.
+    """
+
+    def __init__(self, header: VectorHeader, source: AsyncIterator[bytes]) -> None:
+        self._header = header
+        self._source = source
+        self._hash = hashlib.sha256()
+        self._received_bytes = 0
+        self.complete = False
+
+    async def __anext__(self) -> bytes:
+        """The next chunk."""
+        allowed = f"exactly {self._header.size_bytes} bytes, as announced"
+        try:
+            chunk = await anext(self._source)
+        except StopAsyncIteration:
+            if self._received_bytes != self._header.size_bytes:
+                found = f"the end after {self._received_bytes} bytes"
+                raise WireViolation("vector", found=found, allowed=allowed) from None
+            if self._hash.digest() != self._header.sha256:
+                raise WireViolation("vector", found="another SHA-256", allowed="the one in the header") from None
+            self.complete = True
+            raise
+        self._received_bytes += len(chunk)
+        if self._received_bytes > self._header.size_bytes:
+            raise WireViolation("vector", found=f"at least {self._received_bytes} bytes", allowed=allowed)
+        self._hash.update(chunk)
+        return chunk
+
+
+def sliced(data: bytes | memoryview) -> Iterator[bytes]:
+    """`data` in pieces that fit one message."""
+    view = memoryview(data).cast("B")
+    for start in range(0, len(view), CHUNK_BYTES_MAX):
+        yield bytes(view[start : start + CHUNK_BYTES_MAX])
+
+
+async def pieces(chunks: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Chunks of any size, from either kind of iterable, in pieces that fit one message."""
+    if isinstance(chunks, AsyncIterable):
+        async for chunk in chunks:
+            for piece in sliced(chunk):
+                yield piece
+    else:
+        for chunk in chunks:
+            for piece in sliced(chunk):
+                yield piece

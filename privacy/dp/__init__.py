@@ -1,0 +1,1 @@
+"""Differential privacy: mechanisms, their events, and what they cost a patient."""

@@ -1,0 +1,210 @@
+"""The shell of a running agent: dial out, listen, hand each message to the study it belongs to, dial again.
+
+It listens on nothing. A lost connection is taken up again with growing pauses; what the coordinator says for good (revoked, too
+old, replaced by another agent) ends the agent with that message.
+"""
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from consortium import __version__
+from consortium.contract.errors import ContractError
+from consortium.contract.messages import (
+    PROTOCOL_VERSION,
+    BundleList,
+    CoordinatorMessage,
+    Hello,
+    Invitation,
+    PrepareStudy,
+    RoundAborted,
+    RoundResult,
+    SendInitialModel,
+    ShareDelivery,
+    SiteMessage,
+    StudyEnded,
+    VectorHeader,
+    VectorKind,
+    Welcome,
+)
+from consortium.contract.names import Digest
+from consortium.contract.plan import RoundPlan
+from consortium.wire.client import CoordinatorClient, SentRecord, Session
+from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, TlsRefused, WireError
+from privacy.secagg.messages import SurvivorProposal, UnmaskRequest
+from site_agent.home import AgentHome
+from site_agent.ledger import Ledger
+from site_agent.store import EgressRecord, Store
+from site_agent.study_work import StudyWork
+
+log = structlog.get_logger(__name__)
+
+PAUSE_FIRST_S, PAUSE_LONGEST_S = 0.5, 30.0
+EVENTS_AT_ONCE = 32
+UPLOAD_CHUNK_BYTES = 2**20
+
+
+class Agent:
+    """One hospital's agent."""
+
+    def __init__(self, home: AgentHome, store: Store, ledger: Ledger) -> None:
+        self._home = home
+        self._store = store
+        self._ledger = ledger
+        self._line = CoordinatorLine(store)
+        self._works: dict[Digest, StudyWork] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take part until `stop` is set.
+
+        Raises:
+            CallRefused: The coordinator will not have this agent, and trying again would not change that.
+            TlsRefused: Whoever answered is not this consortium's coordinator, or our certificate is not good.
+        """
+        pause_s = PAUSE_FIRST_S
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                session = asyncio.create_task(self._session())
+                await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if stop.is_set():
+                    session.cancel()
+                    await asyncio.gather(session, return_exceptions=True)
+                    return
+                welcomed, error = session.result()
+                if _is_final(error):
+                    raise error
+                pause_s = PAUSE_FIRST_S if welcomed else min(2 * pause_s, PAUSE_LONGEST_S)
+                # The pauses of many hospitals must not fall together after the coordinator was away.
+                waited_s = pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, protects nothing
+                log.warning("coordinator.away", reason=str(error), again_in_s=round(waited_s, 1))
+                await asyncio.wait({stopping}, timeout=waited_s)
+        finally:
+            stopping.cancel()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _session(self) -> tuple[bool, WireError]:
+        """One connection, from dialling to its end: whether the coordinator welcomed us, and what ended it."""
+        welcomed = False
+        identity = self._home.identity
+        try:
+            client = await CoordinatorClient.connect(
+                identity.address,
+                self._home.ca_pem,
+                self._home.certificate_pem,
+                self._home.tls_key_pem,
+                on_sent=self._line.record,
+            )
+            async with (
+                client,
+                client.session(Hello(agent_version=__version__, protocol_version=PROTOCOL_VERSION)) as session,
+            ):
+                self._line.bind(client, session)
+                try:
+                    async for message in session:
+                        welcomed = True
+                        await self._hear(message)
+                finally:
+                    self._line.unbind()
+                    for work in self._works.values():
+                        work.session_ended()
+        except WireError as error:
+            return welcomed, error
+        return welcomed, ConnectionLost("the session ended")
+
+    async def _hear(self, message: CoordinatorMessage) -> None:
+        match message:
+            case Welcome():
+                log.info("coordinator.connected", consortium=message.consortium, version=message.coordinator_version)
+                await self._line.submit_events()
+            case PrepareStudy() | SendInitialModel() | StudyEnded():
+                self._work(message.study_digest).deliver(message)
+            case Invitation():
+                try:
+                    plan = RoundPlan.from_bytes(message.plan)
+                except ContractError as error:
+                    log.error("round.plan_unreadable", reason=str(error))
+                    return
+                self._work(plan.study_digest).deliver(message)
+            case BundleList() | ShareDelivery() | SurvivorProposal() | UnmaskRequest() | RoundResult() | RoundAborted():
+                for work in self._works.values():
+                    work.deliver(message)  # only the one in this attempt listens
+
+    def _work(self, digest: Digest) -> StudyWork:
+        if digest not in self._works:
+            work = self._works[digest] = StudyWork(self._home, self._store, self._ledger, self._line, digest)
+            self._tasks.append(asyncio.create_task(work.run()))
+        return self._works[digest]
+
+
+def _is_final(error: WireError) -> bool:
+    """Whether dialling again can change nothing: somebody has to act."""
+    if isinstance(error, CallRefused):
+        return error.code in (RefusalCode.REFUSED, RefusalCode.CONFLICT, RefusalCode.NOT_FOUND)
+    return isinstance(error, TlsRefused)
+
+
+class CoordinatorLine:
+    """The connection as studies use it. Everything that leaves is written down first (`site-agent egress`)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._client: CoordinatorClient | None = None
+        self._session: Session | None = None
+        self._turn = asyncio.Lock()
+
+    def bind(self, client: CoordinatorClient, session: Session | None) -> None:
+        """A connection is there; without a session for the one-off calls of the command line."""
+        self._client, self._session = client, session
+
+    def unbind(self) -> None:
+        """The connection is gone."""
+        self._client = self._session = None
+
+    def record(self, sent: SentRecord) -> None:
+        """The hospital's own list of what left, by digest."""
+        self._store.record_egress(
+            EgressRecord(
+                at=time.time(),
+                kind=sent.kind,
+                study_digest=sent.study_digest or "",
+                sha256=sent.sha256,
+                size_bytes=sent.size_bytes,
+            )
+        )
+
+    async def send(self, message: SiteMessage, study_digest: Digest) -> None:
+        """Send a session message; raises ConnectionLost when there is no session."""
+        if self._session is None:
+            raise ConnectionLost("there is no session")
+        await self._session.send(message, study_digest=study_digest)
+
+    async def upload(self, header: VectorHeader, data: bytes | memoryview) -> None:
+        """Upload a vector in chunks; returns when the coordinator has it whole."""
+        view = memoryview(data)
+        chunks = (bytes(view[at : at + UPLOAD_CHUNK_BYTES]) for at in range(0, len(view), UPLOAD_CHUNK_BYTES))
+        await self._connected().upload_vector(header, chunks)
+
+    async def download(self, kind: VectorKind, digest: Digest, limit_bytes: int) -> bytes:
+        """Download a vector; its length and SHA-256 are checked on the way."""
+        data = bytearray()
+        await self._connected().download_vector(kind, digest, limit_bytes, data.extend)
+        return bytes(data)
+
+    async def submit_events(self) -> None:
+        """Put this site's signed entries into the log, in order, a few at a time."""
+        async with self._turn:
+            while pending := self._store.pending_events()[:EVENTS_AT_ONCE]:
+                receipt = await self._connected().submit_events(pending)
+                if self._store.acknowledge(receipt.last_sequence) == 0:
+                    raise ConnectionLost("the coordinator did not acknowledge this site's entries")
+
+    def _connected(self) -> CoordinatorClient:
+        if self._client is None:
+            raise ConnectionLost("there is no connection")
+        return self._client

@@ -1,0 +1,245 @@
+"""`site-agent`: the hospital's command line. Thin over `app.py`.
+
+stdout carries results (`--json` for programs), stderr carries talk. Exit codes: 0 done, 1 refused or not verified,
+2 usage, 75 try later.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run one hospital's side of a consortium.")
+studies_app = typer.Typer(no_args_is_help=True, help="Read studies, approve or reject them.")
+peers_app = typer.Typer(no_args_is_help=True, help="The other hospitals' keys as this agent knows them.")
+app.add_typer(studies_app, name="studies")
+app.add_typer(peers_app, name="peers")
+
+EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
+
+Home = Annotated[Path, typer.Option("--home", help="The agent's folder, made by `site-agent enrol`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_out = Console(highlight=False, soft_wrap=True)
+_talk = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def enrol(
+    kit: Annotated[Path, typer.Option(help="The kit from the consortium lead.")],
+    home: Annotated[Path, typer.Option("--home", help="The agent's folder; must not exist yet.")],
+) -> None:
+    """Make this hospital's keys here, and have them certified. No key ever leaves the folder."""
+    from site_agent.enrolment import enrol as enrol_site
+
+    identity = asyncio.run(enrol_site(kit, home))
+    _out.print(
+        f"Enrolled as [bold]{identity.site}[/bold] in {identity.consortium}; keys and certificate are in {home}."
+    )
+    _out.print(f"  TLS key (SHA-256)  {identity.spki_sha256}")
+    _out.print(f"  signing key        {identity.signing_key}")
+    _out.print(f"Next: write {home / 'site.yaml'} (see site.example.yaml), then site-agent check --home {home}")
+
+
+@app.command()
+def check(home: Home, *, as_json: Json = False) -> None:
+    """Test what a run will need: configuration, data, disk, clock, connection, certificate."""
+    from site_agent.preflight import run_checks
+
+    results = asyncio.run(run_checks(home))
+    if as_json:
+        _print_json([{"check": r.name, "ok": r.ok, "found": r.found, "advice": r.advice} for r in results])
+    else:
+        for result in results:
+            mark = "[green]ok[/green]  " if result.ok else "[red]FAIL[/red]"
+            _out.print(f"{mark} [bold]{result.name}[/bold]: {result.found}")
+            if not result.ok:
+                _out.print(f"       {result.advice}")
+    if not all(result.ok for result in results):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def run(home: Home) -> None:
+    """Take part in approved studies until told to stop. Dials out; listens on nothing."""
+    from site_agent.app import run_until_stopped
+
+    asyncio.run(run_until_stopped(home))
+
+
+@app.command()
+def budget(
+    home: Home, dataset: Annotated[str | None, typer.Option(help="One dataset only.")] = None, *, as_json: Json = False
+) -> None:
+    """Show what privacy has been spent on each dataset, by which study, and what is left."""
+    from site_agent.app import budget_rows
+
+    rows = budget_rows(home, dataset)
+    if as_json:
+        _print_json(rows)
+        return
+    table = _table("dataset", "study", "rounds", "steps", "epsilon", "delta", "dataset's cap")
+    for row in rows:
+        table.add_row(
+            str(row["dataset"]),
+            str(row["study"]),
+            str(row["rounds"]),
+            str(row["steps"]),
+            f"{row['epsilon']:.4f}",
+            f"{row['delta']:g}",
+            f"{row['cap']:g}",
+        )
+    _out.print(table)
+
+
+@app.command()
+def egress(home: Home, *, as_json: Json = False) -> None:
+    """Show everything that has left the building: when, what, for which study, how large, its digest."""
+    from site_agent.app import open_store
+
+    records = open_store(home).egress()
+    if as_json:
+        _print_json(
+            [
+                {
+                    "at": r.at,
+                    "kind": r.kind,
+                    "study_digest": r.study_digest,
+                    "sha256": r.sha256,
+                    "size_bytes": r.size_bytes,
+                }
+                for r in records
+            ]
+        )
+        return
+    table = _table("time (UTC)", "what", "study", "bytes", "SHA-256")
+    for r in records:
+        table.add_row(_time(r.at), r.kind, r.study_digest[:12], f"{r.size_bytes:,}", r.sha256[:16])
+    _out.print(table)
+    _out.print(f"{len(records)} messages, {sum(r.size_bytes for r in records):,} bytes in all.")
+
+
+@studies_app.command("list")
+def studies_list(home: Home, *, as_json: Json = False) -> None:
+    """Show the consortium's studies and what this hospital decided about each."""
+    from site_agent.app import list_studies
+
+    rows = asyncio.run(list_studies(home))
+    if as_json:
+        _print_json(rows)
+        return
+    table = _table("study", "state", "here", "title", "digest")
+    for row in rows:
+        table.add_row(row["study"], row["state"], row["decision"], row["title"], row["digest"][:16])
+    _out.print(table)
+
+
+@studies_app.command("show")
+def studies_show(study: str, home: Home) -> None:
+    """Say in plain words what a study would compute here, what would leave, and what it costs in privacy."""
+    from site_agent.app import describe_study
+
+    _out.print(asyncio.run(describe_study(home, study)), markup=False)
+
+
+@studies_app.command("approve")
+def studies_approve(
+    study: str,
+    home: Home,
+    steward: Annotated[str, typer.Option(help="Who approves. Only a pseudonym leaves the building.")],
+    statement: Annotated[str, typer.Option(help="What the approval says.")] = "I have read this study and approve it.",
+) -> None:
+    """Approve one study as it is now; any change to it needs a new approval."""
+    from site_agent.app import decide_study
+
+    digest = asyncio.run(decide_study(home, study, "approved", steward=steward, statement=statement))
+    _out.print(f"Approved {study}, digest {digest}. Withdraw at any time: site-agent studies reject {study} ...")
+
+
+@studies_app.command("reject")
+def studies_reject(
+    study: str,
+    home: Home,
+    steward: Annotated[str, typer.Option(help="Who rejects. Only a pseudonym leaves the building.")],
+    reason: Annotated[str, typer.Option(help="Why; the consortium lead will read it.")],
+) -> None:
+    """Reject a study, or take back an approval."""
+    from site_agent.app import decide_study
+
+    digest = asyncio.run(decide_study(home, study, "rejected", steward=steward, statement=reason))
+    _out.print(f"Rejected {study}, digest {digest}.")
+
+
+@peers_app.command("list")
+def peers_list(home: Home, *, as_json: Json = False) -> None:
+    """Show the other hospitals' keys, to compare by telephone."""
+    from site_agent.app import open_store
+
+    rows = open_store(home).peers()
+    if as_json:
+        _print_json([{"site": s, "spki_sha256": k, "signing_key": v} for s, k, v in rows])
+        return
+    table = _table("site", "TLS key (SHA-256)", "signing key")
+    for row in rows:
+        table.add_row(*row)
+    _out.print(table)
+
+
+@peers_app.command("forget")
+def peers_forget(site: str, home: Home) -> None:
+    """Accept the certificate a hospital shows next. Compare fingerprints with it first."""
+    from site_agent.app import open_store
+
+    if not open_store(home).forget_peer(site):
+        _talk.print(f"[bold red]error:[/bold red] no hospital named {site} is known here")
+        raise typer.Exit(EXIT_REFUSED)
+    _out.print(f"Forgot {site}; the next certificate it shows is remembered.")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True))  # noqa: T201 - a result
+
+
+_EXIT_OF_CODE: Mapping[str, int] = {"try_later": EXIT_TRY_LATER, "invalid": EXIT_USAGE}
+
+
+def report_error(error: Exception) -> int | None:
+    """Print a known error as one message and return its exit code; None if it is not one of ours."""
+    advice = getattr(error, "advice", None)
+    if advice is None:
+        return None
+    _talk.print("[bold red]error:[/bold red]", end=" ")
+    _talk.print(str(error), markup=False)
+    _talk.print(f"  {advice()}", markup=False)
+    return _EXIT_OF_CODE.get(getattr(error, "code", "refused"), EXIT_REFUSED)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        code = report_error(error)
+        if code is None:
+            raise
+        sys.exit(code)

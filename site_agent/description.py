@@ -1,0 +1,96 @@
+"""A study in plain words, for the steward who decides about it: what is computed, what leaves, what it costs, who is in it."""
+
+import math
+import textwrap
+
+from consortium.contract.layout import round_layout
+from consortium.contract.names import Digest
+from consortium.contract.plan import RoundKind
+from consortium.contract.study import StudyFile
+from privacy.dp import accountant
+from privacy.errors import BudgetExceeded
+from site_agent.ledger import Ledger
+from site_agent.policy import limits_of
+from site_agent.site_file import SiteFile
+from site_agent.training_spec import spec_of
+
+
+def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
+    """Several paragraphs; ends with whether this hospital's budget would allow the study."""
+    privacy, training = study.privacy, study.training
+    dataset_name = config.studies.get(study.id)
+    parts = [
+        f"{study.title}",
+        f"Study {study.id}, digest {digest}",
+        "",
+        *_said("Purpose", study.governance.purpose),
+        *_said("Sponsor", f"{study.governance.sponsor} ({study.governance.contact})"),
+        *_said("Ethics", f"{study.governance.ethics.reference}, {study.governance.ethics.authority}"),
+        *_said("Ends", f"{study.governance.expires}; records kept {study.governance.retention_years} years"),
+        *_said(
+            "Who",
+            f"{', '.join(study.sites.roster)}. At least {study.sites.minimum} take part in every round, and at least "
+            f"{study.aggregation.threshold} of them together are needed to open a sum.",
+        ),
+        *_said(
+            "Computed here",
+            f"{training.rounds} rounds of {training.local_steps} training steps of a {study.model.network} network on the "
+            f"columns {', '.join(study.data.features)} and {study.data.label.name}, read from the dataset "
+            f"{dataset_name or '(none named in site.yaml yet)'}; then its quality on patients set aside.",
+        ),
+        *_said("Leaves, per round", _leaves(study)),
+        *_said(
+            "A patient's risk",
+            f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} over the whole study, for everything about one patient. "
+            f"Somebody who would guess even odds that a patient took part could, having seen everything that leaves, be right at "
+            f"most {_odds(privacy.epsilon):.0%} of the time (but for a chance of {privacy.delta:g}).",
+        ),
+        *_said(
+            "Not covered", "the test figures, which are exact sums over hospitals; this hospital's share stays hidden."
+        ),
+        *_said("Cost here", _cost(study, digest, config, ledger)),
+    ]
+    return "\n".join(parts)
+
+
+def _said(name: str, text: str) -> list[str]:
+    head = f"{name + ':':<19}"
+    return [textwrap.fill(text, 110, initial_indent=head, subsequent_indent=" " * len(head))]
+
+
+def _leaves(study: StudyFile) -> str:
+    layout = round_layout(study, parameter_count=_parameters(study), kind=RoundKind.TRAIN, measured=True)
+    return (
+        f"one masked vector of {layout.size_bytes:,} bytes that looks like random numbers to everybody and opens only as part "
+        f"of the sum over hospitals, and about {2 * len(study.sites.required) + 4} kB of keys and signatures."
+    )
+
+
+def _parameters(study: StudyFile) -> int:
+    """How many values the network has; exact for the networks of this version."""
+    inputs = len(study.data.input_names)
+    hidden = getattr(study.model.args, "hidden", ())
+    widths = [inputs, *hidden, 1]
+    return sum(a * b + b for a, b in zip(widths, widths[1:], strict=False))
+
+
+def _odds(epsilon: float) -> float:
+    return 1 / (1 + math.exp(-epsilon))
+
+
+def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
+    name = config.studies.get(study.id)
+    if name is None:
+        return "unknown until site.yaml names a dataset for the study."
+    spec = spec_of(study, declared_patients=config.datasets[name].declared_patients).privacy
+    planned = accountant.epsilon([spec.study_event()], delta=spec.delta)
+    spent = ledger.spent(name, delta=config.policy.max_delta).epsilon
+    cap = config.policy.max_epsilon_total
+    figures = f"epsilon {planned:.3f} of dataset {name}, which has spent {spent:.3f} of {cap:g}."
+    try:
+        ledger.admit(
+            dataset=name, study_digest=digest, event=spec.study_event(), limits=limits_of(config.policy, study)
+        )
+    except BudgetExceeded:
+        return figures + " This hospital's own limits do NOT allow it."
+    return figures + " This hospital's own limits allow it."

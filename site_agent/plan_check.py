@@ -1,0 +1,172 @@
+"""Whether an invitation is one this site may answer: the study it approved, the model it expects, nothing lowered (pure).
+
+The coordinator is assumed to lie (protocol section 3). Everything in a round plan that follows from the approved study is
+computed here again and compared; what does not follow from it (who takes part, which attempt) is bounded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from audit import entries
+from audit.errors import AuditError
+from consortium.contract import certificates
+from consortium.contract.certificates import CertificateRefused, Role
+from consortium.contract.layout import measures, round_layout
+from consortium.contract.messages import Invitation
+from consortium.contract.names import Digest, RoundNumber, SiteId
+from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, RoundKind, RoundPlan
+from consortium.contract.study import StudyFile
+from site_agent.errors import SiteError
+from site_agent.store import ChainLink
+
+
+class PlanRefused(SiteError):
+    """A round plan that breaks a rule; nothing was computed for it."""
+
+    def __init__(self, rule: str, found: str, allowed: str) -> None:
+        super().__init__(f"round plan refused ({rule}): found {found}; allowed: {allowed}")
+        self.rule = rule
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Keep this message and ask the consortium lead. An honest coordinator does not send such a plan."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What this site knows before it reads the plan."""
+
+    consortium: str
+    study: StudyFile
+    site: SiteId
+    spki_sha256: str
+    parameter_count: int
+    first_model: Digest  # computed here from the study
+    chain: ChainLink | None  # the last round this site saw closed
+    minimum_sites: int  # the hospital's own floor
+    minimum_threshold: int  # the hospital's own floor
+
+
+def read_invitation(invitation: Invitation, coordinator_signing_key: bytes) -> RoundPlan:
+    """The plan in an invitation, once the coordinator's signature on its very bytes holds."""
+    try:
+        Ed25519PublicKey.from_public_bytes(coordinator_signing_key).verify(
+            invitation.signature, PLAN_SIGNATURE_CONTEXT + invitation.plan
+        )
+    except InvalidSignature as error:
+        raise PlanRefused("signature", "one that does not verify", "the coordinator's, as in the kit") from error
+    return RoundPlan.from_bytes(invitation.plan)
+
+
+def check_plan(
+    plan: RoundPlan,
+    certificates_der: Sequence[bytes],
+    endorsements: Sequence[bytes],
+    expected: Expectation,
+    authority: x509.Certificate,
+    now: datetime,
+) -> None:
+    """Raise PlanRefused unless every field is as the approved study, this site's floors and its memory demand."""
+    study = expected.study
+    _same("consortium", plan.consortium, expected.consortium)
+    _same("study", plan.study_digest, study.digest())
+    if now.date() > study.governance.expires:
+        raise PlanRefused("expiry", f"{now.date()}", f"until {study.governance.expires}")
+    names = tuple(participant.site for participant in plan.participants)
+    outside = sorted(set(names) - set(study.sites.required))
+    if outside:
+        raise PlanRefused("participants", ", ".join(outside), "hospitals of the study")
+    floor = max(study.sites.minimum, expected.minimum_sites)
+    _same("threshold", plan.threshold, study.aggregation.threshold)
+    _same("minimum", plan.minimum, study.sites.minimum)
+    if plan.threshold < expected.minimum_threshold:
+        raise PlanRefused("threshold", str(plan.threshold), f"at least {expected.minimum_threshold} (this hospital's)")
+    if len(names) < floor:
+        raise PlanRefused("participants", f"{len(names)} hospitals", f"at least {floor}")
+    _same("round deadline", plan.round_deadline_s, study.aggregation.round_deadline_s)
+    _same("upload deadline", plan.upload_deadline_s, study.aggregation.upload_deadline_s)
+    kind = RoundKind.TRAIN if plan.round <= study.training.rounds else RoundKind.EVALUATE
+    _same("kind", plan.kind.value, kind.value)
+    allowed = [
+        round_layout(study, parameter_count=expected.parameter_count, kind=kind, measured=measured)
+        for measured in (True, False)
+        if (measures(study, kind, plan.round) if measured else kind is RoundKind.TRAIN)
+    ]
+    if plan.layout not in allowed:
+        raise PlanRefused("layout", "other lanes, clips or scales", "those that follow from the study")
+    _check_roster(plan, certificates_der, expected, authority, now)
+    _check_model(plan, endorsements, expected)
+
+
+def _check_roster(
+    plan: RoundPlan,
+    certificates_der: Sequence[bytes],
+    expected: Expectation,
+    authority: x509.Certificate,
+    now: datetime,
+) -> None:
+    """Protocol section 3: every participant's keys are those of a certificate that is good now."""
+    if len(certificates_der) != len(plan.participants):
+        raise PlanRefused("certificates", str(len(certificates_der)), f"{len(plan.participants)}, one per participant")
+    for participant, der in zip(plan.participants, certificates_der, strict=True):
+        try:
+            holder = certificates.verify_certificate(der, authority, now, role=Role.SITE)
+        except CertificateRefused as error:
+            raise PlanRefused(f"certificate of {participant.site}", error.found, error.allowed) from error
+        shown = (holder.name, holder.spki_sha256.hex(), (holder.signing_key or b"").hex())
+        _same(
+            f"keys of {participant.site}", shown, (participant.site, participant.spki_sha256, participant.signing_key)
+        )
+    mine = [p for p in plan.participants if p.site == expected.site]
+    if not mine or mine[0].spki_sha256 != expected.spki_sha256:
+        raise PlanRefused("participants", "a list without this site's own keys", "one that has them")
+
+
+def _check_model(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expectation) -> None:
+    """Protocol 4.5: a model this site computed itself, or one that `threshold` sites signed that they did."""
+    chain = expected.chain
+    known_round = chain.round if chain is not None else 0
+    if plan.round <= known_round:
+        raise PlanRefused("round", f"{plan.round}, which is closed here", f"{known_round + 1} or later")
+    if plan.round == known_round + 1:
+        model, transcript = (
+            (chain.model_digest, chain.transcript) if chain is not None else (expected.first_model, Digest("0" * 64))
+        )
+        _same("model", plan.model_digest, model)
+        _same("previous transcript", plan.previous_transcript, transcript)
+        return
+    signers = _endorsers(plan, endorsements)
+    if len(signers) < plan.threshold:
+        raise PlanRefused(
+            "model",
+            f"one that {len(signers)} participants endorsed",
+            f"one that at least {plan.threshold} endorsed, since this site missed rounds {known_round + 1} to {plan.round - 1}",
+        )
+
+
+def _endorsers(plan: RoundPlan, endorsements: Sequence[bytes]) -> frozenset[SiteId]:
+    keys = {f"site:{p.site}": (p.site, bytes.fromhex(p.signing_key)) for p in plan.participants}
+    found: set[SiteId] = set()
+    for data in endorsements[: len(keys)]:
+        try:
+            claimed = entries.parse_entry(data)
+            if not isinstance(claimed, entries.ModelVerified) or claimed.actor not in keys:
+                continue
+            site, key = keys[claimed.actor]
+            entries.verify_site_entry(data, key)
+        except AuditError:
+            continue
+        about = (claimed.study, claimed.round, claimed.next_model_digest)
+        if about == (plan.study, RoundNumber(plan.round - 1), plan.model_digest):
+            found.add(site)
+    return frozenset(found)
+
+
+def _same(rule: str, found: object, allowed: object) -> None:
+    if found != allowed:
+        raise PlanRefused(rule, str(found)[:200], str(allowed)[:200])

@@ -1,0 +1,110 @@
+"""The hospital's own rules -> Accept | Refuse (pure). No study and no coordinator can change or override one.
+
+A refusal goes to the coordinator, so it names the rule and speaks of the study's numbers, never of the hospital's: not
+its caps, not how many patients it has.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import TypeAlias
+
+from consortium.contract.study import StudyFile
+from site_agent.ledger import Limits
+from site_agent.site_file import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFacts:
+    """What the rules look at in a study, or in one round of it."""
+
+    network: str
+    mechanism: str
+    epsilon: float  # of the whole study
+    delta: float
+    minimum_patients: int  # what the study itself demands of a hospital
+    participants: int  # hospitals in the round; for a study as a whole, the fewest a round may have
+    threshold: int  # hospitals that together open the sum
+    upload_bytes: int  # what one round sends out of the building
+    expires: date  # the last day anyone takes part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteFacts:
+    """What the rules look at here. None of it is in a refusal."""
+
+    approved: bool  # the steward approved exactly this study
+    patients: int  # with complete records
+    today: date
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """No rule stands against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The first rule that does, by its key in site.yaml (or the study's own), and in words for the other side."""
+
+    rule: str
+    explanation: str
+
+
+Answer: TypeAlias = Accept | Refuse
+
+BUDGET_REFUSED = Refuse("max_epsilon_total", "the privacy budget this hospital set for the data does not allow it")
+"""The answer when the ledger raises BudgetExceeded, whose own message has the hospital's numbers in it."""
+
+
+def decide(policy: Policy, study: StudyFacts, site: SiteFacts) -> Answer:
+    """Whether the hospital takes part. Every rule is looked at in a fixed order and the first that fails is named."""
+    return next(_objections(policy, study, site), Accept())
+
+
+def facts_of(study: StudyFile, *, upload_bytes: int, participants: int | None = None) -> StudyFacts:
+    """The facts of a study; with `participants`, of one round of it."""
+    return StudyFacts(
+        network=study.model.network,
+        mechanism=study.privacy.mechanism,
+        epsilon=study.privacy.epsilon,
+        delta=study.privacy.delta,
+        minimum_patients=study.data.minimum_patients,
+        participants=study.sites.minimum if participants is None else participants,
+        threshold=study.aggregation.threshold,
+        upload_bytes=upload_bytes,
+        expires=study.governance.expires,
+    )
+
+
+def limits_of(policy: Policy, study: StudyFile) -> Limits:
+    """The caps a study's rounds are held against: the hospital's, and the study's own epsilon where it is smaller."""
+    return Limits(
+        study_epsilon=min(study.privacy.epsilon, policy.max_epsilon_per_study),
+        study_delta=study.privacy.delta,
+        total_epsilon=policy.max_epsilon_total,
+        total_delta=policy.max_delta,
+    )
+
+
+def _objections(policy: Policy, study: StudyFacts, site: SiteFacts) -> Iterator[Refuse]:
+    if policy.require_approval and not site.approved:
+        yield Refuse("require_approval", "the steward of this hospital has not approved this study")
+    if site.today > study.expires:
+        yield Refuse("governance.expires", f"the study expired on {study.expires.isoformat()}")
+    if study.network not in policy.allowed_networks:
+        yield Refuse("allowed_networks", f"this hospital does not train {study.network!r}")
+    if study.mechanism not in policy.allowed_mechanisms:
+        yield Refuse("allowed_mechanisms", f"this hospital does not accept {study.mechanism!r} as protection")
+    if study.epsilon > policy.max_epsilon_per_study:
+        yield Refuse("max_epsilon_per_study", f"epsilon {study.epsilon:g} is more than this hospital gives one study")
+    if study.delta > policy.max_delta:
+        yield Refuse("max_delta", f"delta {study.delta:g} is more than this hospital allows")
+    if site.patients < max(policy.minimum_patients, study.minimum_patients):
+        yield Refuse("minimum_patients", "this hospital has too few patients for the study")
+    if study.participants < policy.minimum_sites:
+        yield Refuse("minimum_sites", f"with {study.participants} hospitals the sum hides too little")
+    if study.threshold < policy.minimum_threshold:
+        yield Refuse("minimum_threshold", f"threshold {study.threshold} lets too few hospitals open a sum")
+    if study.upload_bytes > policy.max_egress_bytes_per_round:
+        yield Refuse("max_egress_bytes_per_round", f"{study.upload_bytes} bytes are more than may leave in one round")

@@ -1,0 +1,139 @@
+"""A study made ready at this hospital: approval, policy, data, budget, first model. Nothing is trained yet.
+
+Runs in a worker thread. torch and pandas are loaded here, when a study first needs them.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from audit import entries
+from consortium.contract.digest import canonical_bytes, digest_of
+from consortium.contract.global_model import GlobalModel
+from consortium.contract.layout import round_layout
+from consortium.contract.names import Digest
+from consortium.contract.plan import RoundKind
+from consortium.contract.study import StudyFile
+from privacy.dp import accountant
+from site_agent.errors import SiteError
+from site_agent.home import AgentHome
+from site_agent.ledger import Ledger
+from site_agent.policy import Refuse, SiteFacts, decide, facts_of, limits_of
+from site_agent.signed_events import SignedEvents, bucket_of
+from site_agent.store import Store
+from site_agent.training_spec import TrainingSpec, network_spec_of, spec_of
+
+if TYPE_CHECKING:
+    from site_agent.cohort import Cohort
+    from site_agent.trainer import DpTrainer
+
+
+class Declined(SiteError):
+    """This hospital does not take part; `refusal` is what the coordinator is told."""
+
+    def __init__(self, refusal: Refuse) -> None:
+        super().__init__(f"{refusal.rule}: {refusal.explanation}")
+        self.refusal = refusal
+
+
+NOT_APPROVED = Refuse("require_approval", "the steward of this hospital has not approved this study")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """What does not change from round to round."""
+
+    study: StudyFile
+    digest: Digest
+    dataset: str
+    cohort: "Cohort"
+    spec: TrainingSpec
+    trainer: "DpTrainer"
+    first_model: GlobalModel
+
+
+def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Prepared:
+    """Check a study against this hospital's approval, rules, data and budget, and build its first model.
+
+    Raises:
+        Declined: A rule of this hospital stands against it.
+        BudgetExceeded: The whole study would not fit what is left.
+        DataInvalid, FileInvalid, NetworkRefused: See there.
+    """
+    from site_agent.cohort import read_cohort  # noqa: PLC0415 - pandas
+    from site_agent.networks import build_from  # noqa: PLC0415 - torch
+    from site_agent.trainer import DpTrainer  # noqa: PLC0415 - torch
+    from site_agent.update import global_model_of  # noqa: PLC0415 - torch
+
+    study = approved_study(store, digest)
+    config = home.config
+    dataset = config.dataset_for(study.study_id)
+    if dataset is None:
+        raise Declined(Refuse("studies", "this hospital has not named a dataset for the study"))
+    name = config.studies[study.id]
+    cohort = read_cohort(study, dataset)
+    first_model = global_model_of(build_from(network_spec_of(study)))
+    layout = round_layout(study, parameter_count=first_model.vector.size, kind=RoundKind.TRAIN, measured=True)
+    answer = decide(
+        config.policy,
+        facts_of(study, upload_bytes=layout.size_bytes),
+        SiteFacts(approved=True, patients=cohort.summary.patients, today=datetime.now(UTC).date()),
+    )
+    if isinstance(answer, Refuse):
+        raise Declined(answer)
+    spec = spec_of(study, declared_patients=dataset.declared_patients)
+    ledger.admit(
+        dataset=name,
+        study_digest=digest,
+        event=spec.privacy.study_event(),
+        limits=limits_of(config.policy, study),
+    )
+    return Prepared(
+        study=study,
+        digest=digest,
+        dataset=name,
+        cohort=cohort,
+        spec=spec,
+        trainer=DpTrainer(spec, cohort.train),
+        first_model=first_model,
+    )
+
+
+def approved_study(store: Store, digest: Digest) -> StudyFile:
+    """The study a steward approved under this digest, from the bytes that were shown; raises Declined."""
+    decision = store.decision(digest)
+    if decision is None or decision.decision != "approved":
+        raise Declined(NOT_APPROVED)
+    return StudyFile.from_document(decision.document)
+
+
+def announce(prepared: Prepared, store: Store, events: SignedEvents) -> None:
+    """Signed for the log, once: what will be run here, on which columns, on roughly how many patients, at what cost."""
+    if not store.announce_once(prepared.digest):
+        return
+    study, spec = prepared.study, prepared.spec.privacy
+    event = spec.study_event()
+    events.add(
+        entries.CohortSnapshot,
+        study=study.id,
+        dataset=prepared.dataset,
+        columns=tuple(study.data.features),
+        patients=bucket_of(prepared.cohort.summary.patients),
+        contract_digest=digest_of(canonical_bytes(study.data.model_dump(mode="json", exclude_none=True))),
+    )
+    events.add(
+        entries.DpConfigured,
+        study=study.id,
+        dataset=prepared.dataset,
+        mechanism="poisson-sampled-gaussian",
+        unit=event.unit.value,
+        relation=event.relation.value,
+        noise_multiplier=spec.mechanism.noise_multiplier,
+        sampling_rate=spec.mechanism.sampling_rate,
+        steps_planned=spec.mechanism.steps,
+        clip_norm_l2=spec.mechanism.clip_norm_l2,
+        epsilon_planned=accountant.epsilon([event], delta=spec.delta),
+        delta=spec.delta,
+        accountant="dp-accounting PLD",
+        accountant_version=accountant.versions()["dp-accounting"],
+    )

@@ -1,0 +1,46 @@
+"""This hospital's own figures, in its own home: exact, about its own patients, and never sent anywhere."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from site_agent.evaluate import Evaluation
+
+
+class Results:
+    """`results/<study>.json`: how each global model did on the patients set aside here."""
+
+    def __init__(self, path: Path, study: str) -> None:
+        self._path = path
+        self._study = study
+
+    def add(self, round_number: int, evaluation: "Evaluation") -> None:
+        """The model that round `round_number` started from, measured here."""
+        record = self._read()
+        row = {
+            "round": round_number,
+            "patients": evaluation.patients,
+            "accuracy": evaluation.accuracy,
+            "auc": evaluation.exact_auc,
+            "loss": evaluation.loss_sum / max(1, evaluation.patients),
+        }
+        record["rounds"] = [r for r in record["rounds"] if r["round"] != round_number] + [row]
+        self._write(record)
+
+    def finish(self, outcome: str, model_digest: str) -> None:
+        """The study ended with this model."""
+        self._write({**self._read(), "outcome": outcome, "model_digest": model_digest})
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.is_file():
+            return {"study": self._study, "rounds": []}
+        record = json.loads(self._path.read_text())
+        assert isinstance(record, dict)  # this class wrote it
+        return record
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        scratch = self._path.with_suffix(".partial")
+        scratch.write_text(json.dumps(record, indent=2))
+        scratch.replace(self._path)

@@ -1,0 +1,137 @@
+"""What a hospital contributes to one round, before it is encoded: a private update, its weight, exact metrics.
+
+Training is charged to the ledger before it starts and settled with what was executed. One update is trained for one
+global model: an attempt that aborts before any share was released leaves it for the next attempt (ADR 4).
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit import entries
+from consortium.contract.global_model import GlobalModel
+from consortium.contract.layout import LaneName, weight_max
+from consortium.contract.names import Digest
+from consortium.contract.plan import RoundKind, RoundPlan
+from site_agent.evaluate import Evaluation, evaluate
+from site_agent.ledger import Ledger
+from site_agent.networks import build_from
+from site_agent.policy import Refuse, limits_of
+from site_agent.preparation import Declined, Prepared
+from site_agent.signed_events import SignedEvents
+from site_agent.site_file import Policy
+
+Lanes = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    round: int
+    model_digest: Digest
+
+
+class RoundValues:
+    """Computes and keeps one round's contribution at a time."""
+
+    def __init__(self, prepared: Prepared, ledger: Ledger, events: SignedEvents) -> None:
+        self._prepared = prepared
+        self._ledger = ledger
+        self._events = events
+        self._module = build_from(prepared.spec.network)
+        self._key: _Key | None = None
+        self._update: asyncio.Task[NDArray[np.float32]] | None = None
+        self.evaluation: Evaluation | None = None  # of the last measured round's model; stays here
+
+    async def lanes(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> Lanes:
+        """The values of every lane of the plan's layout.
+
+        Raises:
+            BudgetExceeded: The hospital's cap does not allow the round; nothing was trained.
+            Declined, TrainingFailed: See there.
+        """
+        values: dict[str, NDArray[Any]] = {}
+        if plan.kind is RoundKind.TRAIN:
+            update = await self._private_update(plan, model, policy)
+            weight, largest = self._weight, weight_max(self._prepared.study)
+            # Uniform weights are exactly 1 of 1, so that the update is not touched.
+            values[LaneName.UPDATE] = update if weight == largest else update * np.float32(weight / largest)
+            values[LaneName.WEIGHT] = np.array([weight])
+        names = {lane.name for lane in plan.layout.lanes}
+        if LaneName.TEST_PATIENTS in names:
+            self.evaluation = await asyncio.to_thread(self._evaluate, model)
+            for name, figures in self.evaluation.lanes().items():
+                if name in names:
+                    values[name] = figures if policy.share_exact_metrics else np.zeros_like(figures)
+        return values
+
+    def released(self) -> None:
+        """Shares for this model's sum are leaving: the update must not be masked a second time."""
+        self._key = self._update = None
+
+    @property
+    def _weight(self) -> float:
+        if self._prepared.study.training.weighting == "patients":
+            return float(self._prepared.spec.privacy.declared_patients)
+        return 1.0
+
+    async def _private_update(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> NDArray[np.float32]:
+        key = _Key(plan.round, plan.model_digest)
+        if self._update is None or key != self._key or _failed(self._update):
+            if self._update is not None and not self._update.done():
+                await asyncio.wait({self._update})  # one training at a time; its result is for a round that is over
+            self._key = key
+            self._update = asyncio.create_task(asyncio.to_thread(self._train, plan, model, policy))
+        # Shielded: when an attempt is aborted, its training goes on, for the next attempt to use.
+        return await asyncio.shield(self._update)
+
+    def _train(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> NDArray[np.float32]:
+        prepared = self._prepared
+        reservation = self._ledger.reserve(
+            dataset=prepared.dataset,
+            study=prepared.study.study_id,
+            study_digest=prepared.digest,
+            round_number=plan.round,
+            attempt=plan.attempt,
+            event=prepared.spec.privacy.round_event(),
+            limits=limits_of(policy, prepared.study),
+        )
+        if not reservation.fresh:
+            raise Declined(Refuse("ledger", "this attempt was charged before, and its training may have happened"))
+        trained = prepared.trainer.train_round(model.vector)
+        (executed,) = trained.events
+        self._ledger.settle(reservation, executed)
+        row = next(row for row in self._ledger.report() if row.study_digest == prepared.digest)
+        self._events.add(
+            entries.DpSpent,
+            study=plan.study,
+            round=plan.round,
+            attempt=plan.attempt,
+            dataset=prepared.dataset,
+            event=entries.PoissonSampledGaussian(
+                noise_multiplier=executed.mechanism.noise_multiplier,
+                sampling_rate=executed.mechanism.sampling_rate,
+                steps=executed.mechanism.steps,
+            ),
+            epsilon=row.epsilon,
+            delta=row.delta,
+            steps_total=row.steps,
+        )
+        return trained.update
+
+    def _evaluate(self, model: GlobalModel) -> Evaluation:
+        wanted = self._prepared.study.evaluation
+        return evaluate(
+            self._module,
+            model.vector,
+            self._prepared.cohort.test,
+            score_bins=wanted.score_bins,
+            decision_threshold=wanted.decision_threshold,
+        )
+
+
+def _failed(task: "asyncio.Task[NDArray[np.float32]]") -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -1,0 +1,121 @@
+"""site.yaml: the hospital's own file. Where the coordinator is, what data there is, and what this hospital allows.
+
+No study and no coordinator can change or override anything in it. Every option with its default and unit is in
+`configs/site.example.yaml`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator, Field
+
+from consortium.contract import yaml_file
+from consortium.contract.catalogue import MechanismName, NetworkName
+from consortium.contract.errors import shown
+from consortium.contract.fields import Address, ColumnName, FilePath, SiteName, StudyName
+from consortium.contract.names import SiteId, StudyId
+from consortium.contract.schema import Finding, Refused, Rule, Section, Words
+
+_PROXY = re.compile(r"http://(?P<address>[^/@]+)/?")
+
+
+def _proxy(url: str) -> str:
+    match = _PROXY.fullmatch(url)
+    if match is None or re.fullmatch(r"[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}", match["address"]) is None:
+        raise Refused("an address with a password in it" if "@" in url else None)
+    return url
+
+
+class Coordinator(Section):
+    """The one host this agent talks to."""
+
+    address: Address
+
+
+class Dataset(Section):
+    """A file of patients."""
+
+    path: FilePath
+    format: Literal["csv"]
+    patient_id: ColumnName  # the column that tells patients apart; it never leaves the site
+    declared_patients: Annotated[int, Ge(1), Le(10_000_000)]  # size of the training cohort, as a constant
+    split_column: ColumnName | None = None  # a column that says train or test; without it the study's split is made
+
+
+def _study_within_total(per_study: float, total: float) -> Iterator[Finding]:
+    if per_study > total:
+        yield Finding(
+            "max_epsilon_per_study", shown(per_study), f"a number of at most max_epsilon_total, {shown(total)}"
+        )
+
+
+class Policy(Section):
+    """What this hospital allows, whatever a study asks for."""
+
+    require_approval: bool = True
+    max_epsilon_per_study: Annotated[float, Gt(0)] = 1.0
+    max_epsilon_total: Annotated[float, Gt(0)] = 3.0  # per dataset, over all studies
+    max_delta: Annotated[float, Gt(0), Lt(1)] = 1e-3
+    minimum_patients: Annotated[int, Ge(1), Le(10_000_000)] = 30
+    minimum_sites: Annotated[int, Ge(3), Le(256)] = 3
+    minimum_threshold: Annotated[int, Ge(2), Le(256)] = 3
+    allowed_networks: tuple[NetworkName, ...] = ("logistic", "mlp")
+    allowed_mechanisms: tuple[MechanismName, ...] = ("local-dp-sgd",)
+    max_egress_bytes_per_round: Annotated[int, Ge(1), Le(2**40)] = 64 * 2**20
+    share_exact_metrics: bool = False
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            reads=("max_epsilon_per_study", "max_epsilon_total"),
+            check=_study_within_total,
+        ),
+    )
+
+
+def _datasets_known(datasets: Mapping[str, Dataset], studies: Mapping[str, str]) -> Iterator[Finding]:
+    for study, dataset in studies.items():
+        if dataset not in datasets:
+            yield Finding(f"studies.{study}", shown(dataset), "one of the names in datasets: " + ", ".join(datasets))
+
+
+DatasetName = Annotated[StudyName, Words("a dataset name: 3 to 64 characters of a-z, 0-9 and '-'")]
+
+
+class SiteFile(Section):
+    """A hospital's configuration."""
+
+    schema_version: Annotated[Literal["consortium/site/v1"], Field(alias="schema")]
+    site: SiteName
+    coordinator: Coordinator
+    proxy: (
+        Annotated[str, AfterValidator(_proxy), Words("http://host:port, the proxy to the outside, without a password")]
+        | None
+    ) = None
+    datasets: Annotated[Mapping[DatasetName, Dataset], Len(1, 1000)]
+    studies: Annotated[Mapping[StudyName, DatasetName], Len(0, 1000)]  # which dataset takes part in which study
+    policy: Policy = Policy()
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("datasets", "studies"), check=_datasets_known),)
+
+    @property
+    def site_id(self) -> SiteId:
+        """The hospital's name, as its type."""
+        return SiteId(self.site)
+
+    def dataset_for(self, study: StudyId) -> Dataset | None:
+        """The dataset that takes part in a study, if the hospital has named one."""
+        name = self.studies.get(study)
+        return self.datasets[name] if name is not None else None
+
+
+def load_site_file(path: Path) -> SiteFile:
+    """The site.yaml at `path`, with dataset paths made absolute; raises FileInvalid with every problem in it."""
+    site = yaml_file.load(path, SiteFile)
+    folder = path.resolve().parent
+    datasets = {
+        name: dataset.model_copy(update={"path": str(folder / dataset.path)}) for name, dataset in site.datasets.items()
+    }
+    return site.model_copy(update={"datasets": datasets})

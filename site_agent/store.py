@@ -1,0 +1,293 @@
+"""What the hospital's agent remembers: approvals, its signed events, what left the building, what it released.
+
+SQLite in the agent's home, WAL with synchronous=FULL, so that every answer that must be remembered (an approval, a
+release of shares) is on disk before it has any effect. The command line and the running agent may use it at once.
+The privacy ledger is a file of its own (`ledger.py`).
+"""
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.entries import NO_ENTRY
+from consortium.contract.names import Digest, SiteId, StudyId
+from site_agent.errors import SiteError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions (
+    study_digest TEXT PRIMARY KEY, study TEXT NOT NULL, document BLOB NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('approved', 'rejected', 'withdrawn')),
+    steward TEXT NOT NULL, statement TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    sequence INTEGER PRIMARY KEY, entry BLOB NOT NULL, acknowledged INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS egress (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, study_digest TEXT NOT NULL,
+    sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS released (
+    context TEXT PRIMARY KEY, study_digest TEXT NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL,
+    at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS peers (
+    site TEXT PRIMARY KEY, spki_sha256 TEXT NOT NULL, signing_key TEXT NOT NULL, first_seen REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS chain (
+    study_digest TEXT PRIMARY KEY, round INTEGER NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL,
+    survivors TEXT NOT NULL, measured TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS announced (study_digest TEXT PRIMARY KEY);
+"""
+
+
+class StoreUnwritable(SiteError):
+    """The disk refused a write."""
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Free some space in the agent's home and start it again; nothing half-written was kept."
+
+
+class PeerChanged(SiteError):
+    """A hospital shows another key than the one it had before."""
+
+    def __init__(self, site: SiteId) -> None:
+        super().__init__(f"the certificate of {site} is not the one this agent has known")
+        self.site = site
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            f"Telephone {self.site} and compare fingerprints. If it really has a new certificate, accept it with "
+            f"`site-agent peers forget {self.site}`; if not, somebody is impersonating it."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the steward decided about a study."""
+
+    study_digest: Digest
+    study: StudyId
+    document: bytes
+    decision: str  # approved | rejected | withdrawn
+    steward: str
+    statement: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRecord:
+    """One thing that left the building."""
+
+    at: float  # unix seconds
+    kind: str
+    study_digest: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainLink:
+    """The last round of a study this site saw closed, and the global model that follows from it."""
+
+    round: int
+    model_digest: Digest
+    transcript: Digest
+    survivors: tuple[SiteId, ...]
+    measured: tuple[SiteId, ...]  # survivors of the last round with metrics; empty before the first
+
+
+class Store:
+    """The agent's memory. Safe to use from several threads and processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._transaction() as connection:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+        path.chmod(0o600)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = sqlite3.connect(self._path, timeout=15, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise StoreUnwritable(f"{self._path.name} could not be opened: {error}") from error
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise StoreUnwritable(f"{self._path.name} could not be written: {error}") from error
+        finally:
+            connection.close()  # without COMMIT this rolls back
+
+    # --- approvals -------------------------------------------------------------------------------------------------
+
+    def decide(self, decision: Decision, connection: sqlite3.Connection | None = None) -> None:
+        """Remember what the steward decided; a later decision replaces an earlier one."""
+        row = (
+            decision.study_digest,
+            decision.study,
+            decision.document,
+            decision.decision,
+            decision.steward,
+            decision.statement,
+            decision.at,
+        )
+        statement = "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)"
+        if connection is not None:
+            connection.execute(statement, row)
+            return
+        with self._transaction() as own:
+            own.execute(statement, row)
+
+    def decision(self, study_digest: Digest) -> Decision | None:
+        """The standing decision about a study, or None if there is none yet."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT * FROM decisions WHERE study_digest = ?", (study_digest,)).fetchone()
+        return _decision(row) if row else None
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Every decision, oldest first."""
+        with self._transaction() as connection:
+            return tuple(_decision(row) for row in connection.execute("SELECT * FROM decisions ORDER BY at"))
+
+    # --- signed events ---------------------------------------------------------------------------------------------
+
+    def add_event(self, build: Callable[[int, str], bytes], *, decision: Decision | None = None) -> bytes:
+        """Make the next event of this site's chain and keep it until the log has it.
+
+        Args:
+            build: Given the event's counter and the hash of the event before it (64 zeros for the first), its signed bytes.
+            decision: A steward's decision to remember in the same transaction.
+        """
+        with self._transaction() as connection:
+            last = connection.execute("SELECT sequence, entry FROM events ORDER BY sequence DESC LIMIT 1").fetchone()
+            sequence, previous = (last[0] + 1, hashlib.sha256(last[1]).hexdigest()) if last else (1, NO_ENTRY)
+            entry = build(sequence, previous)
+            connection.execute("INSERT INTO events (sequence, entry) VALUES (?, ?)", (sequence, entry))
+            if decision is not None:
+                self.decide(decision, connection)
+        return entry
+
+    def pending_events(self) -> tuple[bytes, ...]:
+        """Events the coordinator has not acknowledged, in order."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT entry FROM events WHERE acknowledged = 0 ORDER BY sequence")
+            return tuple(row[0] for row in rows)
+
+    def acknowledge(self, last_sequence: int) -> int:
+        """The log holds every event up to this counter; returns how many of them were pending."""
+        with self._transaction() as connection:
+            return connection.execute(
+                "UPDATE events SET acknowledged = 1 WHERE acknowledged = 0 AND sequence <= ?", (last_sequence,)
+            ).rowcount
+
+    # --- egress ----------------------------------------------------------------------------------------------------
+
+    def record_egress(self, record: EgressRecord) -> None:
+        """Write down that something left."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO egress (at, kind, study_digest, sha256, size_bytes) VALUES (?, ?, ?, ?, ?)",
+                (record.at, record.kind, record.study_digest, record.sha256, record.size_bytes),
+            )
+
+    def egress(self) -> tuple[EgressRecord, ...]:
+        """Everything that has left, oldest first."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT at, kind, study_digest, sha256, size_bytes FROM egress ORDER BY id")
+            return tuple(
+                EgressRecord(at=row[0], kind=row[1], study_digest=row[2], sha256=row[3], size_bytes=row[4])
+                for row in rows
+            )
+
+    # --- releases (protocol 4.4) -----------------------------------------------------------------------------------
+
+    def record_release(self, context: bytes, study_digest: Digest, model_digest: Digest, transcript: bytes) -> bool:
+        """Write, durably, that shares of this attempt are about to be released; False if they were before."""
+        with self._transaction() as connection:
+            cursor = connection.execute(
+                "INSERT OR IGNORE INTO released VALUES (?, ?, ?, ?, ?)",
+                (context.hex(), study_digest, model_digest, transcript.hex(), time.time()),
+            )
+            return cursor.rowcount == 1
+
+    # --- other hospitals -------------------------------------------------------------------------------------------
+
+    def pin_peer(self, site: SiteId, spki_sha256: str, signing_key: str) -> None:
+        """Remember a hospital's keys at first sight; raises PeerChanged if it had others."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT spki_sha256, signing_key FROM peers WHERE site = ?", (site,)).fetchone()
+            if row is None:
+                connection.execute(
+                    "INSERT INTO peers VALUES (?, ?, ?, ?)", (site, spki_sha256, signing_key, time.time())
+                )
+            elif row != (spki_sha256, signing_key):
+                raise PeerChanged(site)
+
+    def peers(self) -> tuple[tuple[str, str, str], ...]:
+        """Known hospitals: name, TLS key fingerprint, signing key."""
+        with self._transaction() as connection:
+            return tuple(connection.execute("SELECT site, spki_sha256, signing_key FROM peers ORDER BY site"))
+
+    def forget_peer(self, site: str) -> bool:
+        """Accept whatever certificate this hospital shows next; False if it was not known."""
+        with self._transaction() as connection:
+            return connection.execute("DELETE FROM peers WHERE site = ?", (site,)).rowcount == 1
+
+    # --- the chain of global models (protocol 4.5) -----------------------------------------------------------------
+
+    def chain(self, study_digest: Digest) -> ChainLink | None:
+        """The last round of the study this site saw closed."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT round, model_digest, transcript, survivors, measured FROM chain WHERE study_digest = ?",
+                (study_digest,),
+            ).fetchone()
+        if row is None:
+            return None
+        survivors, measured = (tuple(SiteId(name) for name in text.split(",") if name) for text in row[3:5])
+        return ChainLink(
+            round=row[0],
+            model_digest=Digest(row[1]),
+            transcript=Digest(row[2]),
+            survivors=survivors,
+            measured=measured,
+        )
+
+    def extend_chain(self, study_digest: Digest, link: ChainLink) -> None:
+        """Remember the global model this site computed or accepted."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    study_digest,
+                    link.round,
+                    link.model_digest,
+                    link.transcript,
+                    ",".join(link.survivors),
+                    ",".join(link.measured),
+                ),
+            )
+
+    def announce_once(self, study_digest: Digest) -> bool:
+        """True the first time it is asked about a study: its configuration is to be signed for the log."""
+        with self._transaction() as connection:
+            cursor = connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (study_digest,))
+            return cursor.rowcount == 1
+
+
+def _decision(row: tuple[str, str, bytes, str, str, str, float]) -> Decision:
+    return Decision(
+        study_digest=Digest(row[0]),
+        study=StudyId(row[1]),
+        document=row[2],
+        decision=row[3],
+        steward=row[4],
+        statement=row[5],
+        at=row[6],
+    )

@@ -1,0 +1,60 @@
+"""A network's parameters <-> one flat float32 vector, in the layout every site and the coordinator share.
+
+Parameters are sorted by name; a tensor that two layers share counts once, under the name torch lists it by; buffers
+are never in it. The layout is a function of the study's network alone.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from consortium.contract.global_model import GlobalModel, ParameterLayout
+from site_agent.errors import TrainingFailed
+
+
+def named_parameters(module: nn.Module) -> tuple[tuple[str, nn.Parameter], ...]:
+    """The trainable parameters in the order of the layout, each once."""
+    return tuple(sorted((name, p) for name, p in module.named_parameters() if p.requires_grad))
+
+
+def parameter_layout(module: nn.Module) -> ParameterLayout:
+    """Name and shape of every trainable parameter, sorted by name."""
+    return tuple((name, tuple(p.shape)) for name, p in named_parameters(module))
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many values the vector has."""
+    return sum(math.prod(shape) for _, shape in parameter_layout(module))
+
+
+def vector_of(module: nn.Module) -> NDArray[np.float32]:
+    """The parameters as float32[parameter_count], a copy."""
+    parts = [p.detach().to(device="cpu", dtype=torch.float32).numpy().ravel() for _, p in named_parameters(module)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def load_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
+    """Overwrite the parameters with a vector in this module's layout.
+
+    Raises:
+        TrainingFailed: The vector is not float32, has another length, or holds a value that is not finite.
+    """
+    wanted = parameter_count(module)
+    if vector.dtype != np.float32 or vector.shape != (wanted,):
+        raise TrainingFailed(f"the global model has {vector.size} values of {vector.dtype}; this network has {wanted}")
+    if not bool(np.isfinite(vector).all()):
+        raise TrainingFailed("the global model holds a value that is not finite")
+    start = 0
+    with torch.no_grad():
+        for _, parameter in named_parameters(module):
+            stop = start + parameter.numel()
+            parameter.copy_(torch.from_numpy(vector[start:stop].reshape(parameter.shape).copy()))
+            start = stop
+
+
+def global_model_of(module: nn.Module) -> GlobalModel:
+    """The module's parameters as the model that travels."""
+    return GlobalModel(parameter_layout(module), vector_of(module))

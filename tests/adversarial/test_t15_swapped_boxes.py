@@ -1,0 +1,122 @@
+"""Threat 15: boxes given to another recipient, cut short, attributed to another sender, or left out."""
+
+from dataclasses import replace
+
+import pytest
+
+from privacy.secagg import coordinator, site
+from privacy.secagg.messages import COORDINATOR, Phase, SealedShares
+from privacy.secagg.transcript import box_hash
+from tests.fakes.liar import blamed, resealed, signed_boxes
+from tests.fakes.memory_round import MemoryRound, consortium, site_name
+
+GROUP = consortium(4)
+A, B, C, D = (site_name(i) for i in range(4))
+
+
+def delivered(name=D):
+    round_ = MemoryRound(GROUP)
+    round_.run(until=Phase.MASK)
+    return round_, round_.site_states[name], round_.request_for(name)
+
+
+def with_delivery(event, place, **changes):
+    deliveries = list(event.deliveries)
+    deliveries[place] = replace(deliveries[place], **changes)
+    return replace(event, deliveries=tuple(deliveries))
+
+
+def test_a_box_meant_for_another_recipient():
+    round_, state, event = delivered()
+    for_c = round_.request_for(C).deliveries[0]
+    assert for_c.sender == event.deliveries[0].sender == A
+    lie = with_delivery(event, 0, shares=for_c.shares, pair_seed=for_c.pair_seed)
+    assert blamed(state, lie).site == COORDINATOR
+    whole = replace(event, deliveries=(for_c, *event.deliveries[1:]))
+    assert blamed(state, whole).rule == "a sender's list of boxes is shown whole"
+
+
+def test_a_box_of_another_sender():
+    _, state, event = delivered()
+    first, second, third = event.deliveries
+    swapped = replace(event, deliveries=(replace(second, sender=A), replace(first, sender=B), third))
+    assert blamed(state, swapped).site == COORDINATOR
+
+
+@pytest.mark.parametrize("field", ["shares", "pair_seed"])
+@pytest.mark.parametrize("cut", [slice(0, -1), slice(0, 0), slice(1, None)])
+def test_a_box_cut_short(field, cut):
+    _, state, event = delivered()
+    assert blamed(state, with_delivery(event, 1, **{field: getattr(event.deliveries[1], field)[cut]}))
+
+
+def test_the_hashes_of_the_other_boxes_are_signed_too():
+    _, state, event = delivered()
+    others = event.deliveries[0].other_box_hashes
+    for lie in (others[:1], others[::-1], ((others[0][0], bytes(32)), others[1]), (*others, (D, bytes(32)))):
+        assert blamed(state, with_delivery(event, 0, other_box_hashes=lie)).site == COORDINATOR
+
+
+def test_a_box_left_out_or_doubled():
+    _, state, event = delivered()
+    for deliveries in (event.deliveries[1:], (*event.deliveries, event.deliveries[0])):
+        assert "every other member" in blamed(state, replace(event, deliveries=deliveries)).rule
+
+
+def test_members_without_this_site_or_with_strangers():
+    _, state, event = delivered()
+    for members in (event.members[:3], (*event.members, site_name(9)), event.members[::-1], (A, *event.members)):
+        assert "U2" in blamed(state, replace(event, members=members)).rule
+
+
+def test_a_colluding_sender_that_seals_rubbish_is_named():
+    """The signature holds, so it is the sender's fault, and the site that cannot open its box can say so."""
+    round_, state, event = delivered()
+    sealed = round_.site_effects[A][0].message
+    for rubbish in ({"shares": bytes(1202)}, {"pair_seed": bytes(1168)}):
+        boxes = tuple(replace(box, **rubbish) if box.recipient == D else box for box in sealed.boxes)
+        lie = signed_boxes(GROUP.member(A), state.key_transcript, replace(sealed, boxes=boxes))
+        assert blamed(state, relisted(event, lie)).site == A
+    too_large = resealed(GROUP.member(A), round_.site_states[A], sealed, {D: b"\xff" * 66})
+    assert "two shares" in blamed(state, relisted(event, too_large)).rule
+
+
+def relisted(event, sealed):
+    """The delivery to D as an honest coordinator makes it from A's list of boxes."""
+    box = next(box for box in sealed.boxes if box.recipient == D)
+    return with_delivery(
+        event,
+        0,
+        shares=box.shares,
+        pair_seed=box.pair_seed,
+        other_box_hashes=tuple((b.recipient, box_hash(b)) for b in sealed.boxes if b.recipient != D),
+        signature=sealed.signature,
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda boxes: boxes[1:],
+        lambda boxes: (*boxes, boxes[0]),
+        lambda boxes: boxes[::-1],
+        lambda boxes: (replace(boxes[0], shares=boxes[0].shares[1:]), *boxes[1:]),
+        lambda boxes: (replace(boxes[0], pair_seed=b""), *boxes[1:]),
+        lambda boxes: (replace(boxes[0], recipient=A), *boxes[1:]),
+    ],
+)
+def test_the_coordinator_refuses_a_list_of_the_wrong_shape(change):
+    round_ = MemoryRound(GROUP)
+
+    def lie(name, message):
+        if name != A or not isinstance(message, SealedShares):
+            return message
+        t1 = round_.site_states[A].key_transcript
+        return signed_boxes(GROUP.member(A), t1, replace(message, boxes=change(message.boxes)))
+
+    round_.tamper_to_coordinator = lie
+    round_.run()
+    assert round_.blamed() == [A]
+    assert round_.survivors == (B, C, D)
+    assert isinstance(round_.site_states[B], site.Done)
+    assert isinstance(round_.coordinator_state, coordinator.Done)

@@ -1,0 +1,48 @@
+"""Threat 17: a site deals shares that do not lie on one polynomial. Nobody sees it until they are needed."""
+
+import hashlib
+
+import pytest
+
+from privacy.errors import Unrecoverable
+from privacy.secagg import coordinator
+from privacy.secagg.messages import Phase, SealedShares
+from tests.fakes.liar import resealed
+from tests.fakes.memory_round import Link, MemoryRound, consortium, site_name
+
+GROUP = consortium(5, threshold=3)
+A, B, C, D, E = (site_name(i) for i in range(5))
+
+
+def dealt_by_a(victims, links=None):
+    """A round in which A seals rubbish shares for some recipients, well formed and well signed."""
+    round_ = MemoryRound(GROUP, links=links or {})
+    rubbish = {v: b"".join(b"\0" + hashlib.sha256(f"{v}{i}".encode()).digest() for i in (1, 2)) for v in victims}
+
+    def lie(name, message):
+        if name != A or not isinstance(message, SealedShares):
+            return message
+        return resealed(GROUP.member(A), round_.site_states[A], message, rubbish)
+
+    round_.tamper_to_coordinator = lie
+    round_.run()
+    return round_
+
+
+@pytest.mark.parametrize("links", [{}, {A: Link(lose_reply=Phase.MASK)}], ids=["alive", "dropped out"])
+def test_the_secret_cannot_be_recovered_and_the_dealer_is_named(links):
+    round_ = dealt_by_a([B, C, D, E], links)
+    reason = round_.coordinator_state.reason
+    assert isinstance(reason, Unrecoverable)
+    assert (reason.owner, reason.threshold) == (A, 3)
+    assert A in reason.advice()
+    assert not any(isinstance(effect, coordinator.Unmasked) for effect in round_.effects)
+
+
+@pytest.mark.parametrize("victim", [B, E])
+def test_one_bad_share_among_enough_good_ones_does_no_harm(victim):
+    round_ = dealt_by_a([victim])
+    assert round_.sums() == round_.plain_sums()
+    blame = [effect.violation for effect in round_.effects if isinstance(effect, coordinator.Blame)]
+    # Who lied, dealer or holder, cannot be told from the middle; the evidence names both.
+    assert [(violation.site, A in violation.evidence) for violation in blame] == [(victim, True)]

@@ -1,0 +1,73 @@
+"""A kit altered on its way: no other authority slips in, and no zip unfolds into memory."""
+
+import dataclasses
+import io
+import tracemalloc
+import zipfile
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consortium.contract.certificates import create_authority
+from consortium.contract.kit import Kit, KitUnreadable, parse_kit
+from consortium.contract.names import SiteId
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+YEAR = timedelta(days=365)
+KIT = Kit(
+    consortium="alpine-heart",
+    address="hub.example.org:8443",
+    enrolment_address="hub.example.org:8444",
+    ca_pem=create_authority("alpine-heart", now=NOW, valid_for=YEAR).certificate_pem,
+    site=SiteId("north-clinic"),
+    token="one-time-token_42",
+    log_vkey="alpine-heart+1a2b3c4d+AQIDBAUGBwgJ",
+    coordinator_signing_key="ab" * 32,
+    expires=NOW + YEAR,
+)
+
+
+def _repacked(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(KIT.to_bytes())) as source, zipfile.ZipFile(buffer, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, members.get(name, source.read(name)), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def test_another_authority_under_the_same_name() -> None:
+    """The attacker's coordinator would be believed by everything that follows."""
+    impostor = create_authority("alpine-heart", now=NOW, valid_for=YEAR).certificate_pem
+    assert parse_kit(_repacked()) == KIT
+    with pytest.raises(KitUnreadable, match="ca_sha256"):
+        parse_kit(_repacked(**{"ca.pem": impostor}))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_unfolds_a_thousandfold(method: int) -> None:
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", method) as archive:
+        archive.writestr("kit.json", b" " * 40_000_000)
+        archive.writestr("ca.pem", KIT.ca_pem)
+    data = bomb.getvalue()
+    assert len(data) < 64 * 1024
+    tracemalloc.start()
+    try:
+        with pytest.raises(KitUnreadable):
+            parse_kit(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+def test_two_records_of_which_a_reader_might_take_either() -> None:
+    buffer = io.BytesIO()
+    other = dataclasses.replace(KIT, address="evil.example.org:8443")
+    with zipfile.ZipFile(io.BytesIO(other.to_bytes())) as evil, zipfile.ZipFile(io.BytesIO(KIT.to_bytes())) as good:
+        with zipfile.ZipFile(buffer, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("kit.json", evil.read("kit.json"))
+            archive.writestr("kit.json", good.read("kit.json"))
+            archive.writestr("ca.pem", good.read("ca.pem"))
+    with pytest.raises(KitUnreadable, match="once each"):
+        parse_kit(buffer.getvalue())

@@ -1,0 +1,114 @@
+"""The lanes of a round follow from the study, the size of the network and the round alone."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName, measures, round_layout, weight_max
+from consortium.contract.names import RoundNumber
+from consortium.contract.plan import RoundKind
+from consortium.contract.study import StudyFile, load_study
+from privacy.encoding import Layout
+
+HEART = load_study(Path(__file__).parents[3] / "configs/heart-disease/study.yaml")
+
+
+def changed(section: str, **values: Any) -> StudyFile:
+    part = getattr(HEART, section).model_copy(update=values)
+    return HEART.model_copy(update={section: part})
+
+
+def train(study: StudyFile, *, measured: bool = True) -> Layout:
+    return round_layout(study, parameter_count=14, kind=RoundKind.TRAIN, measured=measured)
+
+
+def evaluate(study: StudyFile) -> Layout:
+    return round_layout(study, parameter_count=14, kind=RoundKind.EVALUATE, measured=True)
+
+
+def shape(layout: Layout) -> dict[str, tuple[int, float]]:
+    return {lane.name: (lane.length, lane.clip) for lane in layout.lanes}
+
+
+METRIC_LANES = {
+    "sites_reporting": (1, 1.0), "test_patients": (1, 1e5), "correct": (1, 1e5), "site_accuracy": (1, 1.0),
+    "loss_sum": (1, 16e5), "scores_positive": (100, 1e5), "scores_negative": (100, 1e5),
+}  # fmt: skip
+
+
+def test_lanes_of_a_training_round() -> None:
+    layout = train(HEART)
+    assert shape(layout) == {"update": (14, 4.0), "weight": (1, 1.0)} | METRIC_LANES
+    assert layout.modulus_bits == 32
+    assert layout.length == 14 + 1 + 5 + 200
+
+
+def test_lanes_of_the_evaluation_round_carry_no_update() -> None:
+    assert shape(evaluate(HEART)) == METRIC_LANES
+
+
+@pytest.mark.parametrize(
+    ("metrics", "lanes"),
+    [
+        (("auc",), {"scores_positive", "scores_negative"}),
+        (("accuracy",), {"correct", "site_accuracy"}),
+        (("loss",), {"loss_sum"}),
+    ],
+)
+def test_only_the_metrics_asked_for_get_lanes(metrics: tuple[str, ...], lanes: set[str]) -> None:
+    always = {"sites_reporting", "test_patients"}
+    assert set(shape(evaluate(changed("evaluation", metrics=metrics)))) == always | lanes
+
+
+@pytest.mark.parametrize(("every", "with_metrics"), [(1, {1, 2, 3, 4, 5, 6, 7}), (3, {1, 4, 7}), (20, {1})])
+def test_training_rounds_measure_every_so_often(every: int, with_metrics: set[int]) -> None:
+    study = changed("evaluation", every_rounds=every)
+    for number in range(1, 8):
+        assert measures(study, RoundKind.TRAIN, RoundNumber(number)) == (number in with_metrics)
+        assert measures(study, RoundKind.EVALUATE, RoundNumber(number))
+
+
+def test_a_round_may_go_without_metrics() -> None:
+    assert set(shape(train(HEART, measured=False))) == {"update", "weight"}
+
+
+def test_weights_are_one_or_the_declared_patients() -> None:
+    by_patients = changed("training", weighting="patients")
+    assert weight_max(HEART) == 1.0
+    assert weight_max(by_patients) == 1e5
+    assert shape(train(by_patients))["weight"] == (1, 1e5)
+
+
+COUNTS = {
+    LaneName.WEIGHT, LaneName.SITES_REPORTING, LaneName.TEST_PATIENTS, LaneName.CORRECT,
+    LaneName.SCORES_POSITIVE, LaneName.SCORES_NEGATIVE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("sites", [3, 4, 100, 256])
+@pytest.mark.parametrize("update_clip", [1e-3, 1.0, 4.0, 7.5])
+def test_counts_are_exact_and_the_rest_as_fine_as_the_ring_allows(bits: int, sites: int, update_clip: float) -> None:
+    names = tuple(f"site-{index:03}" for index in range(sites))
+    study = changed("aggregation", modulus_bits=bits, update_clip=update_clip, max_patients_per_site=10_000)
+    study = study.model_copy(update={"sites": study.sites.model_copy(update={"required": names})})
+    layout = train(study)
+    layout.check(sites)
+    room = 2 ** (bits - 1) - 1
+    for lane in layout.lanes:
+        assert lane.is_count == (lane.name in COUNTS)
+        if not lane.is_count:
+            scale = Fraction(lane.scale)
+            assert scale.numerator & (scale.numerator - 1) == 0
+            assert scale.denominator & (scale.denominator - 1) == 0
+            assert sites * (Fraction(lane.clip) * scale + 1) <= room
+            assert sites * (Fraction(lane.clip) * scale * 2 + 1) > room  # the largest such power of two
+
+
+def test_a_real_lane_never_has_the_scale_that_marks_counts() -> None:
+    # Clip 16 * 256 in a ring of 16 bits with 4 sites: the largest power of two that fits is exactly 1.
+    study = changed("aggregation", modulus_bits=16, max_patients_per_site=256)
+    lane = next(lane for lane in evaluate(study).lanes if lane.name == LaneName.LOSS_SUM)
+    assert (lane.clip, lane.scale) == (LOSS_PER_PATIENT_MAX * 256, 0.5)

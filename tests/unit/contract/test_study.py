@@ -1,0 +1,403 @@
+"""Studies: the good one, many bad ones with path, line and words, and the canonical document."""
+
+from pathlib import Path
+
+import pytest
+
+from consortium.contract.catalogue import LOSSES, MECHANISMS, METRICS, NETWORKS, OPTIMIZERS, MechanismName, Mlp, Sgd
+from consortium.contract.errors import DocumentInvalid, FileInvalid, Problem
+from consortium.contract.schema import describe
+from consortium.contract.study import NumberFeature, StudyFile, load_study
+
+STUDY = """\
+schema: consortium/study/v1
+id: a-study
+title: A study
+governance:
+  sponsor: Someone
+  contact: someone@example.org
+  purpose: To test.
+  ethics: {reference: EK 12/2027, authority: Ethics committee}
+  legal_basis:
+    gdpr_article_6: 6(1)(e)
+    gdpr_article_9: 9(2)(j)
+  retention_years: 10
+  expires: 2035-12-31
+sites:
+  required: [north, south, east, west]
+  minimum: 3
+data:
+  kind: tabular
+  patient_id: patient
+  features:
+    age:
+      type: number
+      unit: years
+      range: [0, 120]
+      scale: {mean: 54, std: 9}
+      absent: -1
+    cp:
+      type: category
+      values: [1, 2, 3]
+  label: {name: num, type: binary, positive_above: 0}
+  missing: drop
+  minimum_patients: 30
+  split: {test_fraction: 0.34, seed: 43, stratify: true}
+model:
+  network: mlp
+  args: {hidden: [8], activation: tanh}
+training:
+  rounds: 20
+  local_steps: 2
+  sampling_rate: 0.2
+  optimizer: {name: sgd, learning_rate: 0.5, momentum: 0}
+  algorithm: fedavg
+  server_learning_rate: 1
+  weighting: uniform
+  loss: binary-cross-entropy
+  seed: 1
+privacy:
+  mechanism: local-dp-sgd
+  unit: patient
+  epsilon: 1.5
+  delta: 1e-3
+  clip_norm_l2: 1
+  max_records_per_patient: 1
+aggregation:
+  protocol: secagg-v1
+  modulus_bits: 32
+  threshold: 3
+  round_deadline_s: 600
+  upload_deadline_s: 120
+  update_clip: 4
+  max_patients_per_site: 100000
+evaluation:
+  split: site-held-out
+  metrics: [auc, accuracy]
+  every_rounds: 1
+  score_bins: 100
+  decision_threshold: 0.5
+"""
+
+
+def loaded(tmp_path: Path, text: str) -> StudyFile:
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    return load_study(file)
+
+
+def problems(tmp_path: Path, text: str) -> tuple[Problem, ...]:
+    with pytest.raises(FileInvalid) as caught:
+        loaded(tmp_path, text)
+    return caught.value.problems
+
+
+def test_a_good_study(tmp_path: Path) -> None:
+    study = loaded(tmp_path, STUDY)
+    assert study.study_id == "a-study"
+    assert study.training.rounds == 20
+    assert study.privacy.delta == 1e-3
+    assert study.sites.roster == ("east", "north", "south", "west")
+    assert study.data.input_names == ("age", "cp=2", "cp=3")
+    assert isinstance(study.model, Mlp)
+    assert study.model.args.hidden == (8,)
+    age = study.data.features["age"]
+    assert isinstance(age, NumberFeature)
+    assert (age.range, age.absent) == ((0.0, 120.0), -1.0)
+
+
+BAD = [
+    # whole sections and keys
+    ("schema: consortium/study/v1", "schema: consortium/study/v2", "schema", 1, '"consortium/study/v2"', "study/v1"),
+    ("title: A study\n", "", "title", 1, "nothing", "one line of text"),
+    ("title: A study", "title: ''", "title", 3, '""', "one line of text"),
+    ("title: A study", 'title: "a\\nb"', "title", 3, '"a\\nb"', "one line of text"),
+    ("title: A study", 'title: "\\e[2J"', "title", 3, '"\\x1b[2J"', "one line of text"),
+    ("title: A study", "title: [A]", "title", 3, "a list of 1", "one line of text"),
+    ("title: A study", "titel: A study\ntitle: A", "titel", 3, "an unknown key", "title (did you mean that?)"),
+    ("id: a-study", "id: A Study", "id", 2, '"A Study"', "3 to 64 characters of a-z"),
+    ("id: a-study", "id: 2027-12-31", "id", 2, "2027-12-31", "a study name"),
+    # governance
+    ("purpose: To test.", 'purpose: "To\\e test."', "governance.purpose", 7, '"To\\x1b test."', "text, at most 4000"),
+    ("purpose: To test.", 'purpose: " "', "governance.purpose", 7, '" "', "text, at most 4000"),
+    ("  contact: someone@example.org\n", "", "governance.contact", 4, "nothing", "one line of text"),
+    ("retention_years: 10", "retention_years: 0", "governance.retention_years", 12, "0", "from 1 to 100"),
+    ("retention_years: 10", "retention_years: 1.5", "governance.retention_years", 12, "1.5", "a whole number"),
+    ("2035-12-31", "2035-02-31", "governance.expires", 13, '"2035-02-31"', "a date such as"),
+    ("2035-12-31", "'2035-12-31'", "governance.expires", 13, '"2035-12-31"', "without quotes"),
+    ("6(1)(e)", "6(1)(z)", "governance.legal_basis.gdpr_article_6", 10, '"6(1)(z)"', "6(1)(a) to 6(1)(f)"),
+    (
+        "\n    gdpr_article_6: 6(1)(e)\n    gdpr_article_9: 9(2)(j)", " {}",
+        "governance.legal_basis", 9, "no legal basis", "or hipaa",
+    ),
+    (
+        "    gdpr_article_9: 9(2)(j)\n", "",
+        "governance.legal_basis", 9, "gdpr_article_6 without gdpr_article_9", "both",
+    ),
+    # sites
+    ("[north, south, east, west]", "[north, south]", "sites.required", 15, "a list of 2", "a list of 3 to 256"),
+    ("[north, south, east, west]", "north", "sites.required", 15, '"north"', "a list of 3 to 256"),
+    ("south, east", "north, east", "sites.required[1]", 15, '"north" a second time', "every hospital once"),
+    ("south, east", "South, east", "sites.required[1]", 15, '"South"', "a site name: 3 to 40"),
+    ("south, east", "no, east", "sites.required[1]", 15, '"no"', "a site name: 3 to 40"),
+    ("  minimum: 3", "  minimum: 2", "sites.minimum", 16, "2", "a whole number from 3 to 256"),
+    ("  minimum: 3", "  minimum: 5", "sites.minimum", 16, "5 with 4 hospitals", "from 3 to 4"),
+    # data
+    ("kind: tabular", "kind: imaging", "data.kind", 18, '"imaging"', "imaging: not available in this version"),
+    ("patient_id: patient", "patient_id: age", "data.patient_id", 19, '"age"', "not among the features"),
+    ("patient_id: patient", "patient_id: num", "data.patient_id", 19, '"num"', "other than the label's"),
+    ("patient_id: patient", "patient_id: pa tient", "data.patient_id", 19, '"pa tient"', "a column name"),
+    ("name: num", "name: cp", "data.label.name", 30, '"cp"', "not among the features"),
+    ("    age:", "    a ge:", "data.features.a ge", 21, '"a ge"', "a column name"),
+    ("type: number", "type: text", "data.features.age.type", 22, '"text"', "one of number, category"),
+    ("      type: number\n", "", "data.features.age.type", 21, "nothing", "one of number, category"),
+    ("[0, 120]", "[120, 0]", "data.features.age.range", 24, "120 to 0", "the smaller bound first"),
+    ("[0, 120]", "[0, 120, 3]", "data.features.age.range", 24, "a list of 3", "a list of 2"),
+    ("[0, 120]", "[0, .inf]", "data.features.age.range[1]", 24, '".inf"', "a number"),
+    ("[0, 120]", "[0, 1e999]", "data.features.age.range[1]", 24, "inf", "a number"),
+    ("mean: 54", "mean: 154", "data.features.age.scale.mean", 25, "154", "0 to 120"),
+    ("std: 9", "std: 0", "data.features.age.scale.std", 25, "0", "a number greater than 0"),
+    ("      scale: {mean: 54, std: 9}\n", "", "data.features.age.absent", 25, "-1", "only together with scale"),
+    ("[1, 2, 3]", "[1]", "data.features.cp.values", 29, "a list of 1", "a list of 2 to 1000"),
+    ("[1, 2, 3]", "[1, 2, 2]", "data.features.cp.values[2]", 29, "2 a second time", "every value once"),
+    ("[1, 2, 3]", "[1, two, 3]", "data.features.cp.values[1]", 29, '"two"', "all of one sort"),
+    ("[1, 2, 3]", "[1, 2.5, 3]", "data.features.cp.values[1]", 29, "2.5", "a whole number or a line of text"),
+    ("[1, 2, 3]", "[1, true, 3]", "data.features.cp.values[1]", 29, "true", "a whole number or a line of text"),
+    ("missing: drop", "missing: impute", "data.missing", 31, '"impute"', "drop"),
+    ("minimum_patients: 30", "minimum_patients: 0", "data.minimum_patients", 32, "0", "a whole number from 1"),
+    ("test_fraction: 0.34", "test_fraction: 1", "data.split.test_fraction", 33, "1", "greater than 0 and less than 1"),
+    ("stratify: true", "stratify: yes", "data.split.stratify", 33, '"yes"', "true or false"),
+    # model
+    ("network: mlp", "network: os.system", "model.network", 35, '"os.system"', "one of logistic, mlp"),
+    ("network: mlp", "network: logistic", "model.args.hidden", 36, "an unknown key", "no key at all"),
+    ("hidden: [8]", "hidden: []", "model.args.hidden", 36, "a list of 0", "a list of 1 to 4"),
+    ("hidden: [8]", "hidden: [8, 99999]", "model.args.hidden[1]", 36, "99999", "a whole number from 1 to 4096"),
+    ("activation: tanh", "activation: sin", "model.args.activation", 36, '"sin"', "one of relu, tanh, gelu"),
+    # training
+    ("rounds: 20", 'rounds: "20"', "training.rounds", 38, '"20"', "a whole number from 1 to 100000"),
+    ("rounds: 20", "rounds: 20.0", "training.rounds", 38, "20", "a whole number from 1 to 100000"),
+    ("local_steps: 2", "local_steps: true", "training.local_steps", 39, "true", "a whole number"),
+    ("sampling_rate: 0.2", "sampling_rate: 1.01", "training.sampling_rate", 40, "1.01", "at most 1"),
+    ("sampling_rate: 0.2", "sampling_rate: 0", "training.sampling_rate", 40, "0", "greater than 0"),
+    ("name: sgd", "name: adam", "training.optimizer.name", 41, '"adam"', "sgd"),
+    ("momentum: 0", "momentum: 1", "training.optimizer.momentum", 41, "1", "at least 0 and less than 1"),
+    ("learning_rate: 0.5", "learning_rate: fast", "training.optimizer.learning_rate", 41, '"fast"', "a number"),
+    ("weighting: uniform", "weighting: loud", "training.weighting", 44, '"loud"', "one of uniform, patients"),
+    ("  seed: 1\n", "  seed: -1\n", "training.seed", 46, "-1", "a whole number from 0 to 4294967295"),
+    # privacy
+    ("mechanism: local-dp-sgd", "mechanism: none", "privacy.mechanism", 48, '"none"', "not available in this version"),
+    (
+        "mechanism: local-dp-sgd", "mechanism: distributed-dp-sgd",
+        "privacy.mechanism", 48, '"distributed-dp-sgd"', "not available in this version",
+    ),
+    ("mechanism: local-dp-sgd", "mechanism: magic", "privacy.mechanism", 48, '"magic"', "local-dp-sgd"),
+    ("unit: patient\n", "unit: record\n", "privacy.unit", 49, '"record"', "patient"),
+    ("epsilon: 1.5", "epsilon: 0", "privacy.epsilon", 50, "0", "a number greater than 0"),
+    ("epsilon: 1.5", "epsilon: -1", "privacy.epsilon", 50, "-1", "a number greater than 0"),
+    ("epsilon: 1.5", "epsilon: '1.5'", "privacy.epsilon", 50, '"1.5"', "a number greater than 0"),
+    ("epsilon: 1.5", "epsilon: .inf", "privacy.epsilon", 50, '".inf"', "a number greater than 0"),
+    ("epsilon: 1.5", "epsilon:", "privacy.epsilon", 50, "nothing", "a number greater than 0"),
+    ("delta: 1e-3", "delta: 1", "privacy.delta", 51, "1", "greater than 0 and less than 1"),
+    ("delta: 1e-3", "delta: 0", "privacy.delta", 51, "0", "greater than 0 and less than 1"),
+    ("delta: 1e-3", "delta: 0.04", "privacy.delta", 51, "0.04", "a number less than 1/30"),
+    ("clip_norm_l2: 1", "clip_norm_l2: 0", "privacy.clip_norm_l2", 52, "0", "a number greater than 0"),
+    # aggregation
+    ("protocol: secagg-v1", "protocol: plain", "aggregation.protocol", 55, '"plain"', "secagg-v1"),
+    ("modulus_bits: 32", "modulus_bits: 33", "aggregation.modulus_bits", 56, "33", "one of 16, 32, 64"),
+    ("modulus_bits: 32", "modulus_bits: 16", "aggregation.max_patients_per_site", 61, "modulus_bits 16", "would wrap"),
+    ("threshold: 3\n", "threshold: 2\n", "aggregation.threshold", 57, "2 with 4 hospitals", "from 3 to 4"),
+    ("threshold: 3\n", "threshold: 5\n", "aggregation.threshold", 57, "5 with 4 hospitals", "from 3 to 4"),
+    ("threshold: 3\n", "threshold: 1\n", "aggregation.threshold", 57, "1", "from"),
+    ("round_deadline_s: 600", "round_deadline_s: 0", "aggregation.round_deadline_s", 58, "0", "greater than 0"),
+    (
+        "upload_deadline_s: 120", "upload_deadline_s: 601",
+        "aggregation.upload_deadline_s", 59, "601", "at most round_deadline_s, 600",
+    ),
+    ("update_clip: 4", "update_clip: 0", "aggregation.update_clip", 60, "0", "greater than 0"),
+    (
+        "max_patients_per_site: 100000", "max_patients_per_site: 29",
+        "data.minimum_patients", 32, "30", "at most aggregation.max_patients_per_site, 29",
+    ),
+    # evaluation
+    ("[auc, accuracy]", "[]", "evaluation.metrics", 64, "a list of 0", "a list of 1 to 16"),
+    ("[auc, accuracy]", "[auc, f1]", "evaluation.metrics[1]", 64, '"f1"', "one of auc, accuracy, loss"),
+    ("[auc, accuracy]", "[auc, auc]", "evaluation.metrics[1]", 64, "auc a second time", "every metric once"),
+    ("every_rounds: 1", "every_rounds: 21", "evaluation.every_rounds", 65, "21", "at most training.rounds, 20"),
+    ("score_bins: 100", "score_bins: 1", "evaluation.score_bins", 66, "1", "a whole number from 2 to 10000"),
+    ("decision_threshold: 0.5", "decision_threshold: 1", "evaluation.decision_threshold", 67, "1", "less than 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD, ids=[f"{path}: {found}" for _, _, path, _, found, _ in BAD])
+def test_a_bad_study_names_the_place_the_value_and_what_is_allowed(
+    tmp_path: Path, case: tuple[str, str, str, int, str, str]
+) -> None:
+    old, new, path, line, found, allowed = case
+    assert old in STUDY
+    everything = problems(tmp_path, STUDY.replace(old, new, 1))
+    problem = next((p for p in everything if p.path == path), None)
+    assert problem is not None, everything
+    assert problem.line == line
+    assert found in problem.found
+    assert allowed in problem.allowed
+
+
+def test_everything_wrong_is_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = STUDY
+    for old, new in [
+        ("id: a-study", "id: A"),
+        ("  contact: someone@example.org", "  contakt: someone@example.org"),
+        ("expires: 2035-12-31", "expires: never"),
+        ("[0, 120]", "[120, 0]"),
+        ("network: mlp", "network: resnet"),
+        ("epsilon: 1.5", "epsilon: -1"),
+        ("delta: 1e-3", "delta: 0.5"),
+        ("threshold: 3", "threshold: 5"),
+        ("upload_deadline_s: 120", "upload_deadline_s: 1000"),
+    ]:
+        text = text.replace(old, new, 1)
+    assert [(p.line, p.path) for p in problems(tmp_path, text)] == [
+        (2, "id"),
+        (4, "governance.contact"),
+        (6, "governance.contakt"),
+        (13, "governance.expires"),
+        (24, "data.features.age.range"),
+        (35, "model.network"),
+        (50, "privacy.epsilon"),
+        (51, "privacy.delta"),
+        (57, "aggregation.threshold"),
+        (59, "aggregation.upload_deadline_s"),
+    ]
+
+
+def test_the_message_of_a_file_names_it_and_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileInvalid) as caught:
+        loaded(tmp_path, STUDY.replace("epsilon: 1.5", "epsilon: -1"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'study.yaml'} is not valid:\n"
+        "  line 50, privacy.epsilon: found -1; allowed: a number greater than 0"
+    )
+    assert "Put right the place listed above" in caught.value.advice()
+
+
+@pytest.mark.parametrize(
+    ("sites", "threshold", "good"),
+    [
+        (3, 1, False),
+        (3, 2, True),
+        (3, 3, True),
+        (4, 2, False),
+        (4, 3, True),
+        (5, 2, False),
+        (5, 3, True),
+        (5, 6, False),
+    ],
+)
+def test_threshold_is_more_than_half_and_at_most_all(tmp_path: Path, sites: int, threshold: int, good: bool) -> None:
+    names = ", ".join(f"site-{index}" for index in range(sites))
+    text = STUDY.replace("north, south, east, west", names).replace("threshold: 3\n", f"threshold: {threshold}\n", 1)
+    if good:
+        assert loaded(tmp_path, text).aggregation.threshold == threshold
+    else:
+        assert [p.path for p in problems(tmp_path, text)] == ["aggregation.threshold"]
+
+
+def test_a_small_ring_is_refused_where_updates_would_be_mostly_rounding(tmp_path: Path) -> None:
+    names = ", ".join(f"site-{index:03}" for index in range(200))
+    text = STUDY.replace("north, south, east, west", names).replace("threshold: 3\n", "threshold: 101\n", 1)
+    text = text.replace("modulus_bits: 32", "modulus_bits: 16").replace("site: 100000", "site: 100")
+    assert [p.path for p in problems(tmp_path, text)] == ["aggregation.modulus_bits"]
+    assert loaded(tmp_path, text.replace("modulus_bits: 16", "modulus_bits: 32")).aggregation.modulus_bits == 32
+
+
+# --- the document --------------------------------------------------------------------------------------------------
+
+
+def test_document_and_digest_are_frozen(tmp_path: Path) -> None:
+    # A change here changes what every hospital has approved: it needs a new schema version.
+    study = loaded(tmp_path, STUDY)
+    assert study.digest() == "8826015f84ca308d866a68c168430e66cf5db44556bf009082e438dc43d5053a"
+    assert study.document().startswith(b'{"aggregation":{"max_patients_per_site":100000,"modulus_bits":32,')
+
+
+def test_comments_blanks_order_and_spelling_of_numbers_change_nothing(tmp_path: Path) -> None:
+    study = loaded(tmp_path, STUDY)
+    head, tail = STUDY.split("governance:", 1)
+    other = "# a comment\ngovernance:" + tail.replace("delta: 1e-3", "delta:   0.001 # same").replace(
+        "momentum: 0", "momentum: 0.0"
+    )
+    other += head
+    age, rest = other.index("    age:"), other.index("    cp:")
+    end = other.index("  label:")
+    other = other[:age] + other[rest:end] + other[age:rest] + other[end:]
+    again = loaded(tmp_path, other)
+    assert again.document() == study.document()
+    assert again.digest() == study.digest()
+    assert again.data.input_names == study.data.input_names
+
+
+def test_every_value_is_in_the_document(tmp_path: Path) -> None:
+    study = loaded(tmp_path, STUDY)
+    for old, new in [("epsilon: 1.5", "epsilon: 1.25"), ("seed: 43", "seed: 44"), ("title: A", "title: B"),
+                     ("absent: -1", "absent: -2"), ("[8]", "[9]"), ("2035", "2036")]:  # fmt: skip
+        assert loaded(tmp_path, STUDY.replace(old, new)).digest() != study.digest()
+
+
+def test_a_document_reads_back(tmp_path: Path) -> None:
+    study = loaded(tmp_path, STUDY)
+    assert StudyFile.from_document(study.document()) == study
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "found"),
+    [
+        (b'"epsilon":1.5', b'"epsilon":-1.5', "privacy.epsilon", "-1.5"),
+        (b'"epsilon":1.5', b'"epsilon":"1.5"', "privacy.epsilon", '"1.5"'),
+        (b'"epsilon":1.5', b'"epsilon":1.5,"extra":1', "privacy.extra", "an unknown key"),
+        (b'"threshold":3', b'"threshold":2', "aggregation.threshold", "2 with 4 hospitals"),
+        (b'"expires":"2035-12-31"', b'"expires":"soon"', "governance.expires", '"soon"'),
+        (b'"epsilon":1.5', b'"epsilon": 1.5', "", "not canonical"),
+        (b'"epsilon":1.5', b'"epsilon":15e-1', "", "not canonical"),
+        (b'"epsilon":1.5', b'"epsilon":0.5,"epsilon":1.5', "", "not canonical"),
+        (b'"clip_norm_l2":1.0', b'"clip_norm_l2":1', "", "not canonical"),
+        (b'"epsilon":1.5', b'"epsilon":NaN', "privacy.epsilon", "nan"),
+        (b"{", b"", "", "not JSON"),
+        (b"}", b"", "", "not JSON"),
+    ],
+)
+def test_a_document_that_is_not_exactly_canonical_is_refused(
+    tmp_path: Path, old: bytes, new: bytes, path: str, found: str
+) -> None:
+    document = loaded(tmp_path, STUDY).document()
+    assert old in document
+    with pytest.raises(DocumentInvalid) as caught:
+        StudyFile.from_document(document.replace(old, new, 1))
+    assert caught.value.problems[0].path == path
+    assert found in caught.value.problems[0].found
+
+
+@pytest.mark.parametrize("document", [b"", b"null", b"[]", b"\xff", b"[" * 100_000, b"{}" + b" " * 2**20, b'"x"'])
+def test_hostile_documents_are_refused(document: bytes) -> None:
+    with pytest.raises(DocumentInvalid):
+        StudyFile.from_document(document)
+
+
+def test_features_come_out_sorted_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    study = loaded(tmp_path, STUDY.replace("    age:", "    zage:"))
+    assert list(study.data.features) == ["cp", "zage"]
+
+
+# --- the catalogue -------------------------------------------------------------------------------------------------
+
+
+def test_catalogue_and_study_know_the_same_names() -> None:
+    fields = StudyFile.model_fields
+    training = fields["training"].annotation.model_fields  # type: ignore[union-attr]
+    evaluation = fields["evaluation"].annotation.model_fields  # type: ignore[union-attr]
+    assert set(NETWORKS) == {"logistic", "mlp"}
+    for name, network in NETWORKS.items():
+        assert describe(network.section.model_fields["network"].annotation) == name
+    assert ", ".join(METRICS) in describe(evaluation["metrics"].annotation)
+    assert describe(training["loss"].annotation) in LOSSES
+    assert set(OPTIMIZERS) == {describe(Sgd.model_fields["name"].annotation)}
+    assert all(describe(MechanismName).startswith(name) for name in MECHANISMS)
