@@ -8,7 +8,7 @@ class AuditError(Exception):
 
     def advice(self) -> str:
         """What to do next, for the person who sees the message."""
-        return "Keep the files as they are and run `consortium audit fsck`."
+        return "Keep the files as they are, and compare the log's folder with a backup."
 
 
 class EntryRefused(AuditError):

@@ -204,7 +204,7 @@ Probability: TypeAlias = Annotated[float, Number(0.0, 1.0)]
 Size: TypeAlias = Annotated[float, Number(0.0, 1e12)]
 MaybeName: TypeAlias = Annotated[str | None, Optional(NAME)]
 Figures: TypeAlias = Annotated[tuple[tuple[str, float | None], ...], Metrics()]
-Columns: TypeAlias = Annotated[tuple[str, ...], Each(Text(64), most=500, ordered=True)]
+Columns: TypeAlias = Annotated[tuple[str, ...], Each(Text(64), most=500)]
 Bucket: TypeAlias = Annotated[
     str, Pattern(r"(0|[1-9][0-9]{0,8})-[1-9][0-9]{0,8}|[1-9][0-9]{0,8}\+", "a range such as '100-199' or '5000+'")
 ]

@@ -18,7 +18,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
-from audit import entries
+from audit import entries, merkle, tiles
+from audit.checkpoint import Checkpoint, sign_checkpoint
 from audit.evidence import Exported, export, policy_text
 from audit.log import Log
 from audit.note import NoteSigner
@@ -311,6 +312,18 @@ def evidence(directory: Path, consortium: SampleConsortium | None = None) -> tup
         return consortium.export(log, directory / "evidence.zip").path, policy_text(log)
     finally:
         log.close()
+
+
+def log_files(lines: list[bytes], signer: NoteSigner) -> dict[str, bytes]:
+    """The `log/` folder of an archive over any lines at all, validly signed."""
+    tree = merkle.Tree(merkle.leaf_hash(line) for line in lines)
+    head = Checkpoint(origin=signer.name, size=tree.size, root=tree.root())
+    files = {"log/checkpoint": sign_checkpoint(head, signer).to_bytes()}
+    for tile in tiles.tiles_of(tree.size):
+        files[f"log/{tile.path()}"] = tile.content(tree)
+        if tile.level == 0:
+            files[f"log/{tile.bundle_path()}"] = tiles.pack_bundle(lines[tile.start : tile.start + tile.width])
+    return files
 
 
 def unpack(archive: Path) -> dict[str, bytes]:
