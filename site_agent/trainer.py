@@ -92,7 +92,7 @@ class DpTrainer:
         torch.set_num_threads(1)  # hospitals share machines, and these networks gain nothing from more
         if train.features.shape != (len(train.labels), spec.network.input_size):
             raise TrainingFailed(
-                f"records of shape {train.features.shape} do not fit the {spec.network.input_size} inputs of the network"
+                f"records of shape {train.features.shape} do not fit a network of {spec.network.input_size} inputs"
             )
         self._spec = spec
         self._generator = CryptographicGenerator(entropy)
@@ -222,8 +222,8 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
     """Opacus' optimizer with the patient as the unit and the noise from a cryptographic generator.
 
     Clipping and noise are replaced; the order of a step, its hook and its refusals (gradients used twice, steps
-    signalled to be skipped) are Opacus'. `noise_multiplier` and `max_grad_norm` are read at every step, because they
-    are what the accountant's hook reads.
+    signalled to be skipped) are Opacus'. Its attributes `noise_multiplier` and `max_grad_norm`, which the accountant's
+    hook reads and anybody can set, must be the mechanism's at every step.
     """
 
     def __init__(
@@ -241,6 +241,7 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
             max_grad_norm=mechanism.clip_norm_l2,
             expected_batch_size=denominator,
         )
+        self._mechanism = mechanism
         self._grid = Grid.of(mechanism, dimension)
         self._random = generator
         self._sizes: tuple[int, ...] | None = None  # from `group`, used once
@@ -267,7 +268,12 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
         clean, self._sum = self._sum, None
         if clean is None:
             raise TrainingFailed("a step would use one sum of gradients twice")
-        total = noisy(clean, self.noise_multiplier * self.max_grad_norm, self._grid, self._random)
+        if (self.noise_multiplier, self.max_grad_norm) != (
+            self._mechanism.noise_multiplier,
+            self._mechanism.clip_norm_l2,
+        ):
+            raise TrainingFailed("a step would be executed with another noise or clip norm than planned")
+        total = noisy(clean, self._mechanism.noise_std, self._grid, self._random)
         start = 0
         for parameter in self.params:
             stop = start + parameter.numel()

@@ -5,6 +5,7 @@ must be learning rate * sigma * C / (q * declared patients), times the root of t
 fixed, so the test gives one answer; the bound is one that honest noise misses once in a million keys.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -78,5 +79,5 @@ def test_no_coordinate_is_left_without_noise():
 
 def test_coordinates_and_rounds_are_independent():
     values = _updates().reshape(ROUNDS, INPUTS + 1)
-    for first, second in zip(values, values[1:], strict=False):
+    for first, second in itertools.pairwise(values):
         assert abs(np.corrcoef(first, second)[0, 1]) < 6 / math.sqrt(INPUTS)

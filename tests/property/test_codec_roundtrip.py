@@ -1,5 +1,8 @@
 """Whatever may be said arrives as it was said; whatever bytes arrive are a message or a WireViolation, nothing else."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from consortium.contract.digest import canonical_bytes, digest_of
 from consortium.contract.messages import (
     BundleList,
+    CoordinatorMessage,
     EnrolmentGrant,
     EnrolmentRequest,
     EventReceipt,
@@ -19,6 +23,7 @@ from consortium.contract.messages import (
     RoundResult,
     SendInitialModel,
     ShareDelivery,
+    SiteMessage,
     StudyDocument,
     StudyEnded,
     StudyOutcome,
@@ -65,7 +70,7 @@ words = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cf", "Zl", "Zp"),
 whole = st.integers(0, 2**53 - 1)
 
 
-def few(strategy: st.SearchStrategy, *, least: int = 1) -> st.SearchStrategy:  # type: ignore[type-arg]
+def few(strategy: st.SearchStrategy[Any], *, least: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(strategy, min_size=least, max_size=5).map(tuple)
 
 
@@ -103,9 +108,7 @@ proposals = few(st.tuples(sites, uploads)).flatmap(
 
 site_messages = st.one_of(
     st.builds(Hello, agent_version=versions, protocol_version=st.integers(1, 65535)),
-    st.builds(
-        StudyPrepared, study_digest=digests, model_digest=digests, parameter_count=st.integers(1, 2**33)
-    ),
+    st.builds(StudyPrepared, study_digest=digests, model_digest=digests, parameter_count=st.integers(1, 2**33)),
     st.builds(
         Refusal,
         study_digest=digests,
@@ -129,9 +132,7 @@ site_messages = st.one_of(
 )
 
 coordinator_messages = st.one_of(
-    st.builds(
-        Welcome, consortium=names_64, coordinator_version=versions, protocol_version=st.integers(1, 65535)
-    ),
+    st.builds(Welcome, consortium=names_64, coordinator_version=versions, protocol_version=st.integers(1, 65535)),
     st.builds(PrepareStudy, study_digest=digests),
     st.builds(SendInitialModel, study_digest=digests, model_digest=digests),
     st.builds(
@@ -181,13 +182,13 @@ headers = st.one_of(
 
 @settings(max_examples=150)
 @given(site_messages)
-def test_a_sites_messages(message) -> None:
+def test_a_sites_messages(message: SiteMessage) -> None:
     assert codec.decode_site_message(codec.encode_site_message(message)) == message
 
 
 @settings(max_examples=150)
 @given(coordinator_messages)
-def test_the_coordinators_messages(message) -> None:
+def test_the_coordinators_messages(message: CoordinatorMessage) -> None:
     assert codec.decode_coordinator_message(codec.encode_coordinator_message(message)) == message
 
 
@@ -201,32 +202,22 @@ def test_vector_requests(kind: VectorKind, digest: Digest) -> None:
     assert codec.decode_vector_request(codec.encode_vector_request(kind, digest)) == (kind, digest)
 
 
-@given(
-    site=sites,
-    token=st.from_regex(r"[A-Za-z0-9_-]{16,64}", fullmatch=True),
-    request_der=st.binary(min_size=1, max_size=200),
-    consortium=names_64,
-    document=st.binary(min_size=1, max_size=200),
-    events=few(st.binary(min_size=1, max_size=100)),
-    sequence=whole,
-)
-def test_one_off_calls(
-    site: SiteId,
-    token: str,
-    request_der: bytes,
-    consortium: str,
-    document: bytes,
-    events: tuple[bytes, ...],
-    sequence: int,
-) -> None:
-    request = EnrolmentRequest(site=site, token=token, request_der=request_der)
+@given(site=sites, token=st.from_regex(r"[A-Za-z0-9_-]{16,64}", fullmatch=True), der=st.binary(min_size=1, max_size=99))
+def test_enrolment(site: SiteId, token: str, der: bytes) -> None:
+    request = EnrolmentRequest(site=site, token=token, request_der=der)
     assert codec.decode_enrolment_request(codec.encode_enrolment_request(request)) == request
-    grant = EnrolmentGrant(consortium=consortium, certificate_pem=request_der)
+    grant = EnrolmentGrant(consortium=site, certificate_pem=der)
     assert codec.decode_enrolment_grant(codec.encode_enrolment_grant(grant)) == grant
-    study = StudyDocument(
-        study=StudyId(consortium), study_digest=digest_of(document), document=document, state="running"
-    )
-    assert codec.decode_study(codec.encode_study(study)) == study
+
+
+@given(study=names_64.map(StudyId), document=st.binary(min_size=1, max_size=200))
+def test_studies(study: StudyId, document: bytes) -> None:
+    offered = StudyDocument(study=study, study_digest=digest_of(document), document=document, state="running")
+    assert codec.decode_study(codec.encode_study(offered)) == offered
+
+
+@given(events=few(st.binary(min_size=1, max_size=100)), sequence=whole)
+def test_events(events: tuple[bytes, ...], sequence: int) -> None:
     assert codec.decode_events(codec.encode_events(events)) == events
     receipt = EventReceipt(last_sequence=sequence)
     assert codec.decode_event_receipt(codec.encode_event_receipt(receipt)) == receipt
@@ -260,7 +251,7 @@ DECODERS = [
 
 @pytest.mark.parametrize("decode", DECODERS)
 @given(data=st.binary(max_size=300))
-def test_any_bytes_are_a_message_or_a_violation(decode, data: bytes) -> None:
+def test_any_bytes_are_a_message_or_a_violation(decode: Callable[[bytes], object], data: bytes) -> None:
     try:
         decode(data)
     except WireViolation:
@@ -269,7 +260,7 @@ def test_any_bytes_are_a_message_or_a_violation(decode, data: bytes) -> None:
 
 @settings(max_examples=200)
 @given(message=site_messages, position=st.integers(0), flip=st.integers(1, 255))
-def test_a_mutated_message_is_a_message_or_a_violation(message, position: int, flip: int) -> None:
+def test_a_mutated_message_is_a_message_or_a_violation(message: SiteMessage, position: int, flip: int) -> None:
     data = bytearray(codec.encode_site_message(message))
     data[position % len(data)] ^= flip
     try:

@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.rdp import RdpAccountant
 from scipy import optimize, stats
 
 from privacy.dp import accountant
@@ -78,9 +80,6 @@ def test_renyi_is_above_and_in_sight(noise, rate, steps):
 
 
 def test_renyi_agrees_with_google():
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-    from dp_accounting.rdp import RdpAccountant
-
     theirs = RdpAccountant(orders=accountant._ORDERS)
     theirs.compose(PoissonSampledDpEvent(0.2, GaussianDpEvent(3.45)), 40)
     assert accountant.renyi_epsilon([event(3.45, 0.2, 40)], delta=1e-3) == pytest.approx(theirs.get_epsilon(1e-3))

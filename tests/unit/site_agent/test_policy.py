@@ -2,13 +2,17 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 from datetime import date
+from pathlib import Path
 
 import pytest
 
 from site_agent.policy import BUDGET_REFUSED, Accept, Refuse, SiteFacts, StudyFacts, decide
 from site_agent.site_file import Policy
 
+ROOT = Path(__file__).resolve().parents[3]
 STUDY = StudyFacts(
     network="logistic",
     mechanism="local-dp-sgd",
@@ -76,3 +80,14 @@ def test_the_first_rule_that_fails_is_the_one_named():
     answer = decide(Policy(minimum_sites=4, max_delta=1e-6), STUDY, SITE)
     assert isinstance(answer, Refuse)
     assert answer.rule == "max_delta"
+
+
+def test_what_a_waiting_agent_needs_loads_no_heavy_library():
+    # An agent that waits stays below 120 MB: torch, pandas and the accountant come with the first training.
+    code = (
+        "import sys, site_agent.policy, site_agent.ledger, site_agent.training_spec, site_agent.errors\n"
+        "heavy = {'torch', 'opacus', 'pandas', 'sklearn', 'scipy', 'dp_accounting', 'monai'} & set(sys.modules)\n"
+        "print(*sorted(heavy), end='')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == ""
