@@ -24,6 +24,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from consortium.contract.digest import digest_of
@@ -426,8 +427,12 @@ def verify_certificate(
         )
     try:
         certificate = x509.load_der_x509_certificate(der)
-    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        # One certificate, one byte string: the count of unused bits before the signature is covered by nothing.
+        canonical = der.endswith(b"\0" + certificate.signature) and certificate.serial_number > 0
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, CryptographyDeprecationWarning) as error:
         raise CertificateRefused(Fault.MALFORMED, found=f"bytes that are none ({error})", allowed="DER") from error
+    if not canonical:
+        raise CertificateRefused(Fault.MALFORMED, found="an unusual encoding", allowed="DER")
     _check_issuer(certificate, authority)
     for one, whose in ((certificate, "certificate"), (authority, "authority")):
         if now > one.not_valid_after_utc:

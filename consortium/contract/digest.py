@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from consortium.contract.names import Digest
 
-Canonical: TypeAlias = "None | bool | int | float | str | Sequence[Canonical] | Mapping[str, Canonical]"
+Canonical: TypeAlias = "bool | int | float | str | Sequence[Canonical] | Mapping[str, Canonical] | None"
 
 
 def canonical_bytes(value: Canonical) -> bytes:

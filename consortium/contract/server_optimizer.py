@@ -19,6 +19,8 @@ from consortium.contract.study import StudyFile
 class AggregateRefused(ContractError):
     """A sum from which no next global model follows."""
 
+    code = "invalid"
+
     def advice(self) -> str:
         """What to do next."""
         return "The round is not applied. If it repeats, ask the sites whether their cohorts are empty."
@@ -36,7 +38,7 @@ def federated_average(
         server_learning_rate: Greater than 0; 1 is plain averaging.
 
     Raises:
-        AggregateRefused: The lanes do not fit the model, or the weights sum to nothing.
+        AggregateRefused: The lanes do not fit the model, the weights sum to nothing, or the result is not finite.
     """
     update, weight = sums["update"], float(sums["weight"][0])
     if update.shape != model.vector.shape:
@@ -44,7 +46,11 @@ def federated_average(
     if weight <= 0:
         raise AggregateRefused(f"the weights sum to {weight}; they must sum to more than 0")
     moved = model.vector.astype(np.float64) + server_learning_rate * (update / (weight / weight_max))
-    return model.with_vector(moved.astype(np.float32))
+    with np.errstate(over="ignore"):  # what does not fit becomes an infinity, and is refused
+        rounded = moved.astype(np.float32)
+    if not bool(np.isfinite(rounded).all()):
+        raise AggregateRefused("the next global model would hold a value that is not finite")
+    return model.with_vector(rounded)
 
 
 def next_global_model(

@@ -300,7 +300,7 @@ class _Handlers:
         try:
             await self._to_its_end(self._service.receive_vector(peer, header, chunks))
         except Exception:
-            await _drain(parts)
+            await _drain(parts, header.size_bytes)
             raise
         if not chunks.complete:
             raise RuntimeError("the service accepted a vector without reading it to its end")
@@ -413,12 +413,18 @@ async def _chunks(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield codec.decode_chunk(data)
 
 
-async def _drain(parts: AsyncIterator[bytes]) -> None:
-    """Throw the rest of a refused upload away for a moment, so that its sender is not cut off before it hears why."""
+async def _drain(parts: AsyncIterator[bytes], announced_bytes: int) -> None:
+    """Throw the rest of a refused upload away for a moment, so that its sender is not cut off before it hears why.
+
+    Never more than was announced: a sender who does not keep to that need not hear why.
+    """
+    left_bytes = announced_bytes
     try:
         async with asyncio.timeout(limits.DRAIN_WAIT_S):
-            async for _ in parts:
-                pass
+            async for data in parts:
+                left_bytes -= len(data)
+                if left_bytes < 0:
+                    return
     except (TimeoutError, ServiceRefusal):
         return
 

@@ -105,7 +105,6 @@ def check_no_key_twice(bundles: Iterable[KeyBundle]) -> None:
 
 def check_sealed(
     context: Context,
-    digest: bytes,
     sealed: SealedShares,
     *,
     key_transcript: bytes,
@@ -114,17 +113,17 @@ def check_sealed(
 ) -> None:
     """4.1: one box of the right size for every other site that advertised keys, under one signature.
 
+    The coordinator's machine has compared the context: it ignores messages of another attempt.
+
     Args:
         context: what the attempt is about.
-        digest: its digest.
         sealed: the list of boxes of one site.
         key_transcript: T1.
         peers: U1 without the sender, sorted.
         source: who handed it to us.
     """
     phase = Phase.SHARE
-    check_context(sealed.context, digest, source=source, phase=phase)
-    payload = sealed_payload(digest, sealed.site, key_transcript, box_hashes(sealed))
+    payload = sealed_payload(sealed.context, sealed.site, key_transcript, box_hashes(sealed))
     check_signed(context, site=sealed.site, payload=payload, signature=sealed.signature, source=source, phase=phase)
     if [box.recipient for box in sealed.boxes] != list(peers):
         raise PeerViolation(sealed.site, phase, "one box for every other site, in order", f"{len(sealed.boxes)} boxes")
@@ -187,7 +186,6 @@ def check_confirmation(
 
 def check_unmask_shares(
     context: Context,
-    digest: bytes,
     shares: UnmaskShares,
     *,
     transcript: bytes,
@@ -195,9 +193,11 @@ def check_unmask_shares(
     dropouts: Sequence[SiteId],
     source: SiteId,
 ) -> None:
-    """4.4: signed, one share of b per survivor, one of r per dropout, nothing else."""
+    """4.4: signed, one share of b per survivor, one of r per dropout, nothing else.
+
+    The coordinator's machine has compared the context: it ignores messages of another attempt.
+    """
     phase = Phase.UNMASK
-    check_context(shares.context, digest, source=source, phase=phase)
     check_signed(
         context,
         site=shares.site,

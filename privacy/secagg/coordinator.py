@@ -463,7 +463,6 @@ def _check(state: Running, message: SiteMessage) -> None:
         case Sharing(), SealedShares():
             check_sealed(
                 context,
-                digest,
                 message,
                 key_transcript=state.key_transcript,
                 peers=[bundle.site for bundle in state.bundles if bundle.site != message.site],
@@ -476,7 +475,6 @@ def _check(state: Running, message: SiteMessage) -> None:
         case Unmasking(), UnmaskShares():
             check_unmask_shares(
                 context,
-                digest,
                 message,
                 transcript=state.transcript,
                 survivors=state.survivors,

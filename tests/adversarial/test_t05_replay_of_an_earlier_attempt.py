@@ -6,7 +6,7 @@ import pytest
 
 from privacy.secagg import coordinator
 from privacy.secagg.messages import COORDINATOR, Phase
-from tests.fakes.liar import blamed
+from tests.fakes.liar import blamed, signed_header
 from tests.fakes.memory_round import MemoryRound, consortium, site_name
 
 A, B = site_name(0), site_name(1)
@@ -49,3 +49,11 @@ def test_the_coordinator_ignores_what_comes_late_from_the_old_attempt():
     after, effects = coordinator.step(state, late)
     assert after == state
     assert effects == (coordinator.Ignored(site=B, phase=Phase.ADVERTISE, reason="of another attempt"),)
+
+
+def test_a_header_signed_for_another_attempt_does_not_count_though_its_keys_fit():
+    round_ = stopped(NEW, Phase.CONFIRM)
+    proposal = round_.request_for(A)
+    stale = signed_header(NEW.member(B), replace(proposal.headers[1], context=OLD.context.digest()))
+    lie = replace(proposal, headers=(proposal.headers[0], stale, *proposal.headers[2:]))
+    assert "one attempt" in blamed(round_.site_states[A], lie).rule

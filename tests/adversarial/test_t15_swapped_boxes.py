@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from privacy.secagg import coordinator, site
+from privacy.secagg import coordinator, keys, site
 from privacy.secagg.messages import COORDINATOR, Phase, SealedShares
 from privacy.secagg.transcript import box_hash
+from privacy.secret import Secret
 from tests.fakes.liar import blamed, resealed, signed_boxes
 from tests.fakes.memory_round import MemoryRound, consortium, site_name
 
@@ -79,6 +80,19 @@ def test_a_colluding_sender_that_seals_rubbish_is_named():
         assert blamed(state, relisted(event, lie)).site == A
     too_large = resealed(GROUP.member(A), round_.site_states[A], sealed, {D: b"\xff" * 66})
     assert "two shares" in blamed(state, relisted(event, too_large)).rule
+
+
+def test_a_colluding_sender_that_seals_more_than_it_should_is_named():
+    round_, state, event = delivered()
+    bundle = next(bundle for bundle in state.bundles if bundle.site == D)
+    long = keys.seal(
+        Secret(bytes(33)), bundle.pair_key, label="pair", key_transcript=state.key_transcript, sender=A, recipient=D
+    )
+    sealed = round_.site_effects[A][0].message
+    boxes = tuple(replace(box, pair_seed=long) if box.recipient == D else box for box in sealed.boxes)
+    lie = signed_boxes(GROUP.member(A), state.key_transcript, replace(sealed, boxes=boxes))
+    violation = blamed(state, relisted(event, lie))
+    assert (violation.site, violation.rule) == (A, "boxes of 1202 and 1168 bytes")
 
 
 def relisted(event, sealed):

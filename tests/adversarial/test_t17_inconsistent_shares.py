@@ -1,13 +1,14 @@
 """Threat 17: a site deals shares that do not lie on one polynomial. Nobody sees it until they are needed."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from privacy.errors import Unrecoverable
-from privacy.secagg import coordinator
+from privacy.errors import PeerViolation, Unrecoverable
+from privacy.secagg import coordinator, site
 from privacy.secagg.messages import Phase, SealedShares
-from tests.fakes.liar import resealed
+from tests.fakes.liar import resealed, signed_boxes
 from tests.fakes.memory_round import Link, MemoryRound, consortium, site_name
 
 GROUP = consortium(5, threshold=3)
@@ -46,3 +47,23 @@ def test_one_bad_share_among_enough_good_ones_does_no_harm(victim):
     blame = [effect.violation for effect in round_.effects if isinstance(effect, coordinator.Blame)]
     # Who lied, dealer or holder, cannot be told from the middle; the evidence names both.
     assert [(violation.site, A in violation.evidence) for violation in blame] == [(victim, True)]
+
+
+def test_a_pairwise_seed_that_does_not_open_is_its_senders_fault():
+    """B cannot open A's box and leaves; its mask with A can then not be taken off, and both sides name A."""
+    round_ = MemoryRound(GROUP)
+
+    def lie(name, message):
+        if name != A or not isinstance(message, SealedShares):
+            return message
+        boxes = tuple(replace(box, pair_seed=bytes(1168)) if box.recipient == B else box for box in message.boxes)
+        return signed_boxes(GROUP.member(A), round_.site_states[A].key_transcript, replace(message, boxes=boxes))
+
+    round_.tamper_to_coordinator = lie
+    round_.run()
+    assert isinstance(round_.site_states[B], site.Aborted)
+    for reason in (round_.site_states[B].reason, round_.coordinator_state.reason):
+        assert isinstance(reason, PeerViolation)
+        assert reason.site == A
+    assert round_.blamed() == [A]
+    assert not any(isinstance(effect, coordinator.Unmasked) for effect in round_.effects)

@@ -13,9 +13,10 @@ import pytest
 
 from consortium import wire
 from consortium.contract.certificates import CertificateRefused
-from consortium.wire import tls
-from consortium.wire.client import CoordinatorClient
-from consortium.wire.errors import TlsNotPinned, TlsProblem, TlsRefused
+from consortium.contract.messages import EnrolmentRequest
+from consortium.wire import server, tls
+from consortium.wire.client import CoordinatorClient, enrol
+from consortium.wire.errors import CallRefused, TlsNotPinned, TlsProblem, TlsRefused
 from consortium.wire.server import _check_version, serve
 from tests.fakes.raw_tls import first_bytes
 from tests.fakes.wire_world import SITE, RecordingService, coordinator, pki, server_credentials
@@ -97,6 +98,18 @@ def test_a_call_over_an_older_line_would_be_refused() -> None:
     _check_version({})  # a gRPC that does not say
     with pytest.raises(CertificateRefused, match=r"TLS 1\.3"):
         _check_version({"ssl_tls_version": [b"TLSv1.2"]})
+
+
+async def test_every_call_on_both_ports_asks_for_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_TLS13", b"TLSv1.4")  # as if this line were an older one
+    request = EnrolmentRequest(site=SITE, token="one-time-token-42", request_der=b"x")
+    async with coordinator() as world, world.connect() as client:
+        with pytest.raises(CallRefused, match=r"TLSv1\.3"):
+            await client.list_studies()
+        with pytest.raises(CallRefused, match=r"TLSv1\.3"):
+            await enrol(world.enrolment_address, pki().authority.certificate_pem, request)
+    assert world.service.peers == []
+    assert world.service.enrolled == []
 
 
 def test_this_very_process_is_pinned() -> None:

@@ -13,7 +13,7 @@ from consortium.contract.names import Digest
 from consortium.wire import codec, limits
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire.client import CoordinatorClient, _answered
-from consortium.wire.errors import CallRefused, RefusalCode, WireViolation
+from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, WireViolation
 from tests.fakes.wire_world import HELLO, RecordingService, coordinator, vector_header
 
 _GZIP = 2  # grpc.Compression.Gzip
@@ -32,7 +32,7 @@ async def test_a_message_above_its_methods_limit() -> None:
     async with coordinator() as world, world.connect() as client:
         for method in ("SubmitEvents", "ListStudies", "DownloadVector"):
             call = _raw(client).unary_unary(COORDINATOR + method)
-            with pytest.raises(CallRefused, match="at most|0 to") as caught:
+            with pytest.raises(CallRefused, match=r"at most|0 to") as caught:
                 await _answered(call(b"\x00" * (limits.REQUEST_BYTES_MAX[method] + 1)))
             assert caught.value.code is RefusalCode.INVALID
 
@@ -83,22 +83,18 @@ async def test_more_bytes_than_announced() -> None:
 
 
 async def test_an_endless_upload_is_not_read_to_its_end() -> None:
-    given = 0
+    given_bytes = 0
 
     async def endless() -> AsyncIterator[bytes]:
-        nonlocal given
-        while given < 2_000_000_000:
-            given += 1 << 20
+        nonlocal given_bytes
+        while given_bytes < 500_000_000:
+            given_bytes += 1 << 20
             yield b"x" * (1 << 20)
 
     async with coordinator() as world, world.connect() as client:
-        limits_before, limits.DRAIN_WAIT_S = limits.DRAIN_WAIT_S, 0.2
-        try:
-            with pytest.raises(Exception, match="exactly|broke"):
-                await client.upload_vector(vector_header(b"x", size_bytes=2 << 20), endless())
-        finally:
-            limits.DRAIN_WAIT_S = limits_before
-    assert given < 2_000_000_000
+        with pytest.raises((CallRefused, ConnectionLost), match=r"exactly|broke"):
+            await client.upload_vector(vector_header(b"x", size_bytes=2 << 20), endless())
+    assert given_bytes < 100_000_000
     assert world.service.vectors == {}
 
 

@@ -1,4 +1,4 @@
-"""A certificate request gets what its token allows and what its keys prove; everything else in it is ignored or refused."""
+"""A certificate request gets what its token allows and its keys prove; all else in it is ignored or refused."""
 
 from datetime import UTC, datetime, timedelta
 

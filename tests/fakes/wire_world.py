@@ -1,11 +1,11 @@
-"""A consortium's wire in one process: a throw-away authority, a coordinator that remembers what it was told, and callers.
+"""A consortium's wire in one process: a throw-away authority, a coordinator that remembers, and callers.
 
     async with coordinator() as world:
         async with world.connect("north-clinic") as client:
             await client.submit_events((b"...",))
 
-Everything is real (keys, certificates, TLS on the loopback interface, gRPC) but the decisions: `RecordingService` says yes
-to everything, keeps it, and can be told to say no.
+Everything is real (keys, certificates, TLS on the loopback interface, gRPC) but the decisions: `RecordingService` says
+yes to everything, keeps it, and can be told to say no.
 """
 
 import asyncio
@@ -136,8 +136,8 @@ class RecordingService:
         self.sessions.append((peer.name, hello))
         try:
             await send(Welcome(consortium=NAME, coordinator_version="0.1.0", protocol_version=1))
-            for message in self.outgoing:
-                await send(message)
+            for instruction in self.outgoing:
+                await send(instruction)
             async for message in incoming:
                 self.heard.append(message)
                 if self.echo is not None:

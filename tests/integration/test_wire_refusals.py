@@ -1,5 +1,7 @@
 """A no, told precisely: who is at fault, what was found, what to do; and nothing of our insides."""
 
+# ruff: noqa: PT012, SIM117 - sessions are blocks, and refused ones end by raising from inside
+
 import asyncio
 import contextlib
 import errno
@@ -62,20 +64,20 @@ class RoomError(Exception):
     ],
 )
 async def test_a_refusal_arrives_as_it_was_meant(code: RefusalCode, status: str, retryable: bool) -> None:
-    refusal = ServiceRefusal("zu spät: round 3 is over", code=code, advice="Wait for round 4 – it comes.")
+    refusal = ServiceRefusal("zu spät: round 3 is over", code=code, advice="Wait for round 4: it is coming.")
     async with coordinator(RecordingService(failing={"submit_events": refusal})) as world, world.connect() as client:
         with pytest.raises(CallRefused) as caught:
             await client.submit_events((b"one",))
     error = caught.value
     assert (error.status, error.code, error.retryable) == (status, code, retryable)
-    assert (str(error), error.advice()) == ("zu spät: round 3 is over", "Wait for round 4 – it comes.")
+    assert (str(error), error.advice()) == ("zu spät: round 3 is over", "Wait for round 4: it is coming.")
 
 
 @pytest.mark.parametrize("method", ["list_studies", "open_vector", "upload_limit", "run_session", "submit_events"])
 async def test_an_error_of_another_room_needs_no_base_class(method: str) -> None:
     service = RecordingService(failing={method: RoomError("the study is running")})
     async with coordinator(service) as world, world.connect() as client:
-        with pytest.raises(CallRefused, match="^the study is running$") as caught:
+        with pytest.raises(CallRefused, match=r"^the study is running$") as caught:
             match method:
                 case "list_studies":
                     await client.list_studies()
@@ -194,7 +196,7 @@ async def test_a_port_in_use() -> None:
 
 
 async def test_an_address_that_is_not_ours() -> None:
-    with pytest.raises(AddressUnusable, match="192.0.2.1:8443"):
+    with pytest.raises(AddressUnusable, match=r"192\.0\.2\.1:8443"):
         await serve(RecordingService(), address="192.0.2.1:8443", credentials=server_credentials())
 
 

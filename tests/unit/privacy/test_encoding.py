@@ -110,9 +110,10 @@ def test_sums_wrap_back_to_signed_integers():
     assert decoded["patients"].tolist() == [21.0, 0.0]
 
 
-def test_a_sum_that_so_few_sites_cannot_have_made_is_refused():
+@pytest.mark.parametrize("sum_", [2001, -2001])
+def test_a_sum_that_so_few_sites_cannot_have_made_is_refused(sum_):
     vector = encode(VALUES, LAYOUT, DITHER)
-    vector[3] = 2001
+    vector[3] = sum_ % 2**32
     decode(vector, LAYOUT, survivors=3)
     with pytest.raises(EncodingRefused, match="cannot be"):
         decode(vector, LAYOUT, survivors=2)

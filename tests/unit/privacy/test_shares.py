@@ -59,6 +59,8 @@ def test_what_cannot_be_combined():
     points = dealt(3, 4)
     with pytest.raises(SharesDisagree, match="one number"):
         combine([points[0], points[1], points[0]], threshold=3)
+    with pytest.raises(SharesDisagree, match="one number"):
+        combine([*points, points[0]], threshold=3)
     with pytest.raises(SharesDisagree, match="2 shares where 3"):
         combine(points[:2], threshold=3)
     for malformed in (b"", points[0][1][1:], points[0][1] + b"\0", PRIME.to_bytes(33, "big"), b"\xff" * 33):
@@ -138,9 +140,9 @@ def test_too_many_wrong_shares_are_an_error_not_a_wrong_secret(bad):
 
 def test_recovery_refuses_doubled_and_too_few_shares():
     points = dealt(3, 5)
-    with pytest.raises(SharesDisagree):
+    with pytest.raises(SharesDisagree, match="one number"):
         recover([*points, points[0]], threshold=3, accepts=accepts)
-    with pytest.raises(SharesDisagree):
+    with pytest.raises(SharesDisagree, match="2 shares where 3"):
         recover(points[:2], threshold=3, accepts=accepts)
 
 
