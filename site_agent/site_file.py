@@ -60,8 +60,8 @@ class Policy(Section):
     max_epsilon_total: Annotated[float, Gt(0)] = 3.0  # per dataset, over all studies
     max_delta: Annotated[float, Gt(0), Lt(1)] = 1e-3
     minimum_patients: Annotated[int, Ge(1), Le(10_000_000)] = 30
-    minimum_sites: Annotated[int, Ge(3), Le(256)] = 3
-    minimum_threshold: Annotated[int, Ge(2), Le(256)] = 3
+    minimum_sites: Annotated[int, Ge(3), Le(128)] = 3
+    minimum_threshold: Annotated[int, Ge(2), Le(128)] = 3
     allowed_networks: tuple[NetworkName, ...] = ("logistic", "mlp")
     allowed_mechanisms: tuple[MechanismName, ...] = ("local-dp-sgd",)
     max_egress_bytes_per_round: Annotated[int, Ge(1), Le(2**40)] = 64 * 2**20

@@ -23,7 +23,7 @@ from privacy.secagg.context import Context, RosterEntry
 
 SCHEMA = "consortium/round-plan/v1"
 PLAN_BYTES_MAX = 2**18
-PARTICIPANTS_MAX = 256
+PARTICIPANTS_MAX = 128
 PLAN_SIGNATURE_CONTEXT = b"consortium/round-plan/v1\n"
 """Stands before a plan under the coordinator's signature, so that it can mean nothing else."""
 

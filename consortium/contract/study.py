@@ -29,7 +29,7 @@ from privacy.errors import EncodingOverflow
 SITES_MIN = 3
 """With two sites, each could subtract its own update from the sum and read the other's."""
 
-SITES_MAX = 256
+SITES_MAX = 128
 """The largest complete pair graph (protocol section 1)."""
 
 DOCUMENT_BYTES_MAX = yaml_file.FILE_BYTES_MAX

@@ -39,8 +39,7 @@ def test_slices_masked_by_several_threads_are_the_whole(length, dtype, seeds, cu
     edges = sorted({0, length, *(cut for cut in cuts if cut < length)})
     with ThreadPoolExecutor(max_workers=3) as pool:
         for done in [
-            pool.submit(apply_masks, vector[start:end], seeds, first_element=start)
-            for start, end in pairwise(edges)
+            pool.submit(apply_masks, vector[start:end], seeds, first_element=start) for start, end in pairwise(edges)
         ]:
             done.result()
     assert (vector == masked(length, dtype, seeds)).all()

@@ -66,7 +66,7 @@ def test_what_the_hospital_does_not_say_is_the_careful_default(tmp_path: Path) -
         ("  heart-disease: heart", "  Heart: heart", "studies.Heart", 8, '"Heart"', "a study name"),
         ("study: 2", "study: 5", "policy.max_epsilon_per_study", 10, "5", "at most max_epsilon_total, 4"),
         ("total: 4", "total: 0", "policy.max_epsilon_total", 11, "0", "greater than 0"),
-        ("total: 4", "total: 4\n  minimum_sites: 2", "policy.minimum_sites", 12, "2", "from 3 to 256"),
+        ("total: 4", "total: 4\n  minimum_sites: 2", "policy.minimum_sites", 12, "2", "from 3 to 128"),
         ("total: 4", "total: 4\n  max_delta: 1", "policy.max_delta", 12, "1", "less than 1"),
         ("total: 4", "total: 4\n  require_approval: no", "policy.require_approval", 12, '"no"', "true or false"),
         ("total: 4", "total: 4\n  allowed_networks: [x]", "policy.allowed_networks[0]", 12, '"x"', "logistic"),
