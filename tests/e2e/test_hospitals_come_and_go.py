@@ -1,0 +1,57 @@
+"""Real processes over real mutual TLS: a hospital and the coordinator die and return, and all of it verifies."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.world import SITES, STUDY, consortium, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+
+
+def test_a_study_outlives_a_dead_agent_and_a_dead_coordinator(tmp_path: Path) -> None:
+    with consortium(tmp_path) as world:
+        world.submit(rounds=12)
+        world.wait_until(lambda s: len(s["history"]) >= 2)
+        assert world.status()["history"][0]["survivors"] == list(SITES)
+
+        world.kill("switzerland")
+        without = world.wait_until(
+            lambda s: any(r["survivors"] == [x for x in SITES if x != "switzerland"] for r in s["history"])
+        )
+        # Three hospitals are enough for the sum. Their exact metrics next to those of four would be the fourth's.
+        three = next(r for r in without["history"] if len(r["survivors"]) == 3)
+        assert three["metrics"] == {}
+
+        world.kill("coordinator")
+        world.start_coordinator()
+        world.start_agent("switzerland")
+        done = world.wait_until(lambda s: s["state"] == "completed", timeout_s=180)
+
+        assert [r["round"] for r in done["history"]] == list(range(1, 14))
+        assert done["history"][-1]["survivors"] == list(SITES)
+        assert done["history"][-1]["metrics"]["patients"] == 254
+        assert max(site["epsilon"] for site in done["sites"]) <= 1.0
+
+        types = [entry["type"] for entry in world.entries()]
+        assert "round.aborted" in types
+        assert types.count("round.closed") == 13
+        printed = world.verified_evidence()
+        assert printed.rstrip().endswith("VERIFIED"), printed
+        # What was spent at the dead hospital stays counted.
+        assert run("site-agent", "budget", "--home", tmp_path / "switzerland").returncode == 0
+
+
+def test_a_frozen_agent_costs_its_own_place_and_nobody_elses_time(tmp_path: Path) -> None:
+    with consortium(tmp_path) as world:
+        world.submit(rounds=6, round_deadline_s=8, upload_deadline_s=4)
+        world.wait_until(lambda s: len(s["history"]) >= 1)
+        world.freeze("hungary")
+        frozen = world.wait_until(lambda s: any("hungary" not in r["survivors"] for r in s["history"]), timeout_s=90)
+        assert frozen["state"] == "running"
+        # Frozen within a round it is a dropout, by name and phase; frozen between two, it is not invited to the next.
+        dropped = [e["body"] for e in world.entries() if e["type"] == "secagg.dropout"]
+        assert all(body["site"] == "hungary" for body in dropped)
+        world.thaw("hungary")
+        world.wait_until(lambda s: s["state"] == "completed", timeout_s=120)
+        assert STUDY in world.verified_evidence()

@@ -1,0 +1,174 @@
+"""A consortium of real processes in a folder: what the command lines do, typed by a test instead of a person."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HEART = Path(__file__).parents[2] / "configs" / "heart-disease"
+SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
+STUDY = "heart-disease"
+
+
+def run(*command: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """One command of ours to its end: `run("consortium", "init", ...)`."""
+    done = subprocess.run(_typed(command), capture_output=True, text=True, timeout=120, check=False, **options)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def _typed(command: tuple[object, ...]) -> list[str]:
+    module = {"consortium": "consortium", "site-agent": "site_agent"}[str(command[0])]
+    return [sys.executable, "-m", module, *map(str, command[1:])]
+
+
+class World:
+    """One coordinator and four hospitals."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "coordinator"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    # --- setting up ---
+
+    def create(self) -> None:
+        run("consortium", "init", self.home, "--name", "test", "--address", f"127.0.0.1:{free_port()}")
+
+    def start_coordinator(self) -> None:
+        process = self._start("coordinator", ("consortium", "serve", "--home", self.home))
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"Serving"), self.log("coordinator")
+
+    def enrol(self, site: str) -> None:
+        kit = self.folder / f"{site}.zip"
+        run("consortium", "site", "invite", site, "--home", self.home, "--out", kit)
+        run("site-agent", "enrol", "--kit", kit, "--home", self.folder / site)
+        source = HEART / "sites" / site / "site.yaml"
+        text = re.sub(r"path: \S+", f"path: {HEART / 'data' / f'{site}.csv'}", source.read_text())
+        (self.folder / site / "site.yaml").write_text(text)
+
+    def start_agent(self, site: str) -> None:
+        self._start(site, ("site-agent", "run", "--home", self.folder / site))
+
+    def submit(self, **settings: object) -> None:
+        """Submit the heart study with some values changed, have everybody approve it, and start it."""
+        text = (HEART / "study.yaml").read_text()
+        for name, value in settings.items():
+            text, found = re.subn(rf"(?m)^(  {name}: )\S+", rf"\g<1>{value}", text, count=1)
+            assert found == 1, name
+        path = self.folder / "study.yaml"
+        path.write_text(text)
+        run("consortium", "study", "submit", path, "--home", self.home)
+        for site in SITES:
+            run("site-agent", "studies", "approve", STUDY, "--home", self.folder / site, "--steward", f"Dr {site}")
+        run("consortium", "study", "start", STUDY, "--home", self.home)
+
+    # --- while it runs ---
+
+    def status(self) -> dict[str, Any]:
+        found = json.loads(run("consortium", "status", "--home", self.home, "--json").stdout)
+        (study,) = found["studies"]
+        return dict(study)
+
+    def wait_until(self, what: Callable[[dict[str, Any]], bool], *, timeout_s: float = 120) -> dict[str, Any]:
+        """Follow `status --watch` until a snapshot of the study satisfies `what`."""
+        command = _typed(("consortium", "status", "--home", self.home, "--watch", "--json"))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watching:
+            alarm = threading.Timer(timeout_s, watching.kill)
+            alarm.start()
+            assert watching.stdout is not None
+            try:
+                for line in watching.stdout:
+                    (study,) = json.loads(line)["studies"]
+                    if what(study):
+                        return dict(study)
+            finally:
+                alarm.cancel()
+                watching.kill()
+        raise AssertionError(
+            f"it did not happen within {timeout_s} s: {self.status()}\n{self.log('coordinator')[-3000:]}"
+        )
+
+    def kill(self, name: str) -> None:
+        _end(self.processes.pop(name))
+
+    def freeze(self, name: str) -> None:
+        self.processes[name].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self.processes[name].send_signal(signal.SIGCONT)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def entries(self) -> list[dict[str, Any]]:
+        found = json.loads(run("consortium", "audit", "log", "--home", self.home, "--json").stdout)
+        return list(found["entries"])
+
+    def verified_evidence(self) -> str:
+        """Export, and check as a stranger would; returns what the check printed."""
+        evidence = self.folder / "evidence.zip"
+        run("consortium", "audit", "export", "--study", STUDY, "--home", self.home, "--out", evidence)
+        identity = json.loads((self.folder / SITES[0] / "identity.json").read_text())
+        policy = self.folder / "policy.txt"
+        policy.write_text(f"log {identity['log_vkey']}\nquorum none\n")
+        return run("consortium", "audit", "verify", evidence, "--policy", policy).stdout
+
+    # --- processes ---
+
+    def _start(self, name: str, command: tuple[object, ...]) -> "subprocess.Popen[bytes]":
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(_typed(command), stdout=subprocess.PIPE, stderr=log, env=dict(os.environ))
+        self.processes[name] = process
+        return process
+
+    def stop(self) -> None:
+        while self.processes:
+            _end(self.processes.popitem()[1])
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL, also for a frozen process, and everything of it closed."""
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextmanager
+def consortium(folder: Path) -> Iterator[World]:
+    """A coordinator and four enrolled, running agents."""
+    world = World(folder)
+    world.create()
+    world.start_coordinator()
+    try:
+        for site in SITES:
+            world.enrol(site)
+            world.start_agent(site)
+        yield world
+    finally:
+        world.stop()
+
+
+def free_port() -> int:
+    """A port that is free together with the next."""
+    for _ in range(100):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+    raise AssertionError("no two neighbouring free ports")
