@@ -131,8 +131,13 @@ def export(
 
 def policy_text(log: LogView) -> bytes:
     """The policy file to hand to auditors out of band (C2SP tlog-policy): the log's key; no witnesses yet."""
-    comment = f"# The key of the log {log.origin}. Compare this file with a hospital's copy."
-    return f"{comment}\nlog {log.verifier.vkey()}\nquorum none\n".encode()
+    return policy_for(log.verifier.vkey())
+
+
+def policy_for(log_vkey: str) -> bytes:
+    """The same file, made from the log's key as a hospital's enrolment kit carried it."""
+    comment = f"# The key of the log {log_vkey.partition('+')[0]}. Compare this file with a hospital's copy."
+    return f"{comment}\nlog {log_vkey}\nquorum none\n".encode()
 
 
 def write_archive(out: Path, files: dict[str, bytes]) -> None:

@@ -767,7 +767,7 @@ def step_policy(case: Case) -> str:
             " agrees with itself, not who made it. Ask the consortium or a hospital for policy.txt, or compare its"
             " SHA-256."
         )
-    elif inside != chosen:
+    elif _statements(inside) != _statements(chosen):
         case.notes.append("The policy inside the evidence differs from yours; yours was used.")
     return f"{source}, SHA-256 {hashlib.sha256(chosen).hexdigest()}"
 
@@ -1240,16 +1240,24 @@ def step_privacy(case: Case) -> str:
     return "; ".join(parts) or "no site spent any budget"
 
 
+def _statements(policy: bytes) -> list[bytes]:
+    """A policy's lines without comments and blank lines."""
+    return [line.strip() for line in policy.split(b"\n") if line.strip() and not line.strip().startswith(b"#")]
+
+
 def _note_unaccounted(case: Case, created: Record) -> None:
-    """Contributions to training for which the site logged no spend."""
-    spent = {(e["round"], e["attempt"], e["actor"][5:]) for _, e in case.of("dp.spent")}
+    """Contributions to training for which the site logged no spend, in that attempt or an earlier one of the round.
+
+    A retry may mask the private update of an attempt that was aborted: it was paid for once.
+    """
+    spent = {(e["round"], e["actor"][5:]) for _, e in case.of("dp.spent")}
     train = {(e["round"], e["attempt"]) for _, e in case.of("round.started") if e["body"]["kind"] == "train"}
     missing = [
         f"{name} in round {e['round']}"
         for _, e in case.of("round.closed")
         if (e["round"], e["attempt"]) in train
         for name in e["body"]["survivors"]
-        if (e["round"], e["attempt"], name) not in spent
+        if (e["round"], name) not in spent
     ]
     if missing and created["body"].get("mechanism") != "none":
         case.notes.append(f"Contributions without a dp.spent entry of the site: {', '.join(missing)[:300]}.")

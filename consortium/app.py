@@ -49,6 +49,7 @@ def _rooms(home: CoordinatorHome, database: Database, log: Log) -> Rooms:
         sites=Sites(home, database, recorder),
         studies=Studies(database, recorder),
         sessions=Sessions(),
+        uploads=VectorStore(home.folder / "uploads"),
         vectors=VectorStore(home.folder / "vectors"),
         models=Models(home.folder / "models"),
         journal=Journal(database),

@@ -1,21 +1,21 @@
 """The shell around one attempt at one round: take an event, step, journal it, perform the effects; owns the clock.
 
-All decisions are in `training_round.py`. After a crash `replay` feeds the journal through the same machine: if the survivors'
-shares had arrived, the round is finished from there; otherwise the attempt is over and nothing was revealed.
+All decisions are in `training_round.py`. After a crash `replay` feeds the journal through the same machine: if the
+survivors' shares had arrived, the round is finished from there; otherwise the attempt is over and nothing was revealed.
 """
 
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 import structlog
 
 from audit import entries
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan
-from consortium.record import now_stamp
+from consortium.record import now_stamp, one_line
 from consortium.rooms import Rooms
+from consortium.studies import RoundName
 from consortium.training_round import (
     AddToSum,
     DeadlinePassed,
@@ -28,6 +28,7 @@ from consortium.training_round import (
     StartDeadline,
     State,
     Tell,
+    UploadStored,
     begin,
     step,
 )
@@ -44,14 +45,6 @@ _WORKING = {
 }
 
 
-class AttemptName(TypedDict):
-    """What every entry about an attempt says of it."""
-
-    study: str
-    round: int
-    attempt: int
-
-
 @dataclass(slots=True)
 class Progress:
     """What `consortium status` shows of a study at work."""
@@ -62,39 +55,52 @@ class Progress:
 
 
 class Attempt:
-    """One attempt, from invitations to a sum or an end without one."""
+    """One attempt, from invitations to a sum or an end without one. Mutable; it owns its running sum and its inbox."""
 
-    def __init__(
-        self, rooms: Rooms, study_digest: Digest, plan: RoundPlan, measured_before: frozenset[SiteId] | None
-    ) -> None:
+    def __init__(self, rooms: Rooms, plan: RoundPlan, measured_before: frozenset[SiteId] | None) -> None:
         self._rooms = rooms
-        self._study_digest = study_digest
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self.plan = plan
         self.total = RunningSum(plan.layout)
         self.refused: set[SiteId] = set()
-        self.uploads: list[Digest] = []
+        self.lost: set[SiteId] = set()
         self.state: State
         self.state, self._first = begin(plan, measured_before)
+        self._stored: set[Digest] = set()  # uploads that lie on disk for this attempt, in the sum or not
         self._timer: asyncio.TimerHandle | None = None
         self._progress = Progress()
         self._log = log.bind(study=plan.study, round=plan.round, attempt=plan.attempt)
 
-    async def run(self, inbox: "asyncio.Queue[Event]", progress: Progress) -> State:
+    def deliver(self, event: Event) -> None:
+        """Queue an event."""
+        if isinstance(event, UploadStored):
+            self._stored.add(Digest(event.header.masked_update_hash.hex()))
+        self._inbox.put_nowait(event)
+
+    @property
+    def waiting(self) -> int:
+        """Events that are queued and not handled yet."""
+        return self._inbox.qsize()
+
+    async def run(self, progress: Progress) -> State:
         """Drive the machine with live events until the attempt is over."""
         self._progress = progress
         progress.attempt = self.plan.attempt
         progress.sites.update({p.site: "invited" for p in self.plan.participants})
         try:
-            await self._perform(self._first, inbox)
+            await self._perform(self._first)
             while isinstance(self.state, Running):
                 progress.phase = self.state.phase.value
                 self._rooms.sessions.notify()
-                event = await inbox.get()
+                event = await self._inbox.get()
+                before = self.state
                 # Stepped before it is journalled, so that an event the machine cannot take is never replayed;
                 # journalled before its effects, so that a share that was received is never asked for again.
-                self.state, effects = step(self.state, event)
+                self.state, effects = step(before, event)
+                if self.state is before:
+                    continue  # it changed nothing: a site that repeats itself must not fill the journal
                 self._rooms.journal.append(self.plan, event)
-                await self._perform(effects, inbox)
+                await self._perform(effects)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -103,13 +109,21 @@ class Attempt:
     async def replay(self, events: Iterable[Event]) -> State:
         """Feed journalled events through the machine; only uploads are added again, nothing is sent."""
         for event in events:
+            if isinstance(event, UploadStored):
+                self._stored.add(Digest(event.header.masked_update_hash.hex()))
             self.state, effects = step(self.state, event)
             for effect in effects:
                 if isinstance(effect, AddToSum):
                     await self._add(effect)
         return self.state
 
-    async def _perform(self, effects: Effects, inbox: "asyncio.Queue[Event]") -> None:
+    def forget(self) -> None:
+        """How it ended is recorded: its journal and its uploads have served their purpose."""
+        self._rooms.journal.forget(self.plan)
+        for digest in self._stored:
+            self._rooms.uploads.discard(digest)
+
+    async def _perform(self, effects: Effects) -> None:
         for effect in effects:
             match effect:
                 case Tell(site=site, message=message):
@@ -120,7 +134,7 @@ class Attempt:
                     if self._timer is not None:
                         self._timer.cancel()
                     self._timer = asyncio.get_running_loop().call_later(
-                        seconds, inbox.put_nowait, DeadlinePassed(phase=phase)
+                        seconds, self._inbox.put_nowait, DeadlinePassed(phase=phase)
                     )
                     self._show_working()
                 case AddToSum():
@@ -131,8 +145,7 @@ class Attempt:
 
     async def _add(self, effect: AddToSum) -> None:
         digest = Digest(effect.masked_update_hash.hex())
-        self.uploads.append(digest)
-        await asyncio.to_thread(self.total.add, self._rooms.vectors.chunks(digest))
+        await asyncio.to_thread(self.total.add, self._rooms.uploads.chunks(digest))
 
     def _show_working(self) -> None:
         if not isinstance(self.state, Running):
@@ -145,10 +158,11 @@ class Attempt:
 
     def _note(self, effect: NoteDropout | NoteRefusal | NoteViolation) -> None:
         """What auditors ask about goes to the log at once, so that it is there even if this process dies now."""
-        about = AttemptName(study=self.plan.study, round=self.plan.round, attempt=self.plan.attempt)
+        about = RoundName(study=self.plan.study, round=self.plan.round, attempt=self.plan.attempt)
         entry: entries.Entry
         match effect:
             case NoteDropout(site=site, phase=phase, reason=reason):
+                self.lost.add(site)
                 self._progress.sites[site] = f"dropped out while {_WORKING[phase.value]}"
                 self._log.warning("round.dropout", site=site, phase=phase.value, reason=reason)
                 entry = entries.SecaggDropout(
@@ -156,7 +170,7 @@ class Attempt:
                 )
             case NoteRefusal(site=site, rule=rule):
                 self.refused.add(site)
-                self._progress.sites[site] = f"refused: {rule}"
+                self._progress.sites[site] = f"refused: {one_line(rule)}"
                 self._log.warning("round.refused", site=site, rule=rule)
                 entry = entries.RoundRefused(**now_stamp(), **about, site=site, rule=one_line(rule))
             case NoteViolation(violation=violation):
@@ -164,8 +178,3 @@ class Attempt:
                 text = one_line(f"{violation.rule}: {violation.evidence}")
                 entry = entries.SecaggFailed(**now_stamp(), **about, blamed=violation.site, rule=text)
         self._rooms.recorder.record(entries.entry_bytes(entry))
-
-
-def one_line(text: str, longest: int = 200) -> str:
-    """Text from elsewhere, short and printable enough for an entry."""
-    return "".join(c if c.isprintable() else " " for c in text)[:longest] or "unspecified"

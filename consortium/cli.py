@@ -31,8 +31,20 @@ EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
 Home = Annotated[Path, typer.Option("--home", help="The coordinator's folder, made by `consortium init`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-_out = Console(highlight=False, soft_wrap=True)
+WIDTH_WITHOUT_TERMINAL = 200
+
+# What goes to a file or another program must not be squeezed into 80 columns.
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 _talk = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    if version:
+        _out.print(f"consortium {__version__}")
+        raise typer.Exit
 
 
 # --- setting up ----------------------------------------------------------------------------------------------------
@@ -119,8 +131,7 @@ def site_invite(site: str, home: Home, out: Annotated[Path, typer.Option(help="W
     """Write a one-time enrolment kit for a hospital."""
     from consortium.contract.kit import write_kit_bytes
 
-    if out.exists():
-        _fail(f"{out} exists", "Name another file with --out; nothing was changed.", EXIT_REFUSED)
+    _require_new_file(out)
     answer = _command(home, "site.invite", site=site)
     write_kit_bytes(out, bytes.fromhex(answer["kit"]))
     _out.print(f"Kit for [bold]{site}[/bold] in {out}, good for one enrolment until {answer['expires']}.")
@@ -136,10 +147,7 @@ def site_list(home: Home, *, as_json: Json = False) -> None:
         return
     _table(
         ["site", "state", "connected", "TLS key (SHA-256)", "signing key"],
-        [
-            [r["site"], r["state"], "yes" if r["connected"] else "", r["spki_sha256"][:16], r["signing_key"][:16]]
-            for r in rows
-        ],
+        [[r["site"], r["state"], "yes" if r["connected"] else "", r["spki_sha256"], r["signing_key"]] for r in rows],
     )
 
 
@@ -156,11 +164,19 @@ def site_revoke(site: str, home: Home) -> None:
 @study_app.command("validate")
 def study_validate(file: Path, *, as_json: Json = False) -> None:
     """Check a study file: every error at once, with its line and what is allowed."""
+    from consortium.contract.errors import FileInvalid
     from consortium.contract.study import load_study
 
-    study = load_study(file)
+    try:
+        study = load_study(file)
+    except FileInvalid as error:
+        if not as_json:
+            raise
+        problems = [{"path": p.path, "line": p.line, "found": p.found, "allowed": p.allowed} for p in error.problems]
+        _print_json({"valid": False, "problems": problems})
+        raise typer.Exit(EXIT_REFUSED) from None
     if as_json:
-        _print_json({"study": study.id, "digest": study.digest()})
+        _print_json({"valid": True, "study": study.id, "digest": study.digest()})
     else:
         _out.print(f"{file} is valid: study [bold]{study.id}[/bold], digest {study.digest()}")
 
@@ -178,7 +194,7 @@ def study_submit(file: Path, home: Home, *, as_json: Json = False) -> None:
         _out.print(
             f"Submitted [bold]{study.id}[/bold], digest {answer['digest']}. Each hospital now decides for itself:"
         )
-        _out.print(f"  site-agent studies approve {study.id} --home HOME")
+        _out.print(f"  site-agent studies approve {study.id} --home HOME --steward NAME")
 
 
 @study_app.command("list")
@@ -235,10 +251,8 @@ def audit_export(
     out: Annotated[Path, typer.Option(help="Where to write evidence.zip.")],
 ) -> None:
     """Write a study's evidence: log, proofs, study, model, privacy spent, report, and the program that checks it."""
-    if out.exists():
-        _fail(f"{out} exists", "Name another file with --out; nothing was changed.", EXIT_REFUSED)
+    _require_new_file(out)
     answer = _command(home, "audit.export", study=study)
-    out.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(answer["path"], out)
     _out.print(f"Evidence of {study} in {out} ({answer['size_bytes']:,} bytes, {answer['entries']} log entries).")
     _out.print(f"Anybody can check it offline: unzip -p {out} verify.py > verify.py && python3 verify.py {out}")
@@ -262,13 +276,15 @@ def audit_log(
     as_json: Json = False,
 ) -> None:
     """Print the log."""
-    answer = _command(home, "audit.log", start=start)
+    rows: list[dict[str, Any]] = []
+    while (page := _command(home, "audit.log", start=start + len(rows)))["entries"]:
+        rows += page["entries"]
     if as_json:
-        _print_json(answer)
+        _print_json({"size": start + len(rows), "entries": rows})
         return
     _table(
-        ["leaf", "time", "type", "actor", "study", "round"],
-        [[str(r["index"]), r["ts"], r["type"], r["actor"], r["study"], r["round"]] for r in answer["entries"]],
+        ["leaf", "time", "type", "actor", "study", "round", "about"],
+        [[str(r["index"]), r["ts"], r["type"], r["actor"], r["study"], r["round"], _about(r["body"])] for r in rows],
     )
 
 
@@ -294,10 +310,23 @@ def _print_json(value: object, *, compact: bool = False) -> None:
 def _table(columns: list[str], rows: list[list[str]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a fingerprint that ends in dots cannot be compared
     for row in rows:
         table.add_row(*row)
     _out.print(table)
+
+
+def _about(body: Mapping[str, Any]) -> str:
+    """Whom an entry of the coordinator is about, if it is about one."""
+    return str(body.get("site") or body.get("blamed") or body.get("subject") or "")
+
+
+def _require_new_file(path: Path) -> None:
+    """Before anything is done: a file that can be written and would replace nothing."""
+    if path.exists():
+        _fail(f"{path} exists", "Name another file with --out; nothing was changed.", EXIT_REFUSED)
+    if not path.absolute().parent.is_dir():
+        _fail(f"there is no folder {path.parent}", "Make it, or name another file with --out.", EXIT_REFUSED)
 
 
 def _fail(message: str, advice: str, code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 Arguments and answers are JSON objects, so that a console in a browser can use the same table later.
 """
 
+import asyncio
 import json
 import platform
 import secrets
@@ -12,6 +13,8 @@ from typing import Any, TypeAlias
 from audit import evidence
 from consortium import __version__, status
 from consortium.contract.digest import canonical_bytes
+from consortium.contract.errors import DocumentInvalid
+from consortium.contract.names import SiteId
 from consortium.contract.study import StudyFile
 from consortium.coordinator import Coordinator
 from consortium.errors import ConsortiumError
@@ -20,36 +23,48 @@ from consortium.record import now_stamp
 Arguments: TypeAlias = Mapping[str, Any]
 Answer: TypeAlias = dict[str, Any]
 
-LOG_PAGE = 10_000
-"""Entries that one `audit.log` answers."""
+LOG_PAGE_BYTES, ROW_BYTES = 2_000_000, 100
+"""How much of the log one `audit.log` answers; an answer on the wire has at most 3 MiB."""
 
 
-class CommandUnknown(ConsortiumError):
+class CommandRefused(ConsortiumError):
     """A command this coordinator does not have, or with arguments it does not take."""
 
     code = "invalid"
 
     def advice(self) -> str:
         """What to do next."""
-        return "Run the same release of `consortium` as the coordinator."
+        return "See `--help`; if the command is right, run the same release of `consortium` as the coordinator."
 
 
 async def execute(coordinator: Coordinator, command: str, arguments: bytes) -> bytes:
     """Carry out one command; raises whatever error of ours stopped it."""
     action = _COMMANDS.get(command)
     if action is None:
-        raise CommandUnknown(f"there is no command {command!r}")
+        raise CommandRefused(f"there is no command {command[:80]!r}")
     try:
         read = json.loads(arguments)
-    except ValueError as error:
-        raise CommandUnknown("the arguments are not JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise CommandRefused("the arguments are not JSON") from error
     if not isinstance(read, dict):
-        raise CommandUnknown("the arguments are not an object")
-    try:
-        answer = action(coordinator, read)
-    except KeyError as error:
-        raise CommandUnknown(f"{command} needs the argument {error}") from error
-    return canonical_bytes(answer)
+        raise CommandRefused("the arguments are not an object")
+    if command in _SLOW:  # they read much and change nothing that the studies at work look at
+        return canonical_bytes(await asyncio.to_thread(action, coordinator, read))
+    return canonical_bytes(action(coordinator, read))
+
+
+def _text(arguments: Arguments, name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise CommandRefused(f"the argument {name!r} must be text")
+    return value
+
+
+def _index(arguments: Arguments, name: str) -> int:
+    value = arguments.get(name)
+    if type(value) is not int or value < 0:
+        raise CommandRefused(f"the argument {name!r} must be a whole number, 0 or more")
+    return value
 
 
 def _status(coordinator: Coordinator, _arguments: Arguments) -> Answer:
@@ -57,7 +72,7 @@ def _status(coordinator: Coordinator, _arguments: Arguments) -> Answer:
 
 
 def _site_invite(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    kit, expires = coordinator.rooms.sites.invite(str(arguments["site"]))
+    kit, expires = coordinator.rooms.sites.invite(_text(arguments, "site"))
     return {"kit": kit.hex(), "expires": f"{expires:%Y-%m-%d %H:%M} UTC"}
 
 
@@ -79,17 +94,20 @@ def _site_list(coordinator: Coordinator, _arguments: Arguments) -> Answer:
 
 
 def _site_revoke(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    site = str(arguments["site"])
+    site = _text(arguments, "site")
     coordinator.rooms.sites.revoke(site)
-    session = coordinator.rooms.sessions.get(coordinator.rooms.sites.get(site).site)
+    session = coordinator.rooms.sessions.get(SiteId(site))
     if session is not None:
         session.close()
     return {}
 
 
 def _study_submit(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    document = str(arguments["document"]).encode()
-    study = StudyFile.from_document(document)
+    document = _text(arguments, "document").encode()
+    try:
+        study = StudyFile.from_document(document)
+    except DocumentInvalid as error:
+        raise CommandRefused(str(error)) from error
     return {"study": study.id, "digest": coordinator.rooms.studies.submit(study, document)}
 
 
@@ -103,7 +121,7 @@ def _study_list(coordinator: Coordinator, _arguments: Arguments) -> Answer:
 
 
 def _study_show(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    row = coordinator.rooms.studies.get(str(arguments["study"]))
+    row = coordinator.rooms.studies.get(_text(arguments, "study"))
     return {
         "study": json.loads(row.document),
         "digest": row.digest,
@@ -117,13 +135,13 @@ def _study_show(coordinator: Coordinator, arguments: Arguments) -> Answer:
 
 
 def _study_start(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    name = str(arguments["study"])
+    name = _text(arguments, "study")
     coordinator.rooms.studies.move(name, "start")
     return _at_work(coordinator, name)
 
 
 def _study_resume(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    name = str(arguments["study"])
+    name = _text(arguments, "study")
     coordinator.rooms.studies.move(name, "resume")
     return _at_work(coordinator, name)
 
@@ -136,24 +154,30 @@ def _at_work(coordinator: Coordinator, name: str) -> Answer:
 
 
 def _study_pause(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    coordinator.stop_study(str(arguments["study"]), "pause")
+    coordinator.stop_study(_text(arguments, "study"), "pause")
     return {}
 
 
 def _study_abort(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    coordinator.stop_study(str(arguments["study"]), "abort")
+    coordinator.stop_study(_text(arguments, "study"), "abort")
     return {}
 
 
 def _study_release(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    return {"model_digest": coordinator.rooms.studies.release(str(arguments["study"]))}
+    return {"model_digest": coordinator.rooms.studies.release(_text(arguments, "study"))}
 
 
 def _audit_log(coordinator: Coordinator, arguments: Arguments) -> Answer:
+    """The log from `start` on, as much of it as one answer may hold."""
     log = coordinator.rooms.recorder.log
-    start = max(0, int(arguments["start"]))
-    rows = []
-    for index, data in enumerate(log.entries(start, min(log.size, start + LOG_PAGE)), start):
+    size = log.size
+    start = min(_index(arguments, "start"), size)
+    rows: list[Answer] = []
+    size_bytes = 0
+    for index, data in enumerate(log.entries(start, size), start):
+        size_bytes += len(data) + ROW_BYTES
+        if rows and size_bytes > LOG_PAGE_BYTES:
+            break
         record = json.loads(data)
         rows.append(
             {
@@ -166,23 +190,26 @@ def _audit_log(coordinator: Coordinator, arguments: Arguments) -> Answer:
                 "body": record["body"],
             }
         )
-    return {"size": log.size, "entries": rows}
+    return {"size": size, "entries": rows}
 
 
 def _audit_proof(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    receipt = coordinator.rooms.recorder.log.receipt(int(arguments["index"]))
-    return {"receipt": receipt.to_bytes().decode()}
+    log = coordinator.rooms.recorder.log
+    index = _index(arguments, "index")
+    if index >= log.size:
+        raise CommandRefused(f"the log has entries 0 to {log.size - 1}, not {index}")
+    return {"receipt": log.receipt(index).to_bytes().decode()}
 
 
 def _audit_export(coordinator: Coordinator, arguments: Arguments) -> Answer:
-    row = coordinator.rooms.studies.get(str(arguments["study"]))
+    row = coordinator.rooms.studies.get(_text(arguments, "study"))
     folder = coordinator.home.folder / "exports"
     folder.mkdir(exist_ok=True)
     made = evidence.export(
         log=coordinator.rooms.recorder.log,
         study=row.study,
         study_document=row.document,
-        model=coordinator.rooms.models.path(row.model_digest).read_bytes() if row.model_digest else None,
+        model=coordinator.rooms.models.file(row.model_digest) if row.model_digest else None,
         exported_by="operator",
         software=[("hospital-consortium", __version__), ("python", platform.python_version())],
         signer=coordinator.home.export_signer,
@@ -217,3 +244,5 @@ _COMMANDS: Mapping[str, Callable[[Coordinator, Arguments], Answer]] = {
     "audit.log": _audit_log,
     "audit.proof": _audit_proof,
 }
+
+_SLOW = frozenset({"audit.export", "audit.log", "audit.proof"})

@@ -15,7 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from consortium.contract.names import Digest, RoundNumber, SiteId, StudyId
-from consortium.errors import HomeUnwritable
+from consortium.errors import HomeInvalid, HomeUnwritable
 
 _metadata = sa.MetaData()
 
@@ -51,9 +51,9 @@ studies = sa.Table(
     sa.Column("submitted_at", sa.Float, nullable=False),
     sa.Column("next_round", sa.Integer, nullable=False, default=1),
     sa.Column("next_attempt", sa.Integer, nullable=False, default=1),
+    sa.Column("last_attempt", sa.Integer, nullable=False),  # of the present round, before somebody has to look
     sa.Column("model_digest", sa.String(64), nullable=False, default=""),
     sa.Column("transcript", sa.String(64), nullable=False, default="0" * 64),
-    sa.Column("survivors", sa.Text, nullable=False, default="[]"),
     sa.Column("measured", sa.Text, nullable=False, default="[]"),  # survivors of the last round with metrics
     sa.Column("reason", sa.Text, nullable=False, default=""),
 )
@@ -125,9 +125,9 @@ class StudyRow:
     state: str
     next_round: RoundNumber
     next_attempt: int
+    last_attempt: int  # the present round is not attempted more often than this before somebody looks
     model_digest: Digest
     transcript: Digest
-    survivors: tuple[SiteId, ...]
     measured: tuple[SiteId, ...]  # survivors of the last round whose metrics were published; empty before the first
     reason: str
 
@@ -154,17 +154,31 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _sqlite_durable)
             sa.event.listen(self._engine, "begin", _sqlite_begin)
-        with self.transaction() as connection:
-            _metadata.create_all(connection)
+        try:
+            with self.transaction() as connection:
+                _metadata.create_all(connection)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """All of the writes inside happen, or none; a disk that refuses raises HomeUnwritable."""
+        """All of the writes inside happen, or none.
+
+        Raises:
+            HomeUnwritable: The disk refuses, or another process holds the database.
+            HomeInvalid: The file is not a database of ours.
+            sa.exc.IntegrityError: A row that is there already; for the caller to explain.
+        """
         try:
             with self._engine.begin() as connection:
                 yield connection
         except sa.exc.OperationalError as error:
-            raise HomeUnwritable(f"the database could not be written: {error.orig}") from error
+            raise HomeUnwritable(f"the database could not be used: {error.orig}") from error
+        except sa.exc.IntegrityError:
+            raise
+        except sa.exc.DatabaseError as error:
+            raise HomeInvalid(f"the database could not be read: {error.orig}") from error
 
     def close(self) -> None:
         """Release the file."""
@@ -173,10 +187,14 @@ class Database:
 
 def _sqlite_durable(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # SQLAlchemy says when to begin
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:
@@ -192,9 +210,9 @@ def study_row(row: sa.Row[tuple[object, ...]]) -> StudyRow:
         state=row.state,
         next_round=RoundNumber(row.next_round),
         next_attempt=row.next_attempt,
+        last_attempt=row.last_attempt,
         model_digest=Digest(row.model_digest),
         transcript=Digest(row.transcript),
-        survivors=tuple(SiteId(name) for name in json.loads(row.survivors)),
         measured=tuple(SiteId(name) for name in json.loads(row.measured)),
         reason=row.reason,
     )

@@ -1,8 +1,8 @@
 """`consortium demo`: the whole thing on one machine, with nothing simulated.
 
-Every step is a command a hospital or a coordinating centre would type, run as a process of its own: a coordinator, one agent per
-hospital, mutual TLS between them, keys made where they belong. The demo only waits, shows, and at the end compares with what
-no consortium can have: every record in one place.
+Every step is a command a hospital or a coordinating centre would type, run as a process of its own: a coordinator, one
+agent per hospital, mutual TLS between them, keys made where they belong. The demo only waits, shows, and at the end
+compares with what no consortium can have: every record in one place.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from audit.evidence import policy_for
 from consortium.assets import heart_disease
 from consortium.contract.study import StudyFile, load_study
 from consortium.demo_baselines import alone, pooled
@@ -29,12 +30,14 @@ from consortium.errors import ConsortiumError
 from consortium.operator import watch_status
 from consortium.status_view import StatusView
 from site_agent.app import budget_rows, open_store
-from site_agent.cohort import read_cohort
+from site_agent.cohort import Cohort, read_cohort
+from site_agent.home import open_home
 from site_agent.site_file import Dataset, load_site_file
 
 READY_WAIT_S = 60.0
 STUDY_WAIT_S = 900.0
 STOP_WAIT_S = 10.0
+FEW_PATIENTS = 5
 
 
 class DemoFailed(ConsortiumError):
@@ -84,7 +87,8 @@ class Demo:
     """One run, in one folder."""
 
     def __init__(self, source: Path, out: Path, *, rounds: int | None, seed: int | None) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        # A table in a log file must not be squeezed into 80 columns.
+        self._console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
         self._source = source
         self._out = out
         self._home = out / "coordinator"
@@ -92,6 +96,7 @@ class Demo:
         self._study_path.write_text(_with_settings(source.read_text(), rounds=rounds, seed=seed))
         self._study: StudyFile = load_study(self._study_path)
         self._begun = time.monotonic()
+        self._processes: list[asyncio.subprocess.Process] = []
         (out / "logs").mkdir()
 
     async def run(self) -> int:
@@ -123,6 +128,8 @@ class Demo:
                 "consortium", "audit", "export", "--study", study.id, "--home", self._home, "--out", evidence
             )
             policy = self._write_policy()
+            for process in self._processes:  # all at once, then each is waited for
+                process.terminate()
         verified = await self._verify(evidence, policy)
         outcomes = [self._outcome(site) for site in study.sites.roster]
         self._show_results(final, outcomes)
@@ -157,10 +164,10 @@ class Demo:
         (self._out / site / "site.yaml").write_text(text)
 
     def _write_policy(self) -> Path:
-        """The log's public key as every kit carried it: obtained before the study, not from the evidence."""
-        identity = json.loads((self._out / self._study.sites.roster[0] / "identity.json").read_text())
+        """The log's key as a hospital's kit had it (`site-agent policy`): known before there was any evidence."""
+        identity = open_home(self._out / self._study.sites.roster[0]).identity
         path = self._out / "policy.txt"
-        path.write_text(f"log {identity['log_vkey']}\nquorum none\n")
+        path.write_bytes(policy_for(identity.log_vkey))
         return path
 
     async def _verify(self, evidence: Path, policy: Path) -> bool:
@@ -175,7 +182,7 @@ class Demo:
         )  # fmt: skip
         output, _ = await process.communicate()
         (self._out / "logs" / "verify.log").write_bytes(output)
-        self._console.print(output.decode().rstrip(), markup=False)
+        self._console.print(output.decode().rstrip(), markup=False, soft_wrap=True)
         return process.returncode == 0
 
     async def _watch(self) -> Mapping[str, Any]:
@@ -276,11 +283,16 @@ class Demo:
         )
         self._console.print(table)
         self._say(
-            "[dim]* Computed by this demonstration alone, without any privacy, because all records happen to be on this machine. "
-            "In the row for all test patients, `alone` is the mean over the hospitals' own models.\n"
-            "An AUC over very few patients of one class (Switzerland: 1 of 16 without disease) says little.\n"
-            f"Epsilon is per patient and hospital at delta {outcomes[0].delta:g}, from each hospital's own ledger.[/dim]"
+            "[dim]* Computed by this demonstration alone, without any privacy, because all records happen to be on "
+            "this machine. In the rows over all hospitals, `alone` is the mean over the hospitals' own models.\n"
+            f"Epsilon is per patient and hospital at delta {outcomes[0].delta:g}, by each hospital's own ledger.[/dim]"
         )
+        few = [site for site, cohort in cohorts.items() if _smaller_class(cohort) < FEW_PATIENTS]
+        if few:
+            names = ", ".join(few)
+            self._say(
+                f"[dim]An AUC with fewer than {FEW_PATIENTS} test patients of one class says little: {names}.[/dim]"
+            )
 
     def _dataset(self, site: str) -> Dataset:
         dataset = load_site_file(self._out / site / "site.yaml").dataset_for(self._study.study_id)
@@ -292,7 +304,8 @@ class Demo:
         state = "[green]verified[/green]" if verified else "[red]NOT verified[/red]"
         self._say(f"Evidence: {self._out / 'evidence.zip'} ({state}); report: {self._out / 'report.html'}")
         self._say(
-            f"Model: {self._out / 'model' / (self._study.id + '.safetensors')}; logs: {self._out / 'logs'}. {took:.0f} s in all."
+            f"Model: {self._out / 'model' / (self._study.id + '.safetensors')}; logs: {self._out / 'logs'}. "
+            f"{took:.0f} s in all."
         )
         first = self._study.sites.roster[0]
         self._say("Next, try:")
@@ -326,11 +339,13 @@ class Demo:
             process = await asyncio.create_subprocess_exec(
                 *_command(program), *map(str, arguments), stdout=asyncio.subprocess.PIPE, stderr=log
             )
+        self._processes.append(process)
         try:
             yield process
         finally:
             if process.returncode is None:
-                process.terminate()
+                with suppress(ProcessLookupError):
+                    process.terminate()
                 try:
                     await asyncio.wait_for(process.wait(), STOP_WAIT_S)
                 except TimeoutError:
@@ -352,7 +367,7 @@ class Demo:
         return " ".join([program, *(f"'{word}'" if " " in word else word for word in words)])
 
     def _say(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
 
 _MODULE_OF = {"consortium": "consortium", "site-agent": "site_agent"}
@@ -385,6 +400,11 @@ def _free_port() -> int:
                 continue
             return port
     raise DemoFailed("this machine has no two neighbouring free ports")
+
+
+def _smaller_class(cohort: Cohort) -> int:
+    positive = int((cohort.test.labels > 0).sum())
+    return min(positive, len(cohort.test) - positive)
 
 
 def _pair(auc: float | None, accuracy: float | None) -> str:

@@ -1,12 +1,13 @@
 """The shell around one study: what `study_run.py` decides is done here, from the first round to the last.
 
-Waiting for hospitals, planning and inviting, closing a round so that state, model and log move on together. One attempt at
-one round is in `attempt.py`.
+Waiting for hospitals, planning and inviting, closing a round so that state, model and log move on together. One attempt
+at one round is in `attempt.py`.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
@@ -14,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from audit import entries
-from consortium import training_round
-from consortium.attempt import Attempt, AttemptName, Progress, one_line
-from consortium.contract.digest import digest_of
+from consortium.attempt import Attempt, Progress
 from consortium.contract.layout import measures, round_layout
 from consortium.contract.messages import (
+    CoordinatorMessage,
     Invitation,
     PrepareStudy,
     ResultVerified,
+    RoundAborted,
     RoundResult,
     SendInitialModel,
     StudyEnded,
@@ -30,28 +30,28 @@ from consortium.contract.messages import (
 )
 from consortium.contract.metrics import metrics_of
 from consortium.contract.names import Digest, SiteId
-from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, Participant, RoundKind, RoundPlan
-from consortium.contract.server_optimizer import next_global_model
+from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, Participant, RoundKind, RoundPlan, context_of
+from consortium.contract.server_optimizer import AggregateRefused, next_global_model
 from consortium.contract.study import StudyFile
 from consortium.database import SiteRow, StudyRow
-from consortium.record import now_stamp
 from consortium.rooms import Rooms
 from consortium.studies import RoundClosedFacts, StudyState
 from consortium.study_run import Complete, Pause, Prepare, Run, decide
 from consortium.training_round import (
     Aborted,
-    MessageArrived,
+    Event,
     Running,
     SiteLeft,
-    SiteRefused,
     Stopped,
     Summed,
-    UploadStored,
     is_measured,
     may_measure,
+    opened_over,
 )
+from consortium.vectors import VectorMissing
+from consortium.wire.errors import WireViolation
 from privacy.encoding import decode
-from privacy.secagg.masks import vector_hash
+from privacy.errors import PrivacyError
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,8 @@ class ModelVerified:
     message: ResultVerified
 
 
-Inbox: TypeAlias = training_round.Event | ModelStored | ModelVerified
+Answer: TypeAlias = ModelStored | ModelVerified | SiteLeft | Stopped
+"""What is waited for between attempts."""
 
 
 class StudyDriver:
@@ -87,10 +88,12 @@ class StudyDriver:
         self.study = study
         self.digest = digest
         self.progress = Progress()
-        self._between: asyncio.Queue[Inbox] = asyncio.Queue()  # what arrives between attempts
-        self._during: asyncio.Queue[training_round.Event] = asyncio.Queue()
+        self._heard: asyncio.Queue[Answer] | None = None  # what sites say between attempts, while anybody listens
+        self._asked: dict[SiteId, Digest] = {}  # who was asked for the first model, and for which
         self._attempt: Attempt | None = None
-        self._refused: dict[int, frozenset[SiteId]] = {}  # round -> sites that declined it
+        self._stopped = False  # for good: a study that is resumed gets a new driver
+        self._declined: dict[int, frozenset[SiteId]] = {}  # the present round -> sites that will not take part in it
+        self._unmeasured = 0  # the round whose metrics would have singled a site out
         self._log = log.bind(study=study.id)
 
     # --- what reaches it -------------------------------------------------------------------------------------------
@@ -101,16 +104,36 @@ class StudyDriver:
         state = self._attempt.state if self._attempt is not None else None
         return state if isinstance(state, Running) else None
 
-    def deliver(self, event: Inbox) -> None:
-        """Queue an event for whoever is waiting for its kind."""
-        match event:
-            case ModelStored() | ModelVerified():
-                self._between.put_nowait(event)
-            case MessageArrived() | UploadStored() | SiteRefused():
-                self._during.put_nowait(event)
-            case _:
-                self._during.put_nowait(event)
-                self._between.put_nowait(event)
+    @property
+    def backlog(self) -> int:
+        """Events of the attempt that are queued and not handled yet."""
+        return self._attempt.waiting if self._attempt is not None else 0
+
+    def wants_first_model(self, site: SiteId) -> Digest | None:
+        """Which first model this site was asked for, if it was."""
+        return self._asked.get(site)
+
+    def deliver(self, event: Event | Answer) -> None:
+        """Queue an event for whoever waits for its kind; what nobody waits for is dropped."""
+        self._stopped = self._stopped or isinstance(event, Stopped)
+        if isinstance(event, ModelVerified):
+            self._ask_again(event.site)
+        if isinstance(event, ModelStored | ModelVerified | SiteLeft | Stopped) and self._heard is not None:
+            self._heard.put_nowait(event)
+        if not isinstance(event, ModelStored | ModelVerified) and self._attempt is not None:
+            self._attempt.deliver(event)
+
+    def _ask_again(self, site: SiteId) -> None:
+        """Something changed at a site: what it declined before, it may take part in now."""
+        self._declined = {number: sites - {site} for number, sites in self._declined.items()}
+
+    @contextmanager
+    def _listening(self) -> Iterator["asyncio.Queue[Answer]"]:
+        self._heard = asyncio.Queue()
+        try:
+            yield self._heard
+        finally:
+            self._heard = None
 
     # --- the study -------------------------------------------------------------------------------------------------
 
@@ -118,19 +141,19 @@ class StudyDriver:
         """Go on from wherever the study stands until it needs nobody any more."""
         try:
             await self._finish_open_attempts()
-            while (row := self._row()).state == StudyState.RUNNING:
+            while self._is_running():
+                row = self._row()
                 match decide(self.study, row):
                     case Prepare():
                         await self._agree_on_first_model(row)
-                    case Run(kind=RoundKind.EVALUATE) if not await self._can_evaluate(row):
-                        if self._row().state == StudyState.RUNNING:
+                    case Run(kind=RoundKind.EVALUATE) as decision if not await self._can_evaluate(row, decision):
+                        if self._is_running():
                             self._log.warning("study.final_evaluation_skipped", survivors=list(row.measured))
                             self._complete(row)
                     case Run() as decision:
                         await self._run_attempt(row, decision)
                     case Pause(reason=reason):
-                        self._rooms.studies.move(self.study.id, "pause", reason)
-                        self._log.error("study.paused", reason=reason)
+                        self._pause(reason)
                     case Complete():
                         self._complete(row)
         finally:
@@ -138,9 +161,30 @@ class StudyDriver:
             self.progress.phase = "waiting"
             self._rooms.sessions.notify()
 
+    def greet(self, site: SiteId) -> None:
+        """A site is here (again): tell it what it may have missed, and ask it to get ready."""
+        if site not in self.study.sites.roster:
+            return
+        row = self._row()
+        self._ask_again(site)
+        self._tell_result(site)
+        match row.state:
+            case StudyState.RUNNING:
+                self.prepare(site)
+            case StudyState.COMPLETED:
+                self._tell_end(row, site, StudyOutcome.COMPLETED, "every round is closed")
+            case StudyState.ABORTED:
+                self._tell_end(row, site, StudyOutcome.ABORTED, "aborted by the operator")
+            case _:
+                pass
+
     def end(self, outcome: StudyOutcome, reason: str) -> None:
         """Tell every connected site of the study that no more rounds will come."""
         row = self._row()
+        for site in self.study.sites.roster:
+            self._tell_end(row, site, outcome, reason)
+
+    def _tell_end(self, row: StudyRow, site: SiteId, outcome: StudyOutcome, reason: str) -> None:
         ended = StudyEnded(
             study=row.study,
             study_digest=row.digest,
@@ -148,15 +192,39 @@ class StudyDriver:
             model_digest=row.model_digest or NO_MODEL,
             reason=reason,
         )
-        for site in self.study.sites.roster:
-            session = self._rooms.sessions.get(site)
-            if session is not None:
-                session.send(ended)
+        self._tell(site, ended)
+
+    def _tell_result(self, site: SiteId) -> None:
+        """A survivor of the last round may not have heard what came of it, if a connection or this process ended."""
+        closed = self._rooms.studies.last_closed(self.digest)
+        if closed is None or site not in closed.survivors:
+            return
+        result = RoundResult(
+            context=context_of(RoundPlan.from_bytes(closed.plan)).digest(),
+            transcript=bytes.fromhex(closed.transcript),
+            aggregate_hash=bytes.fromhex(closed.aggregate_sha256),
+            next_model_digest=closed.next_model_digest,
+        )
+        self._tell(site, result)
+
+    def _tell(self, site: SiteId, message: CoordinatorMessage) -> None:
+        session = self._rooms.sessions.get(site)
+        if session is not None:
+            session.send(message)
 
     def _complete(self, row: StudyRow) -> None:
         self._rooms.studies.complete(row)
         self._log.info("study.completed", model=row.model_digest)
         self.end(StudyOutcome.COMPLETED, "every round is closed")
+
+    def _pause(self, reason: str) -> None:
+        """Stop until the lead resumes the study, unless somebody stopped it in the meantime."""
+        if self._is_running():
+            self._rooms.studies.move(self.study.id, "pause", reason)
+            self._log.error("study.paused", reason=reason)
+
+    def _is_running(self) -> bool:
+        return not self._stopped and self._row().state == StudyState.RUNNING
 
     def _row(self) -> StudyRow:
         return self._rooms.studies.get(self.study.id)
@@ -165,17 +233,17 @@ class StudyDriver:
 
     def prepare(self, site: SiteId) -> None:
         """Ask a connected site of the study to get ready; it answers StudyPrepared or Refusal."""
-        session = self._rooms.sessions.get(site)
-        if session is not None and site in self.study.sites.roster:
+        if self._rooms.sessions.get(site) is not None and site in self.study.sites.roster:
             self.progress.sites[site] = "preparing"
-            session.send(PrepareStudy(study_digest=self.digest))
+            self._tell(site, PrepareStudy(study_digest=self.digest))
 
     def _prepared(self) -> dict[SiteId, tuple[Digest, int]]:
-        """Connected sites that are ready, with the first model each of them built and its size."""
+        """Connected sites that are ready and approve, with the first model each of them built and its size."""
+        approving = self._rooms.studies.approving(self.digest)
         ready: dict[SiteId, tuple[Digest, int]] = {}
         for site in self.study.sites.roster:
             session = self._rooms.sessions.get(site)
-            if session is not None and self.digest in session.prepared:
+            if session is not None and site in approving and self.digest in session.prepared:
                 ready[site] = session.prepared[self.digest]
         return ready
 
@@ -186,116 +254,123 @@ class StudyDriver:
     async def _wait_until(self, suits: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Wait for hospitals to come or get ready; False at the timeout, or when the study is not running any more."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not suits():
+        while self._is_running():
+            if suits():
+                return True
             self.progress.phase = "waiting for hospitals"
             left = None if deadline is None else deadline - time.monotonic()
-            if self._row().state != StudyState.RUNNING or (left is not None and left <= 0):
+            if left is not None and left <= 0:
                 return False
             await self._rooms.sessions.changed(left)
-        return True
+        return False
 
     async def _agree_on_first_model(self, row: StudyRow) -> None:
         """Every site builds the same first model from the study's seed; one of them uploads it."""
         if not await self._wait_until(lambda: len(self._prepared()) >= self._needed):
             return
         # All hospitals of the study are waited for, but not for ever: those that are ready may begin.
-        everybody = len(self.study.sites.required)
+        everybody = len(self.study.sites.roster)
         await self._wait_until(lambda: len(self._prepared()) == everybody, self.study.aggregation.round_deadline_s)
         ready = self._prepared()
-        built = set(ready.values())
-        if len(built) > 1:
+        if not self._is_running() or len(ready) < self._needed:
+            return
+        if len(set(ready.values())) > 1:
             shown = "; ".join(f"{site} {model[:12]} ({count} values)" for site, (model, count) in ready.items())
-            reason = f"the hospitals built different first models: {shown}. Their software versions differ."
-            self._rooms.studies.move(self.study.id, "pause", reason)
+            self._pause(f"the hospitals built different first models; their software differs. {shown}")
             return
         for site, (model_digest, _) in ready.items():
-            session = self._rooms.sessions.get(site)
-            if session is None:
-                continue
-            session.send(SendInitialModel(study_digest=self.digest, model_digest=model_digest))
-            if await self._first_model_stored(site, model_digest):
+            if await self._first_model_stored(site, model_digest) and self._is_running():
                 self._rooms.studies.begin(row, tuple(ready), model_digest)
                 self._log.info("study.started", sites=len(ready), model=model_digest)
                 return
 
     async def _first_model_stored(self, site: SiteId, model_digest: Digest) -> bool:
+        """Ask one site for the first model; False if it does not come."""
+        if self._rooms.sessions.get(site) is None:
+            return False
         deadline = time.monotonic() + self.study.aggregation.upload_deadline_s
-        while (left := deadline - time.monotonic()) > 0:
-            match await self._next_between(left):
-                case ModelStored(model_digest=found) if found == model_digest:
-                    return True
-                case SiteLeft(site=gone) if gone == site:
-                    return False
-                case Stopped() | None:
-                    return False
-                case _:
-                    pass
-        return False
-
-    async def _next_between(self, timeout_s: float) -> Inbox | None:
+        self._asked[site] = model_digest
         try:
-            return await asyncio.wait_for(self._between.get(), timeout_s)
-        except TimeoutError:
-            return None
+            with self._listening() as heard:
+                self._tell(site, SendInitialModel(study_digest=self.digest, model_digest=model_digest))
+                while (left := deadline - time.monotonic()) > 0:
+                    match await _next(heard, left):
+                        case ModelStored(model_digest=found) if found == model_digest:
+                            return True
+                        case SiteLeft(site=gone) if gone == site:
+                            return False
+                        case Stopped() | None:
+                            return False
+                        case _:
+                            pass
+            return False
+        finally:
+            del self._asked[site]
 
-    async def _can_evaluate(self, row: StudyRow) -> bool:
-        """Wait until the hospitals that are here can be measured without singling one out; not for ever."""
-        measured = frozenset(row.measured) or None
+    async def _can_evaluate(self, row: StudyRow, decision: Run) -> bool:
+        """Wait until hospitals are here that can be measured without singling one out; not for ever."""
 
         def suits() -> bool:
-            here = frozenset(self._prepared())
-            return len(here) >= self._needed and may_measure(here, measured)
+            here = frozenset(self._invited(row, decision))
+            return len(here) >= self._needed and may_measure(here, frozenset(row.measured) or None)
 
         return await self._wait_until(suits, self.study.aggregation.round_deadline_s)
+
+    def _invited(self, row: StudyRow, decision: Run) -> dict[SiteId, SiteRow]:
+        """Whom an attempt that began now would invite.
+
+        An evaluation that would single a hospital out goes to exactly those measured before, if they are all here.
+        """
+        willing, measured = self._willing(row.next_round), frozenset(row.measured)
+        alone = decision.kind is RoundKind.EVALUATE and not may_measure(frozenset(willing), measured or None)
+        if alone and measured <= willing.keys():
+            return {site: row for site, row in willing.items() if site in measured}
+        return willing
+
+    def _willing(self, round_number: int) -> dict[SiteId, SiteRow]:
+        """Sites that can be invited to this round: ready, not declining it, with a certificate the others accept."""
+        declined = self._declined.get(round_number, frozenset())
+        ready = self._prepared()
+        return {
+            row.site: row
+            for row in self._rooms.sites.all()
+            if row.site in ready and row.site not in declined and self._rooms.sites.is_current(row)
+        }
 
     # --- one attempt -----------------------------------------------------------------------------------------------
 
     async def _run_attempt(self, row: StudyRow, decision: Run) -> None:
-        declined = self._refused.get(row.next_round, frozenset())
-
-        def willing() -> list[SiteId]:
-            return [site for site in self._prepared() if site not in declined]
-
-        if not await self._wait_until(lambda: len(willing()) >= self._needed):
+        declined = self._declined.get(row.next_round, frozenset())
+        if len(self.study.sites.roster) - len(declined) < self._needed:
+            self._pause(f"too many hospitals declined round {row.next_round}: {', '.join(sorted(declined))}")
             return
-        invited = [self._rooms.sites.get(site) for site in willing()]
-        invited = [site for site in invited if self._rooms.sites.is_current(site)]
-        if len(invited) < self._needed:
-            self._rooms.studies.move(self.study.id, "pause", "too few hospitals have a certificate that is still valid")
+        if not await self._wait_until(lambda: len(self._invited(row, decision)) >= self._needed):
             return
+        # From here to the invitations nothing is awaited, so nobody can come or go in between.
+        invited = list(self._invited(row, decision).values())
         plan = self._plan(row, decision, invited)
-        raw = plan.to_bytes()
-        started = entries.RoundStarted(
-            **now_stamp(),
-            study=row.study,
-            round=plan.round,
-            attempt=plan.attempt,
-            kind=plan.kind.value,
-            plan_sha256=digest_of(raw),
-            participants=tuple(p.site for p in plan.participants),
-            threshold=plan.threshold,
-            model_digest=plan.model_digest,
-        )
-        self._rooms.studies.open_round(row, plan.kind.value, raw, [entries.entry_bytes(started)])
-        for queue in (self._between, self._during):  # whatever is left of the attempt before
-            while not queue.empty():
-                queue.get_nowait()
+        if not self._rooms.studies.open_round(row, plan):
+            return
         begun = time.monotonic()
-        attempt = self._attempt = Attempt(self._rooms, self.digest, plan, frozenset(row.measured) or None)
-        self._invite(row, plan, raw, invited)
-        await attempt.run(self._during, self.progress)
-        self._refused[row.next_round] = declined | attempt.refused
-        await self._settle(row, attempt, time.monotonic() - begun)
-        if isinstance(attempt.state, Summed):
-            await self._hear_verifications(attempt.state)
+        attempt = self._attempt = Attempt(self._rooms, plan, frozenset(row.measured) or None)
+        self._invite(row, plan, invited)
+        await attempt.run(self.progress)
+        before = self._declined.get(row.next_round, frozenset())
+        self._declined = {row.next_round: before | attempt.refused}
+        with self._listening() as heard:
+            await self._settle(row, attempt, time.monotonic() - begun)
+            self._attempt = None
+            if isinstance(attempt.state, Summed) and self._row().next_round > row.next_round:
+                await self._hear_verifications(heard, attempt.state, attempt.lost)
 
     def _plan(self, row: StudyRow, decision: Run, invited: list[SiteRow]) -> RoundPlan:
-        _, parameter_count = next(iter(self._prepared().values()))
         here = frozenset(site.site for site in invited)
         # Between two measured rounds the survivors must not differ by one hospital: this round may have to go without.
         measured = measures(self.study, decision.kind, decision.round) and may_measure(
             here, frozenset(row.measured) or None
         )
+        if decision.kind is RoundKind.TRAIN and decision.round == self._unmeasured:
+            measured = False
         return RoundPlan(
             consortium=self._rooms.consortium,
             study=row.study,
@@ -313,7 +388,8 @@ class StudyDriver:
             previous_transcript=row.transcript,
             layout=round_layout(
                 self.study,
-                parameter_count=parameter_count,
+                # Not what a site says: it decides how much memory the sum takes.
+                parameter_count=self._rooms.models.load(row.model_digest).vector.size,
                 kind=decision.kind,
                 measured=measured,
             ),
@@ -321,7 +397,8 @@ class StudyDriver:
             upload_deadline_s=self.study.aggregation.upload_deadline_s,
         )
 
-    def _invite(self, row: StudyRow, plan: RoundPlan, raw: bytes, invited: list[SiteRow]) -> None:
+    def _invite(self, row: StudyRow, plan: RoundPlan, invited: list[SiteRow]) -> None:
+        raw = plan.to_bytes()
         certificates: Mapping[SiteId, bytes] = {site.site: site.certificate for site in invited}
         invitation = Invitation(
             plan=raw,
@@ -330,103 +407,78 @@ class StudyDriver:
             endorsements=self._rooms.studies.endorsements(row.digest, plan.model_digest),
         )
         for participant in plan.participants:
-            session = self._rooms.sessions.get(participant.site)
-            if session is not None:
-                session.send(invitation)
+            self._tell(participant.site, invitation)
 
     async def _settle(self, row: StudyRow, attempt: Attempt, seconds: float) -> None:
         """Record how the attempt ended; only then are its journal and uploads let go."""
-        plan, state = attempt.plan, attempt.state
-        match state:
-            case Summed():
-                await self._close(row, attempt, state, seconds)
-            case Aborted(reason=reason):
-                self._log.warning("round.aborted", round=plan.round, attempt=plan.attempt, reason=reason)
-                self._abort(row, plan, reason)
-            case Running():
-                self._abort(row, plan, "the coordinator stopped before the survivors' shares had arrived")
-        self._rooms.journal.forget(plan)
-        for digest in attempt.uploads:
-            self._rooms.vectors.discard(digest)
+        match attempt.state:
+            case Summed() as summed:
+                await self._close(row, attempt, summed, seconds)
+            case Aborted(reason=reason, opened_over=survivors):
+                if attempt.state.singles_out:
+                    self._unmeasured = attempt.plan.round
+                self._abort(row, attempt.plan, reason, survivors)
+            case Running() as state:
+                reason = "the coordinator stopped before the survivors' shares had arrived"
+                self._abort(row, attempt.plan, reason, opened_over(state))
+        attempt.forget()
 
-    def _abort(self, row: StudyRow, plan: RoundPlan, reason: str) -> None:
-        aborted = entries.RoundAborted(
-            **now_stamp(), study=row.study, round=plan.round, attempt=plan.attempt, reason=one_line(reason)
-        )
-        self._rooms.studies.abort_round(row, plan.attempt, reason, [entries.entry_bytes(aborted)])
+    def _abort(self, row: StudyRow, plan: RoundPlan, reason: str, survivors: tuple[SiteId, ...]) -> None:
+        """Nothing came of it; `survivors` are those over whom shares may have been released all the same."""
+        self._log.warning("round.aborted", round=plan.round, attempt=plan.attempt, reason=reason)
+        measured = survivors if is_measured(plan) else ()
+        if measured:  # the sites take these metrics as published: not over other survivors for the same model
+            self._unmeasured = plan.round
+        self._rooms.studies.abort_round(row, plan, reason, measured=measured)
 
     async def _close(self, row: StudyRow, attempt: Attempt, summed: Summed, seconds: float) -> None:
         """4.5: masks off, next global model, metrics; state, model and log move on together."""
+        try:
+            facts = await asyncio.to_thread(self._unmask, attempt, summed, seconds)
+        except (AggregateRefused, PrivacyError) as error:
+            # What the sites sent adds up to no model: that will not change by looking at it again.
+            self._abort(row, attempt.plan, f"the sum cannot be used: {error}", summed.survivors)
+            for site in summed.survivors:
+                self._tell(site, RoundAborted(context=summed.context, reason="the sum cannot be used"))
+            return
+        self._rooms.studies.close_round(row, attempt.plan, facts)
+        survivors = len(summed.survivors)
+        self._log.info("round.closed", round=attempt.plan.round, survivors=survivors, seconds=round(seconds, 3))
+        for site in summed.survivors:
+            self._tell_result(site)
+
+    def _unmask(self, attempt: Attempt, summed: Summed, seconds: float) -> RoundClosedFacts:
+        """What follows from the sum. Files are written here, before the state may name them; runs in a thread."""
         plan = summed.plan
-        await asyncio.to_thread(attempt.total.remove, summed.removal)
+        attempt.total.remove(summed.removal)
         aggregate = attempt.total.result
-        aggregate_hash = vector_hash(aggregate)
-        model = self._rooms.models.load(row.model_digest)
         sums = decode(aggregate, plan.layout, survivors=len(summed.survivors))
-        after = next_global_model(self.study, plan, model, sums)
-        metrics = _figures(sums) if is_measured(plan) else {}
-        # Files first: the state must never name a vector or a model that is not there.
-        self._rooms.vectors.put(aggregate.tobytes())
-        next_digest = self._rooms.models.save(after)
-        about = AttemptName(study=row.study, round=plan.round, attempt=plan.attempt)
-        logged = [
-            entries.entry_bytes(
-                entries.RoundClosed(
-                    **now_stamp(),
-                    **about,
-                    survivors=summed.survivors,
-                    transcript=summed.transcript.hex(),
-                    aggregate_sha256=aggregate_hash.hex(),
-                    model_digest=plan.model_digest,
-                    next_model_digest=next_digest,
-                )
-            )
-        ]
-        if metrics:
-            evaluated = entries.ModelEvaluated(
-                **now_stamp(), **about, model_digest=plan.model_digest, metrics=tuple(sorted(metrics.items()))
-            )
-            logged.append(entries.entry_bytes(evaluated))
-        facts = RoundClosedFacts(
-            kind=plan.kind.value,
-            participants=tuple(p.site for p in plan.participants),
+        after = next_global_model(self.study, plan, self._rooms.models.load(plan.model_digest), sums)
+        return RoundClosedFacts(
             survivors=summed.survivors,
             transcript=Digest(summed.transcript.hex()),
-            model_digest=plan.model_digest,
-            next_model_digest=next_digest,
-            metrics=metrics,
+            aggregate_sha256=self._rooms.vectors.put(aggregate.tobytes()),
+            next_model_digest=self._rooms.models.save(after),
+            metrics=_figures(sums) if is_measured(plan) else {},
             seconds=seconds,
         )
-        self._rooms.studies.close_round(row, plan.attempt, facts, logged)
-        self._log.info("round.closed", round=plan.round, survivors=len(summed.survivors), seconds=round(seconds, 3))
-        result = RoundResult(
-            context=summed.context,
-            transcript=summed.transcript,
-            aggregate_hash=aggregate_hash,
-            next_model_digest=next_digest,
-        )
-        for site in summed.survivors:
-            session = self._rooms.sessions.get(site)
-            if session is not None:
-                session.send(result)
 
-    async def _hear_verifications(self, summed: Summed) -> None:
-        """Wait, not for long, until the survivors have computed the next model too.
+    async def _hear_verifications(self, heard: "asyncio.Queue[Answer]", summed: Summed, lost: set[SiteId]) -> None:
+        """Wait, not for long, until the survivors have computed the next model too: those that are still here.
 
         Their signed `model.verified` entries let a hospital that missed the round accept the model (ADR 6).
         """
         row = self._row()
-        awaited = {site for site in summed.survivors if self._rooms.sessions.get(site) is not None}
+        awaited = {site for site in summed.survivors if self._rooms.sessions.get(site) is not None} - lost
         deadline = time.monotonic() + VERIFIED_WAIT_S
         while awaited and (left := deadline - time.monotonic()) > 0:
-            match await self._next_between(left):
+            match await _next(heard, left):
                 case ModelVerified(site=site, message=message) if message.context == summed.context:
                     awaited.discard(site)
                     if message.next_model_digest != row.model_digest:
-                        reason = (
+                        self._pause(
                             f"{site} computed another next model than the coordinator after round {summed.plan.round}"
                         )
-                        self._rooms.studies.move(self.study.id, "pause", reason)
                         return
                 case SiteLeft(site=site):
                     awaited.discard(site)
@@ -442,10 +494,23 @@ class StudyDriver:
         row = self._row()
         for raw in self._rooms.studies.open_plans(row.digest):
             plan = RoundPlan.from_bytes(raw)
-            attempt = Attempt(self._rooms, self.digest, plan, frozenset(row.measured) or None)
-            await attempt.replay(self._rooms.journal.events(plan))
-            await self._settle(row, attempt, 0.0)
+            attempt = Attempt(self._rooms, plan, frozenset(row.measured) or None)
+            try:
+                await attempt.replay(self._rooms.journal.events(plan))
+            except (VectorMissing, WireViolation, PrivacyError, ValueError) as error:
+                self._abort(row, plan, f"it could not be finished from the journal: {error}", ())
+                attempt.forget()
+            else:
+                await self._settle(row, attempt, 0.0)
             row = self._row()
+
+
+async def _next(heard: "asyncio.Queue[Answer]", timeout_s: float) -> Answer | None:
+    """What a site says next; None after `timeout_s`."""
+    try:
+        return await asyncio.wait_for(heard.get(), timeout_s)
+    except TimeoutError:
+        return None
 
 
 def _figures(sums: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """What can go wrong at the coordinator, whose fault it is and what to do next."""
 
-from consortium.contract.names import RoundNumber, SiteId, StudyId
-
 
 class ConsortiumError(Exception):
     """Anything the operator of a coordinator can act on. `code` is what a remote caller is told."""
@@ -48,13 +46,12 @@ class HomeUnwritable(ConsortiumError):
 
 
 class SiteUnknown(ConsortiumError):
-    """A site nobody invited or enrolled."""
+    """A site that is not enrolled."""
 
     code = "not_found"
 
     def __init__(self, site: str) -> None:
         super().__init__(f"no site named {site!r} is enrolled")
-        self.site = site
 
     def advice(self) -> str:
         """What to do next."""
@@ -112,6 +109,20 @@ class StudyConflict(ConsortiumError):
 
     code = "conflict"
 
+    def advice(self) -> str:
+        """What to do next."""
+        return "`consortium study show ID` says where the study stands."
+
+
+class UploadRefused(ConsortiumError):
+    """A vector that nobody asked this site for now, or not in this form."""
+
+    code = "conflict"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Nothing was kept. Wait for the coordinator's next message; an agent never sends such an upload unasked."
+
 
 class EventRefused(ConsortiumError):
     """A site's signed event that does not verify or does not continue its chain."""
@@ -121,13 +132,3 @@ class EventRefused(ConsortiumError):
     def advice(self) -> str:
         """What to do next."""
         return "The site's own record and the log differ: stop the agent and compare `site-agent events` with the log."
-
-
-class RoundAborted(ConsortiumError):
-    """An attempt that ended without a sum. Nothing was revealed by it."""
-
-    code = "try_later"
-
-    def __init__(self, study: StudyId, number: RoundNumber, reason: str, blamed: tuple[SiteId, ...] = ()) -> None:
-        super().__init__(f"{study} round {number} aborted: {reason}")
-        self.blamed = blamed

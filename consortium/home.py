@@ -5,13 +5,14 @@ keys/                0600 each: ca, server (TLS), operator (TLS), signing (plans
 certificates/        ca.pem, server.pem, operator.pem
 consortium.db        state
 log/                 the audit log
-vectors/, models/    files by digest
+uploads/             masked updates while a round runs
+vectors/, models/    aggregates and global models, by digest
 """
 
-import errno
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +21,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import entries
+from audit.errors import LogUnwritable
 from audit.log import Log
 from audit.note import NoteSigner
 from consortium.contract import certificates
 from consortium.contract.certificates import Authority
+from consortium.contract.errors import FileInvalid
 from consortium.contract.kit import split_address
 from consortium.contract.names import is_name
 from consortium.contract.private_files import read_private, write_private
@@ -63,12 +66,12 @@ class CoordinatorHome:
     @property
     def server_pem(self) -> tuple[bytes, bytes]:
         """TLS private key and certificate of the coordinator."""
-        return self._key("server"), (self.folder / "certificates/server.pem").read_bytes()
+        return self._key("server"), self._certificate("server")
 
     @property
     def operator_pem(self) -> tuple[bytes, bytes]:
         """TLS private key and certificate with which the command line reaches a running coordinator."""
-        return self._key("operator"), (self.folder / "certificates/operator.pem").read_bytes()
+        return self._key("operator"), self._certificate("operator")
 
     @property
     def signing_key(self) -> Ed25519PrivateKey:
@@ -98,8 +101,13 @@ class CoordinatorHome:
     def _key(self, name: str) -> bytes:
         try:
             return read_private(self.folder / "keys" / f"{name}.pem", limit_bytes=KEY_BYTES_MAX)
-        except FileNotFoundError as error:
-            raise HomeInvalid(f"the key {name}.pem is missing from {self.folder / 'keys'}") from error
+        except OSError as error:
+            raise HomeInvalid(
+                f"the key {name}.pem in {self.folder / 'keys'}: {os.strerror(error.errno or 0)}"
+            ) from error
+
+    def _certificate(self, name: str) -> bytes:
+        return _certificate(self.folder, name)
 
     def _ed25519(self, name: str) -> Ed25519PrivateKey:
         try:
@@ -112,26 +120,39 @@ def create_home(folder: Path, *, name: str, address: str) -> CoordinatorHome:
     """Make a new home; raises HomeExists, HomeInvalid or HomeUnwritable and then leaves nothing behind."""
     if not is_name(name):
         raise HomeInvalid(f"{name!r} cannot name a consortium: 3 to 40 of a-z, 0-9 and '-', starting with a letter")
-    if folder.exists():
-        raise HomeExists(f"{folder} exists")
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
+    made: list[Path] = []
     try:
-        config = render(name=name, address=address)
+        if folder.exists() or folder.is_symlink():
+            raise HomeExists(f"{folder} exists")
+        made = [parent for parent in folder.absolute().parents if not parent.exists()]
         staging.mkdir(mode=0o700, parents=True)
         (staging / "keys").mkdir(mode=0o700)
         (staging / "certificates").mkdir()
-        (staging / "coordinator.yaml").write_text(config)
-        _make_keys(staging, load_coordinator_file(staging / "coordinator.yaml"))
+        (staging / "coordinator.yaml").write_text(render(name=name, address=address))
+        _make_keys(staging, _checked(staging / "coordinator.yaml", address))
         home = open_home(staging)
         _open_log(home)
         staging.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EPERM):
-            raise HomeUnwritable(f"{folder} could not be made: {os.strerror(error.errno)}") from error
-        raise
+    except (OSError, LogUnwritable) as error:
+        reason = error.reason if isinstance(error, LogUnwritable) else os.strerror(error.errno or 0)
+        raise HomeUnwritable(f"{folder} could not be made: {reason}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if not folder.exists():
+            for parent in made:  # the innermost first
+                with suppress(OSError):
+                    parent.rmdir()
     return open_home(folder)
+
+
+def _checked(path: Path, address: str) -> CoordinatorFile:
+    """The configuration just written: whatever is wrong in it came from the command line, and is said so."""
+    try:
+        return load_coordinator_file(path)
+    except FileInvalid as error:
+        allowed = "; ".join(f"{problem.path}: {problem.allowed}" for problem in error.problems)
+        raise HomeInvalid(f"{address!r} is no address for a coordinator ({allowed})") from error
 
 
 def open_home(folder: Path) -> CoordinatorHome:
@@ -139,11 +160,14 @@ def open_home(folder: Path) -> CoordinatorHome:
     if not (folder / "coordinator.yaml").is_file():
         raise HomeInvalid(f"{folder} is not a coordinator's home: it has no coordinator.yaml")
     config = load_coordinator_file(folder / "coordinator.yaml")
+    return CoordinatorHome(folder=folder, config=config, ca_pem=_certificate(folder, "ca"))
+
+
+def _certificate(folder: Path, name: str) -> bytes:
     try:
-        ca_pem = (folder / "certificates/ca.pem").read_bytes()
+        return (folder / "certificates" / f"{name}.pem").read_bytes()
     except OSError as error:
-        raise HomeInvalid(f"{folder} has no certificates/ca.pem") from error
-    return CoordinatorHome(folder=folder, config=config, ca_pem=ca_pem)
+        raise HomeInvalid(f"{folder} has no certificates/{name}.pem that can be read") from error
 
 
 def _make_keys(folder: Path, config: CoordinatorFile) -> None:

@@ -1,7 +1,7 @@
 """Accepted events of the attempts under way, durable, so that an attempt can be replayed after a crash.
 
-Site messages are kept in their wire encoding, which is bounded and versioned; the masked updates they refer to lie beside
-them by digest (`vectors.py`). An attempt's events are deleted when it is over.
+Site messages are kept in their wire encoding, which is bounded and versioned; the masked updates they refer to lie
+beside them by digest (`vectors.py`). An attempt's events are deleted when it is over.
 """
 
 import json
@@ -9,7 +9,7 @@ import json
 import sqlalchemy as sa
 
 from consortium.contract.messages import Refusal, VectorHeader, VectorKind
-from consortium.contract.names import SiteId
+from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan
 from consortium.database import Database, journal
 from consortium.training_round import (
@@ -49,6 +49,12 @@ class Journal:
         with self._database.transaction() as connection:
             rows = connection.execute(sa.select(journal.c.event).where(self._of(plan)).order_by(journal.c.id))
             return tuple(decode(row.event) for row in rows)
+
+    def uploads(self) -> frozenset[Digest]:
+        """The masked updates that a replay would need, of all attempts."""
+        with self._database.transaction() as connection:
+            events = [decode(row.event) for row in connection.execute(sa.select(journal.c.event))]
+        return frozenset(Digest(e.header.masked_update_hash.hex()) for e in events if isinstance(e, UploadStored))
 
     def forget(self, plan: RoundPlan) -> None:
         """The attempt is over and everything that follows from it is recorded elsewhere."""
@@ -109,5 +115,7 @@ def decode(data: bytes) -> Event:
             return SiteLeft(site=SiteId(record["site"]))
         case "deadline":
             return DeadlinePassed(phase=Phase(record["phase"]))
-        case _:
+        case "stopped":
             return Stopped(reason=record["reason"])
+        case other:
+            raise ValueError(f"the journal holds an event of type {other!r}")

@@ -14,18 +14,24 @@ class Models:
         self.store = VectorStore(folder)
 
     def save(self, model: GlobalModel) -> Digest:
-        """Keep a model."""
+        """Keep a model; raises HomeUnwritable and then keeps nothing."""
         digest = model.digest()
         self.store.put(model.to_safetensors(), name=digest)
         return digest
 
     def load(self, digest: Digest) -> GlobalModel:
         """Read a model; raises VectorMissing, or ModelRefused if the file was altered."""
-        model = GlobalModel.from_safetensors(self.store.path(digest).read_bytes())
-        if model.digest() != digest:
-            raise ModelRefused(f"the file of model {digest[:12]} holds another model")
+        model, _ = self._read(digest)
         return model
 
-    def path(self, digest: Digest) -> Path:
-        """The file of a model."""
-        return self.store.path(digest)
+    def file(self, digest: Digest) -> bytes:
+        """The file of a model, for handing out; raises as `load`."""
+        _, data = self._read(digest)
+        return data
+
+    def _read(self, digest: Digest) -> tuple[GlobalModel, bytes]:
+        data = self.store.path(digest).read_bytes()
+        model = GlobalModel.from_safetensors(data)
+        if model.digest() != digest:
+            raise ModelRefused(f"the file of model {digest[:12]} holds another model")
+        return model, data

@@ -23,6 +23,7 @@ class Rooms:
     sites: Sites
     studies: Studies
     sessions: Sessions
-    vectors: VectorStore
+    uploads: VectorStore  # masked updates of attempts under way; never handed out
+    vectors: VectorStore  # aggregates
     models: Models
     journal: Journal

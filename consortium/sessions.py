@@ -13,7 +13,8 @@ from consortium.contract.messages import CoordinatorMessage
 from consortium.contract.names import Digest, SiteId
 from consortium.errors import SiteConflict
 
-_OUTGOING_MAX = 256
+OUTGOING_MAX = 256
+"""Messages that may wait for a site that does not read; with one more it is cut off."""
 
 
 class SessionReplaced(SiteConflict):
@@ -29,25 +30,24 @@ class SessionReplaced(SiteConflict):
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """A connected site. Messages are queued; the wire drains the queue."""
+    """A connected site. Messages are queued; whoever serves the stream drains the queue until `ended` is set."""
 
     site: SiteId
-    outgoing: asyncio.Queue[CoordinatorMessage | None] = field(default_factory=lambda: asyncio.Queue(_OUTGOING_MAX))
+    outgoing: asyncio.Queue[CoordinatorMessage] = field(default_factory=lambda: asyncio.Queue(OUTGOING_MAX))
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     prepared: dict[Digest, tuple[Digest, int]] = field(default_factory=dict)  # study -> (model digest, parameters)
     replaced: bool = False
 
     def send(self, message: CoordinatorMessage) -> None:
-        """Queue a message; a site that does not read for 256 messages is cut off."""
+        """Queue a message; a site that does not read for OUTGOING_MAX messages is cut off."""
         try:
             self.outgoing.put_nowait(message)
         except asyncio.QueueFull:
             self.close()
 
     def close(self) -> None:
-        """End the session: the wire's writer stops at the mark, whatever is still queued."""
-        while not self.outgoing.empty():
-            self.outgoing.get_nowait()
-        self.outgoing.put_nowait(None)
+        """End the session, whatever is still queued."""
+        self.ended.set()
 
 
 class Sessions:
@@ -55,7 +55,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._by_site: dict[SiteId, Session] = {}
-        self._changed = asyncio.Event()
+        self._next_change = asyncio.Event()
 
     @contextmanager
     def opened(self, site: SiteId) -> Iterator[Session]:
@@ -83,17 +83,21 @@ class Sessions:
         return frozenset(self._by_site)
 
     def current(self, session: Session) -> bool:
-        """Whether this is still the site's session."""
-        return self._by_site.get(session.site) is session
+        """Whether this is still the site's session, and may be heard."""
+        return self._by_site.get(session.site) is session and not session.ended.is_set()
 
     def notify(self) -> None:
         """Something changed: wake whoever waits."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._next_change.set()
+        self._next_change = asyncio.Event()
+
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change after this call; take it before looking at what may change, and nothing is missed."""
+        return self._next_change
 
     async def changed(self, timeout_s: float | None = None) -> None:
         """Return at the next change, or after `timeout_s`."""
-        event = self._changed
+        event = self.next_change()
         try:
             await asyncio.wait_for(event.wait(), timeout_s)
         except TimeoutError:

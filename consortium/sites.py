@@ -1,16 +1,19 @@
 """Enrolled hospitals: who was invited, whose certificate is good, and the chain of what each one signed."""
 
 import hashlib
-import hmac
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import NoReturn
 
 import sqlalchemy as sa
+import structlog
 
 from audit import entries
-from audit.errors import AuditError
+from audit.errors import AuditError, VerificationError
 from consortium.contract import certificates
 from consortium.contract.certificates import CertificateRefused, PeerIdentity, Role
 from consortium.contract.kit import Kit
@@ -20,9 +23,15 @@ from consortium.database import Database, SiteRow, approvals, endorsements, invi
 from consortium.errors import AccessDenied, EnrolmentRefused, EventRefused, SiteConflict, SiteUnknown
 from consortium.home import CoordinatorHome
 from consortium.record import Recorder, now_stamp
+from consortium.studies import roster_of
+from privacy.secagg.messages import COORDINATOR
+
+log = structlog.get_logger(__name__)
 
 EVENTS_MAX = 64
 """Events a site may submit in one call."""
+FAILURES_LOGGED_MAX, FAILURES_WINDOW_S = 100, 3600.0
+"""How many failed attempts to get in the audit log takes: anybody can make one, and the log is kept for ever."""
 
 
 class Sites:
@@ -32,13 +41,16 @@ class Sites:
         self._home = home
         self._database = database
         self._recorder = recorder
+        self._failures = _AtMost(FAILURES_LOGGED_MAX, FAILURES_WINDOW_S)
 
     # --- enrolment -------------------------------------------------------------------------------------------------
 
     def invite(self, site: str) -> tuple[bytes, datetime]:
         """Make a one-time kit; returns its bytes and when it expires. Only the token's hash is kept here."""
-        if not is_name(site):
-            raise SiteConflict(f"{site!r} cannot name a site: 3 to 40 of a-z, 0-9 and '-', starting with a letter")
+        if not is_name(site) or site == COORDINATOR:
+            raise SiteConflict(
+                f"{site!r} cannot name a site: 3 to 40 of a-z, 0-9 and '-', starting with a letter, not {COORDINATOR!r}"
+            )
         token = os.urandom(32).hex()
         expires = datetime.now(UTC) + timedelta(hours=self._home.config.token_lifetime_hours)
         with self._database.transaction() as connection:
@@ -66,22 +78,18 @@ class Sites:
         return kit.to_bytes(), expires
 
     def enrol(self, request: EnrolmentRequest) -> EnrolmentGrant:
-        """Certify the keys of a site that shows an unused token; the token is spent in the same transaction."""
+        """Certify the keys of a site that shows an unused token; the token is spent in the same transaction.
+
+        Raises:
+            EnrolmentRefused: The token or the keys are not good; it is logged, and nothing else changed.
+            RequestRefused: The certificate request is not one the authority signs; the token stays good.
+        """
         now = datetime.now(UTC)
         token_sha256 = hashlib.sha256(request.token.encode()).hexdigest()
         with self._database.transaction() as connection:
-            row = connection.execute(sa.select(invitations).where(invitations.c.token_sha256 == token_sha256)).first()
-            if row is None or not hmac.compare_digest(row.site, request.site):
-                reason = "the token is not one this consortium gave to this site"
-            elif row.used_at is not None:
-                reason = "the token was used before"
-            elif row.expires_at < now.timestamp():
-                reason = "the token has expired"
-            else:
-                reason = ""
+            reason = self._against(connection, token_sha256, request.site, now)
         if reason:
-            self._recorder.record(entries.entry_bytes(entries.AuthFailed(**now_stamp(), reason=f"enrolment: {reason}")))
-            raise EnrolmentRefused(f"{request.site} cannot enrol: {reason}")
+            self._refuse(request, reason)
         pem = certificates.issue_site(
             self._home.authority,
             request.site,
@@ -92,43 +100,72 @@ class Sites:
         der = certificates.certificate_der(pem)
         identity = certificates.verify_certificate(der, self._home.ca_certificate, now, role=Role.SITE)
         assert identity.signing_key is not None  # issue_site copies it into every site's certificate
-        spki_sha256, signing_key = identity.spki_sha256.hex(), identity.signing_key.hex()
+        keys = {"spki_sha256": identity.spki_sha256.hex(), "signing_key": identity.signing_key.hex()}
         with self._database.transaction() as connection:
-            spent = connection.execute(
-                sa.update(invitations)
-                .where(invitations.c.token_sha256 == token_sha256, invitations.c.used_at.is_(None))
-                .values(used_at=now.timestamp())
-            )
-            if spent.rowcount != 1:
-                raise EnrolmentRefused(f"{request.site} cannot enrol: the token was used before")
-            connection.execute(sa.delete(sites).where(sites.c.site == request.site))
-            connection.execute(
-                sa.insert(sites).values(
-                    site=request.site,
-                    certificate=der,
-                    spki_sha256=spki_sha256,
-                    signing_key=signing_key,
-                    enrolled_at=now.timestamp(),
-                    last_sequence=0,
-                    last_event_sha256=entries.NO_ENTRY,
-                )
-            )
-            enrolled = entries.SiteEnrolled(
-                **now_stamp(),
-                site=request.site,
-                certificate_sha256=hashlib.sha256(der).hexdigest(),
-                spki_sha256=spki_sha256,
-                signing_key=signing_key,
-            )
-            self._recorder.add(connection, [entries.entry_bytes(enrolled)])
+            # Asked again: another call may have shown the same token in between.
+            reason = self._against(connection, token_sha256, request.site, now)
+            taken = sa.or_(*(sites.c[name] == value for name, value in keys.items()))
+            if not reason and connection.execute(sa.select(sites.c.site).where(taken)).first() is not None:
+                # A chain of signed entries belongs to one key, so a key that was in use never begins a second one.
+                reason = "its keys are in use, or were revoked"
+            if not reason:
+                self._admit(connection, request.site, der, keys, now)
+        if reason:
+            self._refuse(request, reason)
         self._recorder.flush()
         return EnrolmentGrant(consortium=self._home.config.name, certificate_pem=pem)
 
+    def _against(self, connection: sa.Connection, token_sha256: str, site: SiteId, now: datetime) -> str:
+        """What stands against an enrolment; empty if nothing does."""
+        row = connection.execute(sa.select(invitations).where(invitations.c.token_sha256 == token_sha256)).first()
+        enrolled = connection.execute(sa.select(sites.c.revoked_at).where(sites.c.site == site)).first()
+        if row is None or row.site != site:
+            return "the token is not one this consortium gave to this site"
+        if row.used_at is not None:
+            return "the token was used before, or is not good any more"
+        if row.expires_at < now.timestamp():
+            return "the token has expired"
+        if enrolled is not None and enrolled.revoked_at is None:
+            return "the site is enrolled already"
+        return ""
+
+    def _admit(self, connection: sa.Connection, site: SiteId, der: bytes, keys: dict[str, str], now: datetime) -> None:
+        _spend_invitations(connection, site, now.timestamp())
+        connection.execute(sa.delete(sites).where(sites.c.site == site))
+        connection.execute(
+            sa.insert(sites).values(
+                site=site,
+                certificate=der,
+                enrolled_at=now.timestamp(),
+                last_sequence=0,
+                last_event_sha256=entries.NO_ENTRY,
+                **keys,
+            )
+        )
+        enrolled = entries.SiteEnrolled(
+            **now_stamp(), site=site, certificate_sha256=hashlib.sha256(der).hexdigest(), **keys
+        )
+        self._recorder.add(connection, [entries.entry_bytes(enrolled)])
+
+    def _refuse(self, request: EnrolmentRequest, reason: str) -> NoReturn:
+        log.warning("enrolment.refused", site=request.site, reason=reason)
+        if self._failures.admit():
+            failed = entries.AuthFailed(**now_stamp(), reason=f"enrolment: {reason}")
+            self._recorder.record(entries.entry_bytes(failed))
+        raise EnrolmentRefused(f"{request.site} cannot enrol: {reason}")
+
     def revoke(self, site: str) -> None:
-        """Refuse the site's certificate from now on."""
-        self.get(site)
+        """Refuse the site's certificate from now on, and any kit that is still out."""
         with self._database.transaction() as connection:
-            connection.execute(sa.update(sites).where(sites.c.site == site).values(revoked_at=time.time()))
+            now = time.time()
+            revoked = connection.execute(
+                sa.update(sites).where(sites.c.site == site, sites.c.revoked_at.is_(None)).values(revoked_at=now)
+            )
+            if revoked.rowcount != 1:
+                if connection.execute(sa.select(sites.c.site).where(sites.c.site == site)).first() is None:
+                    raise SiteUnknown(site)
+                raise SiteConflict(f"{site} is revoked already")
+            _spend_invitations(connection, SiteId(site), now)
             entry = entries.SiteRevoked(**now_stamp(), site=site, reason="revoked by the operator")
             self._recorder.add(connection, [entries.entry_bytes(entry)])
         self._recorder.flush()
@@ -160,8 +197,10 @@ class Sites:
             reason = f"{peer.name} is revoked"
         else:
             return row
-        denied = entries.AuthzDenied(**now_stamp(), subject=f"site:{peer.name}", action="connect", rule=reason)
-        self._recorder.record(entries.entry_bytes(denied))
+        log.warning("site.denied", site=peer.name, reason=reason)
+        if self._failures.admit():
+            denied = entries.AuthzDenied(**now_stamp(), subject=f"site:{peer.name}", action="connect", rule=reason)
+            self._recorder.record(entries.entry_bytes(denied))
         raise AccessDenied(reason)
 
     def is_current(self, row: SiteRow) -> bool:
@@ -180,12 +219,15 @@ class Sites:
         Events that are in the log already are acknowledged again, so that a site may repeat itself after a crash.
 
         Raises:
-            EventRefused: A signature, counter or hash that does not continue what the site signed before.
+            EventRefused: A signature, counter or hash that does not continue what the site signed before, or an event
+                about a study this site is no part of. Nothing of the call is kept.
         """
         if len(events) > EVENTS_MAX:
             raise EventRefused(f"{len(events)} events in one call; at most {EVENTS_MAX} are allowed")
         with self._database.transaction() as connection:
-            row = connection.execute(sa.select(sites).where(sites.c.site == site)).one()
+            row = connection.execute(sa.select(sites).where(sites.c.site == site)).first()
+            if row is None:
+                raise SiteUnknown(site)
             chain = entries.SiteChain(
                 site=site, next_seq=row.last_sequence + 1, previous=row.last_event_sha256 or entries.NO_ENTRY
             )
@@ -194,11 +236,12 @@ class Sites:
                 try:
                     entry = entries.verify_site_entry(data, bytes.fromhex(row.signing_key))
                     if entry.site_seq < chain.next_seq:
+                        _check_known(chain, entry, data)
                         continue
                     chain = chain.admit(data, entry)
-                    self._apply(connection, site, entry, data)
                 except AuditError as error:
                     raise EventRefused(f"{site}: {error}") from error
+                self._apply(connection, site, entry, data)
                 accepted.append(data)
             connection.execute(
                 sa.update(sites)
@@ -211,40 +254,59 @@ class Sites:
 
     def _apply(self, connection: sa.Connection, site: SiteId, entry: entries.SiteEntry, data: bytes) -> None:
         """What a signed event changes in the state that studies are run from."""
+        study = connection.execute(
+            sa.select(studies.c.digest, studies.c.document).where(studies.c.study == entry.study)
+        ).first()
+        if study is None or site not in roster_of(study.document):
+            raise EventRefused(f"{site} signed an event about {entry.study!r}, a study it is no part of")
+        key: dict[str, object] = {"study_digest": study.digest, "site": site}
         match entry:
             case entries.StudyApproved() | entries.StudyRejected():
+                if entry.study_digest != study.digest:
+                    raise EventRefused(f"{site} decided on {entry.study!r} with another digest than the one submitted")
                 approved = isinstance(entry, entries.StudyApproved)
+                reason = "" if isinstance(entry, entries.StudyApproved) else entry.reason
                 _replace(
-                    connection,
-                    approvals,
-                    {"study_digest": entry.study_digest, "site": site},
-                    {
-                        "decision": "approved" if approved else "rejected",
-                        "reason": "" if isinstance(entry, entries.StudyApproved) else entry.reason,
-                    },
+                    connection, approvals, key, {"decision": "approved" if approved else "rejected", "reason": reason}
                 )
             case entries.DpSpent():
-                digest = connection.execute(sa.select(studies.c.digest).where(studies.c.study == entry.study)).scalar()
-                if digest is None:
-                    raise EventRefused(f"{site} spent epsilon on {entry.study!r}, which was never submitted")
-                _replace(
-                    connection,
-                    spends,
-                    {"study_digest": digest, "site": site},
-                    {"epsilon": entry.epsilon, "delta": entry.delta},
-                )
+                _replace(connection, spends, key, {"epsilon": entry.epsilon, "delta": entry.delta})
             case entries.ModelVerified():
-                digest = connection.execute(sa.select(studies.c.digest).where(studies.c.study == entry.study)).scalar()
-                if digest is None:
-                    raise EventRefused(f"{site} verified a model of {entry.study!r}, which was never submitted")
-                _replace(
-                    connection,
-                    endorsements,
-                    {"study_digest": digest, "model_digest": entry.next_model_digest, "site": site},
-                    {"entry": data},
-                )
+                _replace(connection, endorsements, key | {"model_digest": entry.next_model_digest}, {"entry": data})
             case _:
                 pass
+
+
+class _AtMost:
+    """Says yes at most `most` times in any `window_s` seconds; may be asked from any thread."""
+
+    def __init__(self, most: int, window_s: float) -> None:
+        self._window_s = window_s
+        self._admitted: deque[float] = deque(maxlen=most)
+        self._lock = Lock()
+
+    def admit(self) -> bool:
+        """Whether this one still fits."""
+        now = time.monotonic()
+        with self._lock:
+            if len(self._admitted) == self._admitted.maxlen and now - self._admitted[0] < self._window_s:
+                return False
+            self._admitted.append(now)
+            return True
+
+
+def _check_known(chain: entries.SiteChain, entry: entries.SiteEntry, data: bytes) -> None:
+    """An event that is in the log already may come again; another one under the same number may not."""
+    newest = chain.next_seq - 1
+    if entry.site_seq == newest and hashlib.sha256(data).hexdigest() != chain.previous:
+        raise VerificationError(f"chain of site {chain.site}", f"entry {newest} as it is in the log", "another")
+
+
+def _spend_invitations(connection: sa.Connection, site: SiteId, at: float) -> None:
+    """No kit made for the site so far is good any more."""
+    connection.execute(
+        sa.update(invitations).where(invitations.c.site == site, invitations.c.used_at.is_(None)).values(used_at=at)
+    )
 
 
 def _replace(connection: sa.Connection, table: sa.Table, key: dict[str, object], values: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ from consortium.contract.names import SiteId
 from consortium.contract.study import StudyFile
 from consortium.database import StudyRow
 from consortium.driver import StudyDriver
+from consortium.record import one_line
 from consortium.rooms import Rooms
 from consortium.studies import StudyState
 
@@ -35,7 +36,7 @@ def _study(rooms: Rooms, row: StudyRow, driver: StudyDriver | None) -> Snapshot:
         if decision is None:
             return "approval awaited" if site in rooms.sessions.connected() else "away, approval awaited"
         if decision[0] != "approved":
-            return f"{decision[0]}: {decision[1]}"
+            return one_line(f"{decision[0]}: {decision[1]}")
         if site not in rooms.sessions.connected():
             return "away"
         if row.state != StudyState.RUNNING or progress is None:

@@ -48,7 +48,8 @@ class StatusView:
         table.add_column("epsilon so far", justify="right")
         for site in study["sites"]:
             spent = "" if site["epsilon"] is None else f"{site['epsilon']:.3f} of {study['epsilon']:g}"
-            table.add_row(site["site"], site["state"], str(site["rounds"]), spent)
+            # As Text: a hospital's words are shown, never obeyed as rich's markup.
+            table.add_row(site["site"], Text(site["state"]), str(site["rounds"]), spent)
         return table
 
     def _rounds(self, study: Mapping[str, Any]) -> Table:

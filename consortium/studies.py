@@ -5,17 +5,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
 from audit import entries
+from consortium.contract.digest import digest_of
 from consortium.contract.messages import StudyDocument
-from consortium.contract.names import Digest, RoundNumber, SiteId, StudyId
+from consortium.contract.names import Digest, SiteId, StudyId
+from consortium.contract.plan import RoundPlan
 from consortium.contract.study import StudyFile
 from consortium.database import Database, StudyRow, approvals, endorsements, rounds, spends, studies, study_row
 from consortium.errors import StudyConflict, StudyUnknown
-from consortium.record import Recorder, now_stamp
+from consortium.record import Recorder, now_stamp, one_line
+from consortium.study_run import ATTEMPTS_MAX
 
 
 class StudyState(StrEnum):
@@ -36,18 +39,35 @@ _MAY: Mapping[str, tuple[tuple[StudyState, ...], StudyState]] = {
 }
 
 
+class RoundName(TypedDict):
+    """What every entry about an attempt says of it."""
+
+    study: str
+    round: int
+    attempt: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundClosedFacts:
     """What a closed round leaves behind in the state."""
 
-    kind: str
-    participants: tuple[SiteId, ...]
     survivors: tuple[SiteId, ...]
     transcript: Digest
-    model_digest: Digest
+    aggregate_sha256: Digest
     next_model_digest: Digest
     metrics: Mapping[str, float]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedRound:
+    """A closed round, as its survivors are told of it."""
+
+    plan: bytes
+    survivors: tuple[SiteId, ...]
+    transcript: Digest
+    aggregate_sha256: Digest
+    next_model_digest: Digest
 
 
 class Studies:
@@ -77,9 +97,9 @@ class Studies:
                     submitted_at=time.time(),
                     next_round=1,
                     next_attempt=1,
+                    last_attempt=ATTEMPTS_MAX,
                     model_digest="",
                     transcript="0" * 64,
-                    survivors="[]",
                     measured="[]",
                     reason="",
                 )
@@ -106,23 +126,27 @@ class Studies:
     def move(self, name: str, action: str, reason: str = "by the operator") -> None:
         """`start`, `pause`, `resume` or `abort` a study; raises StudyConflict from a state that does not allow it."""
         allowed, target = _MAY[action]
-        row = self.get(name)
-        if row.state not in allowed:
-            raise StudyConflict(f"{name} is {row.state}; `{action}` needs a study that is {' or '.join(allowed)}")
         entry: entries.Entry | None = None
         match action:
             case "pause":
-                entry = entries.StudyPaused(**now_stamp(), study=name, reason=reason)
+                entry = entries.StudyPaused(**now_stamp(), study=name, reason=one_line(reason))
             case "resume":
-                entry = entries.StudyResumed(**now_stamp(), study=name, reason=reason)
+                entry = entries.StudyResumed(**now_stamp(), study=name, reason=one_line(reason))
             case "abort":
-                entry = entries.StudyAborted(**now_stamp(), study=name, reason=reason)
+                entry = entries.StudyAborted(**now_stamp(), study=name, reason=one_line(reason))
             case _:  # `start` is logged as study.started when the sites agree on the first model
                 pass
         values: dict[str, object] = {"state": target, "reason": "" if action in ("start", "resume") else reason}
-        if action == "resume":
-            values["next_attempt"] = 1
         with self._database.transaction() as connection:
+            found = connection.execute(sa.select(studies).where(studies.c.study == name)).first()
+            if found is None:
+                raise StudyUnknown(name)
+            row = study_row(found)
+            if row.state not in allowed:
+                raise StudyConflict(f"{name} is {row.state}; `{action}` needs a study that is {' or '.join(allowed)}")
+            if action == "resume":
+                # Attempts go on counting: one number never stands for two different attempts.
+                values["last_attempt"] = row.next_attempt - 1 + ATTEMPTS_MAX
             connection.execute(sa.update(studies).where(studies.c.study == name).values(**values))
             if entry is not None:
                 self._recorder.add(connection, [entries.entry_bytes(entry)])
@@ -155,57 +179,120 @@ class Studies:
             self._recorder.add(connection, [entries.entry_bytes(started)])
         self._recorder.flush()
 
-    def open_round(self, row: StudyRow, kind: str, plan: bytes, logged: Sequence[bytes]) -> None:
-        """An attempt begins; whatever happens to this process, it is never begun under the same number again."""
+    def open_round(self, row: StudyRow, plan: RoundPlan) -> bool:
+        """An attempt begins; whatever happens to this process, it is never begun under the same number again.
+
+        Returns:
+            False, and nothing began, if a participant has taken back its approval at this very moment.
+        """
+        raw = plan.to_bytes()
+        participants = tuple(participant.site for participant in plan.participants)
+        started = entries.RoundStarted(
+            **now_stamp(),
+            study=row.study,
+            round=plan.round,
+            attempt=plan.attempt,
+            kind=plan.kind.value,
+            plan_sha256=digest_of(raw),
+            participants=participants,
+            threshold=plan.threshold,
+            model_digest=plan.model_digest,
+        )
         with self._database.transaction() as connection:
+            # In one transaction with the entry, so that no withdrawal can stand before it in the log.
+            if not frozenset(participants) <= _approving(connection, row.digest):
+                return False
             connection.execute(
                 sa.insert(rounds).values(
                     study_digest=row.digest,
-                    round=row.next_round,
-                    attempt=row.next_attempt,
-                    kind=kind,
+                    round=plan.round,
+                    attempt=plan.attempt,
+                    kind=plan.kind.value,
                     outcome="open",
-                    plan=plan,
+                    plan=raw,
                     facts="{}",
                 )
             )
             connection.execute(
-                sa.update(studies).where(studies.c.digest == row.digest).values(next_attempt=row.next_attempt + 1)
+                sa.update(studies).where(studies.c.digest == row.digest).values(next_attempt=plan.attempt + 1)
             )
-            self._recorder.add(connection, logged)
+            self._recorder.add(connection, [entries.entry_bytes(started)])
         self._recorder.flush()
+        return True
 
-    def close_round(self, row: StudyRow, attempt: int, facts: RoundClosedFacts, logged: Sequence[bytes]) -> None:
+    def close_round(self, row: StudyRow, plan: RoundPlan, facts: RoundClosedFacts) -> None:
         """The sum is in: state, model and log move on together."""
+        about = RoundName(study=row.study, round=plan.round, attempt=plan.attempt)
+        logged: list[entries.Entry] = [
+            entries.RoundClosed(
+                **now_stamp(),
+                **about,
+                survivors=facts.survivors,
+                transcript=facts.transcript,
+                aggregate_sha256=facts.aggregate_sha256,
+                model_digest=plan.model_digest,
+                next_model_digest=facts.next_model_digest,
+            )
+        ]
+        if facts.metrics:
+            figures = tuple(sorted(facts.metrics.items()))
+            logged.append(
+                entries.ModelEvaluated(**now_stamp(), **about, model_digest=plan.model_digest, metrics=figures)
+            )
         record = {
-            "participants": list(facts.participants),
+            "participants": [participant.site for participant in plan.participants],
             "survivors": list(facts.survivors),
+            "transcript": facts.transcript,
+            "aggregate_sha256": facts.aggregate_sha256,
+            "next_model_digest": facts.next_model_digest,
             "metrics": dict(facts.metrics),
             "seconds": facts.seconds,
         }
         with self._database.transaction() as connection:
-            self._end_round(connection, row, attempt, "closed", record)
+            _end_round(connection, plan, "closed", record)
             connection.execute(
                 sa.update(studies)
                 .where(studies.c.digest == row.digest)
                 .values(
                     next_round=row.next_round + 1,
                     next_attempt=1,
+                    last_attempt=ATTEMPTS_MAX,
                     model_digest=facts.next_model_digest,
                     transcript=facts.transcript,
-                    survivors=json.dumps(list(facts.survivors)),
                     **({"measured": json.dumps(list(facts.survivors))} if facts.metrics else {}),
                 )
             )
-            self._recorder.add(connection, logged)
+            self._recorder.add(connection, [entries.entry_bytes(entry) for entry in logged])
         self._recorder.flush()
 
-    def abort_round(self, row: StudyRow, attempt: int, reason: str, logged: Sequence[bytes]) -> None:
-        """The attempt revealed nothing; the round is tried again."""
+    def abort_round(self, row: StudyRow, plan: RoundPlan, reason: str, *, measured: Sequence[SiteId] = ()) -> None:
+        """The attempt is over without a result; the round is tried again.
+
+        Args:
+            row: The study.
+            plan: The attempt.
+            reason: For the log and for people.
+            measured: Survivors whose summed metrics may be known although nothing came of the attempt.
+        """
+        aborted = entries.RoundAborted(
+            **now_stamp(), study=row.study, round=plan.round, attempt=plan.attempt, reason=one_line(reason)
+        )
         with self._database.transaction() as connection:
-            self._end_round(connection, row, attempt, "aborted", {"reason": reason})
-            self._recorder.add(connection, logged)
+            _end_round(connection, plan, "aborted", {"reason": reason})
+            if measured:
+                connection.execute(
+                    sa.update(studies).where(studies.c.digest == row.digest).values(measured=json.dumps(list(measured)))
+                )
+            self._recorder.add(connection, [entries.entry_bytes(aborted)])
         self._recorder.flush()
+
+    def abandon_rounds(self, name: str, reason: str) -> tuple[RoundPlan, ...]:
+        """Attempts that a stopped process left open are over; returns their plans."""
+        row = self.get(name)
+        plans = tuple(RoundPlan.from_bytes(raw) for raw in self.open_plans(row.digest))
+        for plan in plans:
+            self.abort_round(row, plan, reason)
+        return plans
 
     def complete(self, row: StudyRow) -> None:
         """Every round is closed."""
@@ -216,15 +303,6 @@ class Studies:
             )
             self._recorder.add(connection, [entries.entry_bytes(completed)])
         self._recorder.flush()
-
-    def _end_round(
-        self, connection: sa.Connection, row: StudyRow, attempt: int, outcome: str, facts: Mapping[str, object]
-    ) -> None:
-        connection.execute(
-            sa.update(rounds)
-            .where(rounds.c.study_digest == row.digest, rounds.c.round == row.next_round, rounds.c.attempt == attempt)
-            .values(outcome=outcome, facts=json.dumps(facts))
-        )
 
     # --- questions -------------------------------------------------------------------------------------------------
 
@@ -243,11 +321,12 @@ class Studies:
                 study_row(row) for row in connection.execute(sa.select(studies).order_by(studies.c.submitted_at))
             )
 
-    def documents(self) -> tuple[StudyDocument, ...]:
-        """What sites are shown."""
+    def documents(self, site: SiteId) -> tuple[StudyDocument, ...]:
+        """The studies a hospital is named in, as it is shown them."""
         return tuple(
             StudyDocument(study=StudyId(r.study), study_digest=r.digest, document=r.document, state=r.state)
             for r in self.all()
+            if site in roster_of(r.document)
         )
 
     def decisions(self, digest: Digest) -> dict[SiteId, tuple[str, str]]:
@@ -255,6 +334,11 @@ class Studies:
         with self._database.transaction() as connection:
             found = connection.execute(sa.select(approvals).where(approvals.c.study_digest == digest))
             return {SiteId(r.site): (r.decision, r.reason) for r in found}
+
+    def approving(self, digest: Digest) -> frozenset[SiteId]:
+        """The hospitals whose steward agreed, and has not taken it back."""
+        with self._database.transaction() as connection:
+            return _approving(connection, digest)
 
     def spent(self, digest: Digest) -> dict[SiteId, float]:
         """Site -> epsilon so far, as each site signed it."""
@@ -271,6 +355,41 @@ class Studies:
                 .order_by(rounds.c.round)
             )
             return tuple({"round": r.round, "attempt": r.attempt, "kind": r.kind, **json.loads(r.facts)} for r in found)
+
+    def last_closed(self, digest: Digest) -> ClosedRound | None:
+        """The round that made the present global model; None before the first."""
+        with self._database.transaction() as connection:
+            found = connection.execute(
+                sa.select(rounds.c.plan, rounds.c.facts)
+                .where(rounds.c.study_digest == digest, rounds.c.outcome == "closed")
+                .order_by(rounds.c.round.desc())
+                .limit(1)
+            ).first()
+        if found is None:
+            return None
+        facts = json.loads(found.facts)
+        return ClosedRound(
+            plan=found.plan,
+            survivors=tuple(SiteId(site) for site in facts["survivors"]),
+            transcript=Digest(facts["transcript"]),
+            aggregate_sha256=Digest(facts["aggregate_sha256"]),
+            next_model_digest=Digest(facts["next_model_digest"]),
+        )
+
+    def hands_out(self, site: SiteId, digest: Digest) -> Digest | None:
+        """The study for which a hospital may have this vector: its present model, or a closed round's aggregate."""
+        with self._database.transaction() as connection:
+            for study in connection.execute(sa.select(studies.c.digest, studies.c.document, studies.c.model_digest)):
+                if site not in roster_of(study.document):
+                    continue
+                if digest == study.model_digest:
+                    return Digest(study.digest)
+                closed = connection.execute(
+                    sa.select(rounds.c.facts).where(rounds.c.study_digest == study.digest, rounds.c.outcome == "closed")
+                )
+                if any(json.loads(row.facts)["aggregate_sha256"] == digest for row in closed):
+                    return Digest(study.digest)
+        return None
 
     def open_plans(self, digest: Digest) -> tuple[bytes, ...]:
         """The plans of attempts that were under way when the process ended; at most one in practice."""
@@ -289,3 +408,27 @@ class Studies:
                 .order_by(endorsements.c.site)
             )
             return tuple(r.entry for r in found)
+
+
+def roster_of(document: bytes) -> tuple[SiteId, ...]:
+    """The hospitals named in a study's canonical document, without reading all of it again."""
+    return tuple(SiteId(site) for site in json.loads(document)["sites"]["required"])
+
+
+def _approving(connection: sa.Connection, digest: Digest) -> frozenset[SiteId]:
+    found = connection.execute(
+        sa.select(approvals.c.site).where(approvals.c.study_digest == digest, approvals.c.decision == "approved")
+    )
+    return frozenset(SiteId(row.site) for row in found)
+
+
+def _end_round(connection: sa.Connection, plan: RoundPlan, outcome: str, facts: Mapping[str, object]) -> None:
+    connection.execute(
+        sa.update(rounds)
+        .where(
+            rounds.c.study_digest == plan.study_digest,
+            rounds.c.round == plan.round,
+            rounds.c.attempt == plan.attempt,
+        )
+        .values(outcome=outcome, facts=json.dumps(facts))
+    )

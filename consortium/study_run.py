@@ -9,7 +9,7 @@ from consortium.contract.study import StudyFile
 from consortium.database import StudyRow
 
 ATTEMPTS_MAX = 5
-"""A round that aborts this often pauses its study: somebody has to look."""
+"""A round that aborts this often pauses its study: somebody has to look. `resume` allows as many again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def decide(study: StudyFile, row: StudyRow) -> Decision:
         return Prepare()
     if row.next_round > study.training.rounds + 1:
         return Complete()
-    if row.next_attempt > ATTEMPTS_MAX:
-        return Pause(f"round {row.next_round} was attempted {ATTEMPTS_MAX} times; see `consortium audit log` for why")
+    if row.next_attempt > row.last_attempt:
+        times = row.next_attempt - 1
+        return Pause(f"round {row.next_round} was attempted {times} times; see `consortium audit log` for why")
     kind = RoundKind.TRAIN if row.next_round <= study.training.rounds else RoundKind.EVALUATE
     return Run(kind, row.next_round, row.next_attempt)

@@ -1,8 +1,8 @@
 """One attempt at one round (pure): what arrives, what the coordinator says, what it logs, how the attempt ends.
 
-The cryptography is in `privacy/secagg/coordinator.py` (protocol 4.0 to 4.5). Around it this machine keeps what hospitals and
-auditors ask about: who refused by which rule, who dropped out in which phase, who broke a rule; and it sets the deadlines, so
-that a stuck site costs its own place and nobody else's time.
+The cryptography is in `privacy/secagg/coordinator.py` (protocol 4.0 to 4.5). Around it this machine keeps what
+hospitals and auditors ask about: who refused by which rule, who dropped out in which phase, who broke a rule; and it
+sets the deadlines, so that a stuck site costs its own place and nobody else's time.
 
     Inviting -> Keying -> Collecting -> Confirming -> Unmasking -> Summed | Aborted
 
@@ -20,8 +20,8 @@ from consortium.contract.names import SiteId
 from consortium.contract.plan import RoundPlan, context_of
 from privacy.errors import PeerViolation
 from privacy.secagg import coordinator as secagg
-from privacy.secagg.masks import MaskSeeds
 from privacy.secagg import messages
+from privacy.secagg.masks import MaskSeeds
 from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares, UploadHeader
 
 METRICS_DIFFERENCE_MIN = 2
@@ -75,7 +75,7 @@ class SiteRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteLeft:
-    """A site's session ended."""
+    """A site's session ended, or another one took its place: what the agent knew of the attempt is lost."""
 
     site: SiteId
 
@@ -125,7 +125,7 @@ class AddToSum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteDropout:
-    """A participant is not heard any more in this attempt."""
+    """A participant is not heard any more here; if its upload is in the sum, it is a survivor all the same."""
 
     site: SiteId
     phase: Phase
@@ -185,7 +185,8 @@ class Aborted:
 
     plan: RoundPlan
     reason: str
-    blamed: tuple[SiteId, ...] = ()
+    singles_out: bool = False  # its metrics would have revealed one hospital's
+    opened_over: tuple[SiteId, ...] = ()  # the survivors, if some may have released their shares of this sum already
 
 
 State: TypeAlias = Running | Summed | Aborted
@@ -216,7 +217,11 @@ def begin(plan: RoundPlan, measured_before: frozenset[SiteId] | None) -> tuple[R
 
 
 def step(state: State, event: Event) -> tuple[State, Effects]:
-    """One event: the next state, and what to do, in order. An attempt that is over hears nothing more."""
+    """One event: the next state, and what to do, in order.
+
+    An attempt that is over hears nothing more. An event that changes nothing gives back the very same state and no
+    effect, so that it need not be kept.
+    """
     if not isinstance(state, Running):
         return state, ()
     match event:
@@ -226,7 +231,8 @@ def step(state: State, event: Event) -> tuple[State, Effects]:
             return _heard(state, site, header)
         case SiteRefused(site=site, refusal=refusal):
             left, effects = _advance(state, secagg.SiteLost(site=site), f"refused: {refusal.rule}")
-            return left, (NoteRefusal(site=site, rule=refusal.rule), *effects)
+            # Only an answer that makes a dropout is noted: a site could fill the log with more of them.
+            return left, (NoteRefusal(site=site, rule=refusal.rule), *effects) if effects else ()
         case SiteLeft(site=site):
             return _advance(state, secagg.SiteLost(site=site), "its connection ended")
         case DeadlinePassed(phase=phase) if phase is state.phase:
@@ -244,7 +250,7 @@ def _heard(
         rule, evidence = "a site speaks in its own name", f"a message of {message.site!r}"
         violation = PeerViolation(site, state.phase.value, rule, evidence)
         left, effects = _advance(state, secagg.SiteLost(site=site), rule)
-        return left, (NoteViolation(violation=violation), *effects)
+        return left, (NoteViolation(violation=violation), *effects) if effects else ()
     return _advance(state, message, "")
 
 
@@ -264,12 +270,14 @@ def _advance(state: Running, event: secagg.Event, reason: str) -> tuple[State, E
                 effects.append(AddToSum(site=site, masked_update_hash=sha256))
             case secagg.SendProposal(to=to, proposal=proposal):
                 if is_measured(state.plan) and not may_measure(frozenset(proposal.survivors), state.measured_before):
-                    return _abort(state, _SINGLES_OUT, tuple(effects))
+                    return _abort(state, _SINGLES_OUT, tuple(effects), singles_out=True)
                 effects += [Tell(site=s, message=proposal) for s in to]
             case secagg.SendUnmaskRequest(to=to, request=request):
                 effects += [Tell(site=s, message=request) for s in to]
             case secagg.Dropout(site=site, phase=phase):
-                why = "it broke a rule of the protocol" if site in blamed else reason or "it did not answer"
+                why = "it broke a rule of the protocol" if site in blamed else reason
+                if site in _in_sum(state.machine):
+                    why += "; its update is in the sum"
                 effects.append(NoteDropout(site=site, phase=_BY_SECAGG[phase], reason=why))
             case secagg.Blame(violation=violation):
                 blamed.append(SiteId(violation.site))
@@ -286,25 +294,43 @@ def _advance(state: Running, event: secagg.Event, reason: str) -> tuple[State, E
                 )
                 return summed, tuple(effects)
             case secagg.Abandon(reason=error):
-                return _abort(state, str(error), tuple(effects), tuple(blamed))
+                return _abort(state, str(error), tuple(effects))
     assert not isinstance(machine, secagg.Done | secagg.Aborted)  # both come with an effect handled above
+    if machine is state.machine and not effects:
+        return state, ()  # ignored: late, repeated, or of another attempt
     after = replace(state, machine=machine)
     if after.phase is not state.phase:
         effects.append(_deadline(after))
     return after, tuple(effects)
 
 
+def _in_sum(machine: secagg.Running) -> tuple[SiteId, ...]:
+    """The sites whose upload was accepted: a survivor may still fall silent, and stays a survivor."""
+    match machine:
+        case secagg.Masking(answers=headers):
+            return tuple(header.site for header in headers)
+        case secagg.Confirming(survivors=survivors) | secagg.Unmasking(survivors=survivors):
+            return survivors
+        case _:
+            return ()
+
+
 _SINGLES_OUT = (
-    "the survivors differ by one hospital from those of the last published metrics, which would reveal that hospital's; "
-    "the round is run again without metrics"
+    "the survivors differ by one hospital from those of the last published metrics, which would reveal that hospital's"
 )
 _BY_SECAGG = dict(zip(messages.Phase, Phase, strict=True))
 
 
-def _abort(state: Running, reason: str, before: Effects, blamed: tuple[SiteId, ...] = ()) -> tuple[Aborted, Effects]:
+def _abort(state: Running, reason: str, before: Effects, *, singles_out: bool = False) -> tuple[Aborted, Effects]:
     told = RoundAborted(context=state.context, reason=reason)
     everyone = tuple(Tell(site=participant.site, message=told) for participant in state.plan.participants)
-    return Aborted(plan=state.plan, reason=reason, blamed=blamed), (*before, *everyone)
+    aborted = Aborted(plan=state.plan, reason=reason, singles_out=singles_out, opened_over=opened_over(state))
+    return aborted, (*before, *everyone)
+
+
+def opened_over(state: Running) -> tuple[SiteId, ...]:
+    """The survivors over whom shares may have been released: to the sites, such a sum counts as known."""
+    return state.machine.survivors if isinstance(state.machine, secagg.Unmasking) else ()
 
 
 def _deadline(state: Running) -> StartDeadline:

@@ -3,16 +3,20 @@
 A file appears under its name only when it is whole and its SHA-256 is right: half an upload counts as none.
 """
 
-import errno
+import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from consortium.contract.names import Digest
+from consortium.contract.names import Digest, is_digest
 from consortium.errors import ConsortiumError, HomeUnwritable
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 2**20
 
@@ -28,13 +32,14 @@ class VectorMissing(ConsortiumError):
 
 
 class VectorStore:
-    """A folder of files named by the SHA-256 of their bytes."""
+    """A folder of files named by a digest. Its methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in folder.glob(".incoming-*"):
-            leftover.unlink()
+        with _disk("the folder of vectors could not be made"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for leftover in folder.glob(".incoming-*"):
+                leftover.unlink()
 
     def path(self, digest: Digest) -> Path:
         """Where the vector is; raises VectorMissing."""
@@ -48,19 +53,20 @@ class VectorStore:
 
         The wire has already bounded their number and checks their SHA-256 when the stream ends; an exception from
         it leaves nothing behind.
+
+        Raises:
+            HomeUnwritable: The disk refused; nothing is left behind.
         """
         with self._temporary() as (descriptor, temporary):
             async for chunk in chunks:
-                os.write(descriptor, chunk)
-            return self._keep(descriptor, temporary, digest)
+                await _in_thread(partial(_write, descriptor, chunk))
+            return await _in_thread(partial(self._keep, descriptor, temporary, digest))
 
     def put(self, data: bytes, *, name: Digest | None = None) -> Digest:
-        """Keep bytes under `name`, by default their SHA-256."""
+        """Keep bytes under `name`, by default their SHA-256; raises HomeUnwritable and then keeps nothing."""
         digest = name or Digest(hashlib.sha256(data).hexdigest())
         with self._temporary() as (descriptor, temporary):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            _write(descriptor, data)
             self._keep(descriptor, temporary, digest)
         return digest
 
@@ -68,39 +74,74 @@ class VectorStore:
         """Forget a vector that has served its purpose."""
         (self._folder / digest).unlink(missing_ok=True)
 
+    def discard_all_but(self, kept: Collection[Digest]) -> None:
+        """Forget every vector whose digest is not in `kept`."""
+        for path in self._folder.iterdir():
+            if is_digest(path.name) and Digest(path.name) not in kept:
+                path.unlink(missing_ok=True)
+
     def describe(self, digest: Digest) -> tuple[bytes, int]:
-        """SHA-256 and size of a file that is kept."""
+        """SHA-256 and size of a file that is kept; raises VectorMissing."""
         path = self.path(digest)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest(), path.stat().st_size
 
     def chunks(self, digest: Digest) -> Iterator[bytes]:
-        """The vector, CHUNK_BYTES at a time."""
+        """The vector, CHUNK_BYTES at a time; raises VectorMissing."""
         with self.path(digest).open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[int, Path]]:
-        descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
+        with _disk(_NOT_STORED):
+            descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=self._folder)
         path = Path(name)
         try:
             yield descriptor, path
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-                raise HomeUnwritable(f"a vector could not be stored: {os.strerror(error.errno)}") from error
-            raise
         finally:
             os.close(descriptor)
             path.unlink(missing_ok=True)
 
     def _keep(self, descriptor: int, temporary: Path, digest: Digest) -> Path:
-        os.fsync(descriptor)
         final = self._folder / digest
-        temporary.replace(final)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with _disk(_NOT_STORED):
+            os.fsync(descriptor)
+            temporary.replace(final)
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         return final
+
+
+_NOT_STORED = "a vector could not be stored"
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """All of `data`: a disk that is nearly full takes less than it is given before it takes nothing."""
+    view = memoryview(data)
+    with _disk(_NOT_STORED):
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run in a thread, and come back only when it is done: a cancelled upload must not close a file under a writer."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()  # seen: nobody is left to be told
+        raise
+
+
+@contextmanager
+def _disk(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HomeUnwritable(f"{what}: {os.strerror(error.errno or 0)}") from error

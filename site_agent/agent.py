@@ -1,7 +1,7 @@
 """The shell of a running agent: dial out, listen, hand each message to the study it belongs to, dial again.
 
-It listens on nothing. A lost connection is taken up again with growing pauses; what the coordinator says for good (revoked, too
-old, replaced by another agent) ends the agent with that message.
+It listens on nothing. A lost connection is taken up again with growing pauses; what the coordinator says for good
+(revoked, too old, replaced by another agent) ends the agent with that message.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from consortium.contract.messages import (
     Hello,
     Invitation,
     PrepareStudy,
+    Refusal,
     RoundAborted,
     RoundResult,
     SendInitialModel,
@@ -32,16 +33,19 @@ from consortium.contract.messages import (
 from consortium.contract.names import Digest
 from consortium.contract.plan import RoundPlan
 from consortium.wire.client import CoordinatorClient, SentRecord, Session
-from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, TlsRefused, WireError
+from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, TlsRefused, WireError, WireViolation
 from privacy.secagg.messages import SurvivorProposal, UnmaskRequest
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
+from site_agent.preparation import NOT_APPROVED
 from site_agent.store import EgressRecord, Store
 from site_agent.study_work import StudyWork
 
 log = structlog.get_logger(__name__)
 
 PAUSE_FIRST_S, PAUSE_LONGEST_S = 0.5, 30.0
+STEADY_S = 5.0
+"""A session that lasted so long was a good one: after it, the pauses begin small again."""
 EVENTS_AT_ONCE = 32
 UPLOAD_CHUNK_BYTES = 2**20
 
@@ -54,8 +58,9 @@ class Agent:
         self._store = store
         self._ledger = ledger
         self._line = CoordinatorLine(store)
+        # Only studies that a steward approved, so that no coordinator can fill it.
         self._works: dict[Digest, StudyWork] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take part until `stop` is set.
@@ -63,21 +68,23 @@ class Agent:
         Raises:
             CallRefused: The coordinator will not have this agent, and trying again would not change that.
             TlsRefused: Whoever answered is not this consortium's coordinator, or our certificate is not good.
+            StoreUnwritable: What leaves could not be written down any more, so nothing leaves.
         """
-        pause_s = PAUSE_FIRST_S
+        pause_s = 0.0
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
+                begun = time.monotonic()
                 session = asyncio.create_task(self._session())
                 await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if stop.is_set():
                     session.cancel()
                     await asyncio.gather(session, return_exceptions=True)
                     return
-                welcomed, error = session.result()
+                error = session.result()
                 if _is_final(error):
                     raise error
-                pause_s = PAUSE_FIRST_S if welcomed else min(2 * pause_s, PAUSE_LONGEST_S)
+                pause_s = next_pause_s(pause_s, time.monotonic() - begun)
                 # The pauses of many hospitals must not fall together after the coordinator was away.
                 waited_s = pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, protects nothing
                 log.warning("coordinator.away", reason=str(error), again_in_s=round(waited_s, 1))
@@ -88,9 +95,8 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _session(self) -> tuple[bool, WireError]:
-        """One connection, from dialling to its end: whether the coordinator welcomed us, and what ended it."""
-        welcomed = False
+    async def _session(self) -> WireError:
+        """One connection, from dialling to its end: what ended it."""
         identity = self._home.identity
         try:
             client = await CoordinatorClient.connect(
@@ -107,45 +113,100 @@ class Agent:
                 self._line.bind(client, session)
                 try:
                     async for message in session:
-                        welcomed = True
                         await self._hear(message)
                 finally:
                     self._line.unbind()
                     for work in self._works.values():
                         work.session_ended()
         except WireError as error:
-            return welcomed, error
-        return welcomed, ConnectionLost("the session ended")
+            return error
+        except WireViolation as error:  # one bad message must not end the agent, nor be read again at once
+            log.error("coordinator.broke_a_rule", reason=str(error), advice=error.advice())  # noqa: TRY400 - no defect here
+            return ConnectionLost("the coordinator sent something that breaks the rules of the wire")
+        return ConnectionLost("the session ended")
 
     async def _hear(self, message: CoordinatorMessage) -> None:
         match message:
             case Welcome():
                 log.info("coordinator.connected", consortium=message.consortium, version=message.coordinator_version)
                 await self._line.submit_events()
-            case PrepareStudy() | SendInitialModel() | StudyEnded():
-                self._work(message.study_digest).deliver(message)
+            case PrepareStudy():
+                await self._begin_with(message, message.study_digest)
             case Invitation():
                 try:
                     plan = RoundPlan.from_bytes(message.plan)
                 except ContractError as error:
-                    log.error("round.plan_unreadable", reason=str(error))
+                    log.error("round.plan_unreadable", reason=str(error))  # noqa: TRY400 - the coordinator's fault, not a defect
                     return
-                self._work(plan.study_digest).deliver(message)
-            case BundleList() | ShareDelivery() | SurvivorProposal() | UnmaskRequest() | RoundResult() | RoundAborted():
-                for work in self._works.values():
-                    work.deliver(message)  # only the one in this attempt listens
+                await self._begin_with(message, plan.study_digest, plan.round, plan.attempt)
+            case SendInitialModel() | StudyEnded():
+                work = self._works.get(message.study_digest)
+                if work is not None:
+                    await work.deliver(message)
+            case RoundResult():
+                await self._hear_result(message)
+            case BundleList() | ShareDelivery() | SurvivorProposal() | UnmaskRequest() | RoundAborted():
+                for work in tuple(self._works.values()):
+                    if work.concerns(message.context):
+                        await work.deliver(message)
+
+    async def _begin_with(
+        self, message: PrepareStudy | Invitation, digest: Digest, round_number: int = 0, attempt: int = 0
+    ) -> None:
+        """Hand over what may begin a study here. Nothing is kept for one that no steward of this hospital approved."""
+        work = await self._work_of(digest)
+        if work is not None:
+            await work.deliver(message)
+            return
+        log.warning("study.refused", study=digest[:12], rule=NOT_APPROVED.rule, reason=NOT_APPROVED.explanation)
+        refusal = Refusal(
+            study_digest=digest,
+            round=round_number,
+            attempt=attempt,
+            rule=NOT_APPROVED.rule,
+            explanation=NOT_APPROVED.explanation,
+        )
+        await self._line.send(refusal, digest)
+
+    async def _hear_result(self, result: RoundResult) -> None:
+        """A result is for the study in which this site released shares for it, be it before a restart."""
+        digest = await asyncio.to_thread(self._store.released_in, result.context)
+        work = await self._work_of(digest) if digest is not None else None
+        if work is not None:
+            await work.deliver(result)
+
+    async def _work_of(self, digest: Digest) -> StudyWork | None:
+        """The work on a study, begun if a steward of this hospital has approved it."""
+        work = self._works.get(digest)
+        if work is not None:
+            return work
+        decision = await asyncio.to_thread(self._store.decision, digest)
+        return self._work(digest) if decision is not None and decision.decision == "approved" else None
 
     def _work(self, digest: Digest) -> StudyWork:
-        if digest not in self._works:
-            work = self._works[digest] = StudyWork(self._home, self._store, self._ledger, self._line, digest)
-            self._tasks.append(asyncio.create_task(work.run()))
-        return self._works[digest]
+        work = self._works[digest] = StudyWork(self._home, self._store, self._ledger, self._line, digest)
+        task = asyncio.create_task(work.run())
+        self._tasks.add(task)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._works.pop(digest, None)  # the cohort in memory goes with it
+
+        task.add_done_callback(ended)
+        return work
+
+
+def next_pause_s(pause_s: float, lasted_s: float) -> float:
+    """The pause after a session that lasted so long, given the pause before it; 0 before the first."""
+    if lasted_s >= STEADY_S or pause_s == 0:
+        return PAUSE_FIRST_S
+    return min(2 * pause_s, PAUSE_LONGEST_S)
 
 
 def _is_final(error: WireError) -> bool:
     """Whether dialling again can change nothing: somebody has to act."""
     if isinstance(error, CallRefused):
-        return error.code in (RefusalCode.REFUSED, RefusalCode.CONFLICT, RefusalCode.NOT_FOUND)
+        return error.code not in (RefusalCode.TRY_LATER, RefusalCode.INTERNAL)
     return isinstance(error, TlsRefused)
 
 
@@ -199,9 +260,11 @@ class CoordinatorLine:
     async def submit_events(self) -> None:
         """Put this site's signed entries into the log, in order, a few at a time."""
         async with self._turn:
-            while pending := self._store.pending_events()[:EVENTS_AT_ONCE]:
-                receipt = await self._connected().submit_events(pending)
-                if self._store.acknowledge(receipt.last_sequence) == 0:
+            while pending := await asyncio.to_thread(self._store.pending_events, EVENTS_AT_ONCE):
+                receipt = await self._connected().submit_events(tuple(entry for _, entry in pending))
+                # What was not sent cannot be in the log, whatever the coordinator says.
+                last = min(receipt.last_sequence, pending[-1][0])
+                if await asyncio.to_thread(self._store.acknowledge, last) == 0:
                     raise ConnectionLost("the coordinator did not acknowledge this site's entries")
 
     def _connected(self) -> CoordinatorClient:

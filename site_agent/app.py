@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from audit import entries
+from consortium.contract.errors import ContractError
 from consortium.contract.messages import StudyDocument
 from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
-from consortium.wire.fact_log import log_as_facts
 from consortium.wire.client import CoordinatorClient
+from consortium.wire.errors import WireError
+from consortium.wire.fact_log import log_as_facts
 from site_agent.agent import Agent, CoordinatorLine
 from site_agent.description import describe
 from site_agent.errors import SiteError
@@ -65,14 +67,17 @@ async def list_studies(folder: Path) -> list[dict[str, str]]:
     home, store = open_home(folder), open_store(folder)
     rows = []
     for document in await _offered(home, store):
-        study = _read(document)
+        try:
+            title = _read(document).title
+        except (StudyAltered, ContractError):
+            title = "(cannot be read: not a study, or not the one of this digest)"
         decision = store.decision(document.study_digest)
         rows.append(
             {
                 "study": document.study,
                 "digest": document.study_digest,
                 "state": document.state,
-                "title": study.title,
+                "title": title,
                 "decision": decision.decision if decision is not None else "undecided",
             }
         )
@@ -89,34 +94,44 @@ async def describe_study(folder: Path, name: str) -> str:
 
 
 async def decide_study(folder: Path, name: str, decision: str, *, steward: str, statement: str) -> Digest:
-    """Approve or reject a study: signed, remembered, and told to the coordinator; returns the digest decided upon."""
+    """Approve or reject a study: signed, remembered, and told to the coordinator; returns the digest decided upon.
+
+    Taking back an approval needs nobody: it is remembered here, nothing leaves for the study any more, and the
+    coordinator is told when it can be reached (at the latest by the agent, when it connects).
+    """
     home, store = open_home(folder), open_store(folder)
-    document = await _find(home, store, name)
-    study = _read(document)
     events = SignedEvents(home, store)
-    made = Decision(
-        study_digest=document.study_digest,
-        study=study.study_id,
-        document=document.document,
-        decision=decision,
-        steward=steward,
-        statement=statement,
-        at=time.time(),
-    )
-    about: dict[str, Any] = {
-        "study": study.id,
-        "study_digest": document.study_digest,
-        "steward": events.pseudonym(steward),
-    }
-    if decision == "approved":
-        events.add(entries.StudyApproved, decision=made, statement=statement, **about)
+    standing = [made for made in store.decisions() if made.study == name and made.decision == "approved"]
+    if decision == "approved" or not standing:
+        document = await _find(home, store, name)
+        study = _read(document)
+        about = [(document.study_digest, study.study_id, document.document)]
     else:
-        events.add(entries.StudyRejected, decision=made, reason=statement, **about)
+        about = [(made.study_digest, made.study, made.document) for made in standing]
+    for digest, study_id, content in about:
+        made = Decision(
+            study_digest=digest,
+            study=study_id,
+            document=content,
+            decision=decision,
+            steward=steward,
+            statement=statement,
+            at=time.time(),
+        )
+        signed: dict[str, Any] = {"study": study_id, "study_digest": digest, "steward": events.pseudonym(steward)}
+        if decision == "approved":
+            events.add(entries.StudyApproved, decision=made, statement=statement, **signed)
+        else:
+            events.add(entries.StudyRejected, decision=made, reason=statement, **signed)
     line = CoordinatorLine(store)
-    async with await _client(home, line) as client:
-        line.bind(client, None)
-        await line.submit_events()
-    return document.study_digest
+    try:
+        async with await _client(home, line) as client:
+            line.bind(client, None)
+            await line.submit_events()
+    except WireError:
+        if decision == "approved":
+            raise  # a study without this hospital's approval in the log does not begin
+    return about[-1][0]
 
 
 def budget_rows(folder: Path, dataset: str | None) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from consortium import __version__
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run one hospital's side of a consortium.")
 studies_app = typer.Typer(no_args_is_help=True, help="Read studies, approve or reject them.")
 peers_app = typer.Typer(no_args_is_help=True, help="The other hospitals' keys as this agent knows them.")
@@ -27,8 +29,20 @@ EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
 Home = Annotated[Path, typer.Option("--home", help="The agent's folder, made by `site-agent enrol`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-_out = Console(highlight=False, soft_wrap=True)
+WIDTH_WITHOUT_TERMINAL = 200
+
+# What goes to a file or another program must not be squeezed into 80 columns.
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 _talk = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    if version:
+        _out.print(f"site-agent {__version__}")
+        raise typer.Exit
 
 
 @app.command()
@@ -82,6 +96,10 @@ def budget(
     from site_agent.app import budget_rows
 
     rows = budget_rows(home, dataset)
+    if dataset is not None and not rows:
+        _talk.print(f"[bold red]error:[/bold red] nothing was spent on a dataset named {dataset!r}")
+        _talk.print("  `site-agent budget` without --dataset shows them all.")
+        raise typer.Exit(EXIT_REFUSED)
     if as_json:
         _print_json(rows)
         return
@@ -126,6 +144,15 @@ def egress(home: Home, *, as_json: Json = False) -> None:
     _out.print(f"{len(records)} messages, {sum(r.size_bytes for r in records):,} bytes in all.")
 
 
+@app.command()
+def policy(home: Home) -> None:
+    """Print policy.txt, the log's key as this hospital's kit had it: what an auditor checks evidence against."""
+    from audit.evidence import policy_for
+    from site_agent.home import open_home
+
+    print(policy_for(open_home(home).identity.log_vkey).decode(), end="")  # noqa: T201 - a result, byte for byte
+
+
 @studies_app.command("list")
 def studies_list(home: Home, *, as_json: Json = False) -> None:
     """Show the consortium's studies and what this hospital decided about each."""
@@ -160,7 +187,7 @@ def studies_approve(
     from site_agent.app import decide_study
 
     digest = asyncio.run(decide_study(home, study, "approved", steward=steward, statement=statement))
-    _out.print(f"Approved {study}, digest {digest}. Withdraw at any time: site-agent studies reject {study} ...")
+    _out.print(f"Approved {study}, digest {digest}. To take it back: site-agent studies reject {study}")
 
 
 @studies_app.command("reject")
@@ -206,7 +233,7 @@ def peers_forget(site: str, home: Home) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a fingerprint that ends in dots cannot be compared
     return table
 
 

@@ -304,7 +304,11 @@ def _unit(feature: NumberFeature) -> str:
 
 
 def _categories(cells: "pd.Series[Any]", feature: CategoryFeature, faults: _Faults) -> Iterator[_Floats]:
-    """One column for each value but the first."""
+    """One column for each value but the first, centred and scaled as if every value were equally likely.
+
+    The constants follow from the study's list of values alone. Columns of 0 and 1 would make the bias fight the mean
+    of each of them, and under noise that fight is lost: it costs the heart study a point of AUC.
+    """
     known = np.zeros(len(cells), dtype=np.bool_)
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
     columns = []
@@ -315,7 +319,9 @@ def _categories(cells: "pd.Series[Any]", feature: CategoryFeature, faults: _Faul
         columns.append(matches.astype(np.float64))
     allowed = "one of " + ", ".join(map(str, feature.values))
     faults.records(cells, ~known, "with an unknown category", allowed)
-    yield from columns[1:]
+    share = 1 / len(columns)
+    for column in columns[1:]:
+        yield (column - share) / math.sqrt(share * (1 - share))
 
 
 def _labels(table: pd.DataFrame, data: Data, faults: _Faults) -> npt.NDArray[np.float32]:

@@ -1,7 +1,9 @@
-"""A study in plain words, for the steward who decides about it: what is computed, what leaves, what it costs, who is in it."""
+"""A study in plain words, for the steward who decides: what is computed, what leaves, what it costs, who is in it."""
 
 import math
 import textwrap
+from datetime import UTC, datetime
+from itertools import pairwise
 
 from consortium.contract.layout import round_layout
 from consortium.contract.names import Digest
@@ -10,13 +12,13 @@ from consortium.contract.study import StudyFile
 from privacy.dp import accountant
 from privacy.errors import BudgetExceeded
 from site_agent.ledger import Ledger
-from site_agent.policy import limits_of
+from site_agent.policy import BUDGET_REFUSED, Answer, Refuse, SiteFacts, decide, facts_of, limits_of
 from site_agent.site_file import SiteFile
 from site_agent.training_spec import spec_of
 
 
 def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
-    """Several paragraphs; ends with whether this hospital's budget would allow the study."""
+    """Several paragraphs; ends with whether this hospital's rules and budget would allow the study."""
     privacy, training = study.privacy, study.training
     dataset_name = config.studies.get(study.id)
     parts = [
@@ -34,20 +36,19 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
         ),
         *_said(
             "Computed here",
-            f"{training.rounds} rounds of {training.local_steps} training steps of a {study.model.network} network on the "
-            f"columns {', '.join(study.data.features)} and {study.data.label.name}, read from the dataset "
+            f"{training.rounds} rounds of {training.local_steps} training steps of a {study.model.network} network "
+            f"on the columns {', '.join(study.data.features)} and {study.data.label.name}, read from the dataset "
             f"{dataset_name or '(none named in site.yaml yet)'}; then its quality on patients set aside.",
         ),
         *_said("Leaves, per round", _leaves(study)),
         *_said(
             "A patient's risk",
-            f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} over the whole study, for everything about one patient. "
-            f"Somebody who would guess even odds that a patient took part could, having seen everything that leaves, be right at "
-            f"most {_odds(privacy.epsilon):.0%} of the time (but for a chance of {privacy.delta:g}).",
+            f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} over the whole study, for everything about one "
+            f"patient. Somebody who would guess even odds that a patient took part could, having seen everything that "
+            f"leaves, be right at most {_percent_right(privacy.epsilon)}% of the time (but for a chance of "
+            f"{privacy.delta:g}).",
         ),
-        *_said(
-            "Not covered", "the test figures, which are exact sums over hospitals; this hospital's share stays hidden."
-        ),
+        *_said("Not covered", _not_covered(config)),
         *_said("Cost here", _cost(study, digest, config, ledger)),
     ]
     return "\n".join(parts)
@@ -61,8 +62,8 @@ def _said(name: str, text: str) -> list[str]:
 def _leaves(study: StudyFile) -> str:
     layout = round_layout(study, parameter_count=_parameters(study), kind=RoundKind.TRAIN, measured=True)
     return (
-        f"one masked vector of {layout.size_bytes:,} bytes that looks like random numbers to everybody and opens only as part "
-        f"of the sum over hospitals, and about {2 * len(study.sites.required) + 4} kB of keys and signatures."
+        f"one masked vector of {layout.size_bytes:,} bytes that looks like random numbers to everybody and opens only "
+        f"as part of the sum over hospitals, and about {2 * len(study.sites.required) + 4} kB of keys and signatures."
     )
 
 
@@ -71,11 +72,18 @@ def _parameters(study: StudyFile) -> int:
     inputs = len(study.data.input_names)
     hidden = getattr(study.model.args, "hidden", ())
     widths = [inputs, *hidden, 1]
-    return sum(a * b + b for a, b in zip(widths, widths[1:], strict=False))
+    return sum(a * b + b for a, b in pairwise(widths))
 
 
-def _odds(epsilon: float) -> float:
-    return 1 / (1 + math.exp(-epsilon))
+def _percent_right(epsilon: float) -> int:
+    """How often a guess that starts at even odds can be right, rounded up: "at most" must not be a rounding less."""
+    return math.ceil(100 / (1 + math.exp(-epsilon)))
+
+
+def _not_covered(config: SiteFile) -> str:
+    if not config.policy.share_exact_metrics:
+        return "nothing: this hospital shares no test figures (share_exact_metrics in site.yaml)."
+    return "the test figures, which are exact sums over hospitals; this hospital's share stays hidden in the sum."
 
 
 def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
@@ -92,5 +100,19 @@ def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) ->
             dataset=name, study_digest=digest, event=spec.study_event(), limits=limits_of(config.policy, study)
         )
     except BudgetExceeded:
-        return figures + " This hospital's own limits do NOT allow it."
-    return figures + " This hospital's own limits allow it."
+        return f"{figures} This hospital's own limits do NOT allow it ({BUDGET_REFUSED.rule} in site.yaml)."
+    answer = _answer(study, config)
+    if isinstance(answer, Refuse):
+        return f"{figures} This hospital's own rules do NOT allow the study ({answer.rule}: {answer.explanation})."
+    return f"{figures} This hospital's own limits allow it."
+
+
+def _answer(study: StudyFile, config: SiteFile) -> Answer:
+    """What the rules of site.yaml say, but for the number of patients: `site-agent check` reads the data."""
+    enough = max(config.policy.minimum_patients, study.data.minimum_patients)
+    layout = round_layout(study, parameter_count=_parameters(study), kind=RoundKind.TRAIN, measured=True)
+    return decide(
+        config.policy,
+        facts_of(study, upload_bytes=layout.size_bytes),
+        SiteFacts(approved=True, patients=enough, today=datetime.now(UTC).date()),
+    )

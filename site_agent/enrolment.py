@@ -4,10 +4,12 @@ The home appears whole or not at all: everything is written to a folder beside i
 keys are never anywhere else.
 """
 
-import errno
+import asyncio
+import hashlib
 import os
 import secrets
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from consortium.contract.certificates import CertificateRefused, Fault, Role
 from consortium.contract.kit import Kit, read_kit
 from consortium.contract.messages import EnrolmentRequest
 from consortium.contract.private_files import write_private
+from consortium.wire.client import SentRecord
 from consortium.wire.client import enrol as request_certificate
 from site_agent.errors import SiteError
 from site_agent.home import Identity
+from site_agent.store import EgressRecord, Store
 
 
 class HomeExists(SiteError):
@@ -36,7 +40,7 @@ class HomeUnwritable(SiteError):
 
     def advice(self) -> str:
         """What to do next."""
-        return "Free some space or mend the permissions, then ask for a new kit if this one says it was used."
+        return "Free some space or mend the permissions, then try again; ask for a new kit if this one was used."
 
 
 class KitMissing(SiteError):
@@ -53,9 +57,23 @@ async def enrol(kit_path: Path, folder: Path) -> Identity:
     Raises:
         KitUnreadable, KitExpired: See `consortium.contract.kit`.
         HomeExists, HomeUnwritable, KitMissing: Nothing was sent, or nothing was kept.
+        CertificateRefused: The coordinator answered with a certificate that is not for this site and its keys.
         CallRefused and its kin: The coordinator said no, and why.
     """
-    if folder.exists():
+    kit, staging = await asyncio.to_thread(_begin, kit_path, folder)
+    try:
+        identity = await _enrol_into(staging, kit)
+        await asyncio.to_thread(staging.rename, folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return identity
+
+
+def _begin(kit_path: Path, folder: Path) -> tuple[Kit, Path]:
+    """The kit, and an empty folder beside the one that is to be, so that the home can appear all at once."""
+    if folder.exists() or folder.is_symlink():
         raise HomeExists(f"{folder} exists")
     try:
         kit = read_kit(kit_path)
@@ -64,33 +82,48 @@ async def enrol(kit_path: Path, folder: Path) -> Identity:
     kit.require_fresh(datetime.now(UTC))
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
     try:
-        identity = await _enrol_into(staging, kit)
-        staging.rename(folder)
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(mode=0o700)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EPERM):
-            raise HomeUnwritable(f"{folder} could not be made: {os.strerror(error.errno)}") from error
-        raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return identity
+        raise _unwritable(folder, error) from error
+    return kit, staging
+
+
+def _unwritable(folder: Path, error: OSError) -> HomeUnwritable:
+    return HomeUnwritable(f"{folder} could not be made: {error.strerror or error}")
 
 
 async def _enrol_into(folder: Path, kit: Kit) -> Identity:
-    (folder / "keys").mkdir(mode=0o700, parents=True)
-    (folder / "certificates").mkdir()
     tls_key, signing_key = certificates.new_tls_key(), certificates.new_signing_key()
-    # Written before anything is asked for, so that a full disk is found while the token is still unused.
-    write_private(folder / "keys/tls.pem", certificates.private_pem(tls_key))
-    write_private(folder / "keys/signing.pem", certificates.private_pem(signing_key))
-    write_private(folder / "keys/hedge.key", os.urandom(32))
-    (folder / "certificates/ca.pem").write_bytes(kit.ca_pem)
     request = certificates.site_request(
         tls_key=tls_key, signing_key=signing_key, site=kit.site, consortium=kit.consortium
     )
+
+    def write_keys() -> Store:
+        for name in ("keys", "certificates"):
+            (folder / name).mkdir(mode=0o700)
+        write_private(folder / "keys/tls.pem", certificates.private_pem(tls_key))
+        write_private(folder / "keys/signing.pem", certificates.private_pem(signing_key))
+        write_private(folder / "keys/hedge.key", os.urandom(32))
+        write_private(folder / "certificates/ca.pem", kit.ca_pem)
+        return Store(folder / "agent.db")
+
+    # Before anything is asked for, so that a full disk is found while the token is still unused.
+    store = await asyncio.to_thread(write_keys)
+
+    def record(sent: SentRecord) -> None:
+        """The first thing that leaves is in the list of what left, like all that comes after it."""
+        store.record_egress(
+            EgressRecord(
+                at=time.time(), kind=sent.kind, study_digest="", sha256=sent.sha256, size_bytes=sent.size_bytes
+            )
+        )
+
     grant = await request_certificate(
         kit.enrolment_address,
         kit.ca_pem,
         EnrolmentRequest(site=kit.site, token=kit.token, request_der=request),
+        on_sent=record,
     )
     holder = certificates.verify_certificate(
         certificates.certificate_der(grant.certificate_pem),
@@ -99,7 +132,8 @@ async def _enrol_into(folder: Path, kit: Kit) -> Identity:
         role=Role.SITE,
     )
     ours = signing_key.public_key().public_bytes_raw()
-    if (holder.name, holder.signing_key) != (kit.site, ours):
+    spki_sha256 = hashlib.sha256(certificates.spki_of(tls_key.public_key())).digest()
+    if (holder.name, holder.signing_key, holder.spki_sha256) != (kit.site, ours, spki_sha256):
         raise CertificateRefused(
             Fault.FOREIGN, found=f"a certificate for {holder.name} or for other keys", allowed=f"{kit.site}, our keys"
         )
@@ -110,9 +144,9 @@ async def _enrol_into(folder: Path, kit: Kit) -> Identity:
         log_vkey=kit.log_vkey,
         coordinator_signing_key=kit.coordinator_signing_key,
         ca_sha256=kit.ca_sha256,
-        spki_sha256=holder.spki_sha256.hex(),
+        spki_sha256=spki_sha256.hex(),
         signing_key=ours.hex(),
     )
-    (folder / "certificates/site.pem").write_bytes(grant.certificate_pem)
-    (folder / "identity.json").write_text(identity.model_dump_json(indent=2))
+    write_private(folder / "certificates/site.pem", grant.certificate_pem)
+    write_private(folder / "identity.json", identity.model_dump_json(indent=2).encode())
     return identity

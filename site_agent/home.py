@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from consortium.contract import certificates
+from consortium.contract.kit import split_address
 from consortium.contract.names import SiteId
 from consortium.contract.private_files import read_private
 from privacy.secret import Secret
 from site_agent.errors import SiteError
 from site_agent.site_file import SiteFile, load_site_file
 
-KEY_BYTES_MAX = 16_384
-IDENTITY_BYTES_MAX = 65_536
+FILE_BYTES_MAX = 65_536
+HEDGE_BYTES = 32
 
 
 class HomeInvalid(SiteError):
@@ -82,7 +83,10 @@ class AgentHome:
     @property
     def long_term_secret(self) -> Secret[bytes]:
         """32 bytes that are mixed into every fresh key, against a generator that repeats itself."""
-        return Secret(self._private("hedge.key"))
+        secret = self._private("hedge.key")
+        if len(secret) != HEDGE_BYTES:
+            raise HomeInvalid(f"{self.folder / 'keys' / 'hedge.key'} has {len(secret)} bytes, not {HEDGE_BYTES}")
+        return Secret(secret)
 
     @property
     def ca_certificate(self) -> x509.Certificate:
@@ -103,23 +107,39 @@ class AgentHome:
     def _private(self, name: str) -> bytes:
         path = self.folder / "keys" / name
         try:
-            return read_private(path, limit_bytes=KEY_BYTES_MAX)
+            return read_private(path, limit_bytes=FILE_BYTES_MAX)
         except FileNotFoundError as error:
             raise HomeInvalid(f"{path} is missing") from error
+        except OSError as error:
+            raise HomeInvalid(f"{path} cannot be read: {error.strerror}") from error
 
 
 def open_home(folder: Path) -> AgentHome:
     """Read an enrolled home; raises HomeInvalid."""
-    try:
-        raw = (folder / "identity.json").read_bytes()
-        ca_pem = (folder / "certificates/ca.pem").read_bytes()
-        certificate_pem = (folder / "certificates/site.pem").read_bytes()
-    except OSError as error:
-        raise HomeInvalid(f"{folder} is not an agent's home: {error.strerror}: {error.filename}") from error
-    if len(raw) > IDENTITY_BYTES_MAX:
-        raise HomeInvalid(f"{folder / 'identity.json'} is {len(raw)} bytes, at most {IDENTITY_BYTES_MAX} are allowed")
+    raw = _read(folder, "identity.json")
+    ca_pem, certificate_pem = _read(folder, "certificates/ca.pem"), _read(folder, "certificates/site.pem")
     try:
         identity = Identity.model_validate(json.loads(raw))
-    except (ValidationError, ValueError) as error:
+        split_address(identity.address)
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(identity.coordinator_signing_key))
+    except (ValidationError, ValueError, RecursionError) as error:
         raise HomeInvalid(f"{folder / 'identity.json'} is damaged") from error
+    try:
+        authority = certificates.load_authority_certificate(ca_pem)
+    except ValueError as error:
+        raise HomeInvalid(f"{folder / 'certificates/ca.pem'} is damaged") from error
+    # Whom to believe is what the kit said, and a person may have compared by telephone.
+    if certificates.fingerprint(authority) != identity.ca_sha256:
+        raise HomeInvalid(f"{folder / 'certificates/ca.pem'} is not the authority this home was enrolled under")
     return AgentHome(folder=folder, identity=identity, ca_pem=ca_pem, certificate_pem=certificate_pem)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        with (folder / name).open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise HomeInvalid(f"{folder} is not an agent's home: {error.strerror}: {folder / name}") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise HomeInvalid(f"{folder / name} has more than {FILE_BYTES_MAX} bytes")
+    return data

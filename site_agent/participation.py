@@ -1,7 +1,7 @@
 """One attempt at one round, seen from the site (pure): keys and shares travel while the model trains; both meet here.
 
-Secure aggregation has its own machine (`privacy/secagg/site.py`, protocol 4.0 to 4.4). This one adds what it leaves to its
-surroundings: the update becomes ready at its own time, and only then, with the masks known too, is anything uploaded.
+Secure aggregation has its own machine (`privacy/secagg/site.py`, protocol 4.0 to 4.4). This one adds what it leaves to
+its surroundings: the update becomes ready at its own time, and only then, with the masks known too, is it uploaded.
 
     Invited -> (keys and shares || training) -> Masked -> Confirmed -> Released | Over
 """

@@ -1,7 +1,7 @@
-"""Whether an invitation is one this site may answer: the study it approved, the model it expects, nothing lowered (pure).
+"""Whether an invitation is one this site may answer: the approved study, the model it expects, nothing lowered (pure).
 
-The coordinator is assumed to lie (protocol section 3). Everything in a round plan that follows from the approved study is
-computed here again and compared; what does not follow from it (who takes part, which attempt) is bounded.
+The coordinator is assumed to lie (protocol section 3). Everything in a round plan that follows from the approved study
+is computed here again and compared; what does not follow from it (who takes part, which attempt) is bounded.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from consortium.contract.certificates import CertificateRefused, Role
 from consortium.contract.layout import measures, round_layout
 from consortium.contract.messages import Invitation
 from consortium.contract.names import Digest, RoundNumber, SiteId
-from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, RoundKind, RoundPlan
+from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, RoundKind, RoundPlan, context_of
 from consortium.contract.study import StudyFile
 from site_agent.errors import SiteError
 from site_agent.store import ChainLink
@@ -48,48 +48,45 @@ class Expectation:
     parameter_count: int
     first_model: Digest  # computed here from the study
     chain: ChainLink | None  # the last round this site saw closed
+    joined: tuple[int, int]  # round and attempt this process joined last; (0, 0) before the first
+    released: frozenset[bytes]  # contexts in which this site released shares, also before a restart
     minimum_sites: int  # the hospital's own floor
     minimum_threshold: int  # the hospital's own floor
 
 
-def read_invitation(invitation: Invitation, coordinator_signing_key: bytes) -> RoundPlan:
-    """The plan in an invitation, once the coordinator's signature on its very bytes holds."""
+def check_signature(invitation: Invitation, coordinator_signing_key: bytes) -> None:
+    """Raise PlanRefused unless the coordinator signed the very bytes of the plan."""
     try:
         Ed25519PublicKey.from_public_bytes(coordinator_signing_key).verify(
             invitation.signature, PLAN_SIGNATURE_CONTEXT + invitation.plan
         )
     except InvalidSignature as error:
         raise PlanRefused("signature", "one that does not verify", "the coordinator's, as in the kit") from error
-    return RoundPlan.from_bytes(invitation.plan)
 
 
 def check_plan(
-    plan: RoundPlan,
-    certificates_der: Sequence[bytes],
-    endorsements: Sequence[bytes],
-    expected: Expectation,
-    authority: x509.Certificate,
-    now: datetime,
+    plan: RoundPlan, invitation: Invitation, expected: Expectation, *, authority: x509.Certificate, now: datetime
 ) -> None:
-    """Raise PlanRefused unless every field is as the approved study, this site's floors and its memory demand."""
+    """Raise PlanRefused unless every field is as the approved study, this site's floors and its memory demand.
+
+    Args:
+        plan: What the signed bytes of the invitation say.
+        invitation: Its certificates and endorsements.
+        expected: What this site knows.
+        authority: The consortium's.
+        now: UTC.
+    """
     study = expected.study
     _same("consortium", plan.consortium, expected.consortium)
     _same("study", plan.study_digest, study.digest())
+    # This hospital's signed entries speak of the study by this name.
+    _same("study name", plan.study, study.study_id)
     if now.date() > study.governance.expires:
         raise PlanRefused("expiry", f"{now.date()}", f"until {study.governance.expires}")
-    names = tuple(participant.site for participant in plan.participants)
-    outside = sorted(set(names) - set(study.sites.required))
-    if outside:
-        raise PlanRefused("participants", ", ".join(outside), "hospitals of the study")
-    floor = max(study.sites.minimum, expected.minimum_sites)
-    _same("threshold", plan.threshold, study.aggregation.threshold)
-    _same("minimum", plan.minimum, study.sites.minimum)
-    if plan.threshold < expected.minimum_threshold:
-        raise PlanRefused("threshold", str(plan.threshold), f"at least {expected.minimum_threshold} (this hospital's)")
-    if len(names) < floor:
-        raise PlanRefused("participants", f"{len(names)} hospitals", f"at least {floor}")
+    _check_cohort(plan, expected)
     _same("round deadline", plan.round_deadline_s, study.aggregation.round_deadline_s)
     _same("upload deadline", plan.upload_deadline_s, study.aggregation.upload_deadline_s)
+    _check_turn(plan, expected)
     kind = RoundKind.TRAIN if plan.round <= study.training.rounds else RoundKind.EVALUATE
     _same("kind", plan.kind.value, kind.value)
     allowed = [
@@ -99,8 +96,42 @@ def check_plan(
     ]
     if plan.layout not in allowed:
         raise PlanRefused("layout", "other lanes, clips or scales", "those that follow from the study")
-    _check_roster(plan, certificates_der, expected, authority, now)
-    _check_model(plan, endorsements, expected)
+    _check_roster(plan, invitation.certificates, expected, authority, now)
+    _check_model(plan, invitation.endorsements, expected)
+
+
+def _check_cohort(plan: RoundPlan, expected: Expectation) -> None:
+    """Section 2: as many hospitals as the study promised, in the round and in its sum, and as this one demands."""
+    study = expected.study
+    names = tuple(participant.site for participant in plan.participants)
+    outside = sorted(set(names) - set(study.sites.required))
+    if outside:
+        raise PlanRefused("participants", ", ".join(outside), "hospitals of the study")
+    _same("threshold", plan.threshold, study.aggregation.threshold)
+    _same("minimum", plan.minimum, study.sites.minimum)
+    if plan.threshold < expected.minimum_threshold:
+        raise PlanRefused("threshold", str(plan.threshold), "at least the minimum_threshold of this hospital")
+    if len(names) < study.sites.minimum:
+        raise PlanRefused("participants", f"{len(names)} hospitals", f"at least {study.sites.minimum}")
+    # So many are left in the sum at the least, however many are invited.
+    if max(plan.threshold, plan.minimum) < expected.minimum_sites:
+        raise PlanRefused("minimum", str(plan.minimum), "at least the minimum_sites of this hospital")
+
+
+def _check_turn(plan: RoundPlan, expected: Expectation) -> None:
+    """Rounds and attempts only go forward, and end: nothing is computed, masked or measured once more on demand."""
+    last = expected.study.training.rounds + 1
+    if plan.round > last:
+        raise PlanRefused("round", str(plan.round), f"at most {last}, the evaluation of the final model")
+    if (plan.round, plan.attempt) <= expected.joined:
+        raise PlanRefused(
+            "attempt",
+            f"round {plan.round}, attempt {plan.attempt}",
+            "later than round {}, attempt {}".format(*expected.joined),
+        )
+    # 4.4: one release per attempt, whatever happened to this process since.
+    if context_of(plan).digest() in expected.released:
+        raise PlanRefused("attempt", "one in which this site released its shares", "a new one")
 
 
 def _check_roster(
@@ -145,7 +176,7 @@ def _check_model(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expec
         raise PlanRefused(
             "model",
             f"one that {len(signers)} participants endorsed",
-            f"one that at least {plan.threshold} endorsed, since this site missed rounds {known_round + 1} to {plan.round - 1}",
+            f"one that {plan.threshold} endorsed, as this site missed rounds {known_round + 1} to {plan.round - 1}",
         )
 
 

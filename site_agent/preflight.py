@@ -1,6 +1,7 @@
-"""`site-agent check`: try what a run will need, and say what was found. Nothing is sent but a greeting."""
+"""`site-agent check`: try what a run will need, and say what was found. All that is sent is a request for studies."""
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from consortium.contract.study import StudyFile
 from consortium.wire.client import CoordinatorClient
 from site_agent.agent import CoordinatorLine
 from site_agent.errors import SiteError
-from site_agent.home import AgentHome, open_home
+from site_agent.home import AgentHome, HomeInvalid, open_home
 from site_agent.store import Store
 
 DISK_FREE_MIN_BYTES = 500 * 2**20
@@ -43,11 +44,16 @@ class CheckFailed(SiteError):
 
 
 async def run_checks(folder: Path) -> list[CheckResult]:
-    """Every check, in the order in which a run would fail; a later one is tried even when an earlier one fails."""
+    """Every check, in the order in which a run would fail; a later one is tried even when an earlier one fails.
+
+    Raises:
+        HomeInvalid: There is no home to check.
+    """
     home = open_home(folder)
     checks: list[tuple[str, Callable[[AgentHome], Awaitable[str]]]] = [
         ("configuration", _configuration),
         ("disk", _disk),
+        ("keys", _keys),
         ("certificate", _certificate),
         ("coordinator", _coordinator),
         ("data", _data),
@@ -56,11 +62,16 @@ async def run_checks(folder: Path) -> list[CheckResult]:
     for name, check in checks:
         try:
             results.append(CheckResult(name=name, ok=True, found=await check(home)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a check that cannot be made has failed, whatever the reason
             advice = getattr(error, "advice", None)
-            if advice is None:
-                raise
-            results.append(CheckResult(name=name, ok=False, found=str(error), advice=advice()))
+            results.append(
+                CheckResult(
+                    name=name,
+                    ok=False,
+                    found=str(error) if advice is not None else f"{type(error).__name__}: {error}",
+                    advice=advice() if advice is not None else "Report this: the check itself failed.",
+                )
+            )
     return results
 
 
@@ -76,6 +87,20 @@ async def _disk(home: AgentHome) -> str:
             f"{free / 2**20:.0f} MiB free", "Free some space; the agent must be able to write its ledger."
         )
     return f"{free / 2**30:.1f} GiB free"
+
+
+async def _keys(home: AgentHome) -> str:
+    signing = home.signing_key.public_key().public_bytes_raw().hex()
+    try:
+        tls = hashlib.sha256(certificates.spki_of(certificates.load_tls_key(home.tls_key_pem).public_key())).hexdigest()
+    except ValueError as error:
+        raise HomeInvalid(f"{home.folder / 'keys' / 'tls.pem'}: {error}") from error
+    _ = home.long_term_secret
+    if (signing, tls) != (home.identity.signing_key, home.identity.spki_sha256):
+        raise CheckFailed(
+            "they are not the keys this home was enrolled with", "Restore the keys folder, or enrol anew."
+        )
+    return "readable by their owner only, and the ones that were enrolled"
 
 
 async def _certificate(home: AgentHome) -> str:
@@ -102,18 +127,19 @@ async def _data(home: AgentHome) -> str:
     from site_agent.cohort import read_cohort  # noqa: PLC0415 - pandas
 
     config = home.config
+    for name, dataset in config.datasets.items():
+        if not Path(dataset.path).is_file():  # noqa: ASYNC240 - nobody waits meanwhile
+            raise CheckFailed(f"dataset {name}: {dataset.path} is not a file", "Correct the path in site.yaml.")
     checked = []
     for decision in Store(home.folder / "agent.db").decisions():
-        dataset = config.dataset_for(decision.study)
-        if decision.decision != "approved" or dataset is None:
+        chosen = config.dataset_for(decision.study)
+        if decision.decision != "approved" or chosen is None:
             continue
-        cohort = await asyncio.to_thread(read_cohort, StudyFile.from_document(decision.document), dataset)
+        cohort = await asyncio.to_thread(read_cohort, StudyFile.from_document(decision.document), chosen)
         summary = cohort.summary
         checked.append(
-            f"{decision.study}: {summary.patients} patients ({summary.training_patients} to train, {summary.test_patients} to test), "
-            f"{summary.records_left_out} of {summary.records_read} records left out for missing values"
+            f"{decision.study}: {summary.patients} patients ({summary.training_patients} to train, "
+            f"{summary.test_patients} to test), {summary.records_left_out} of {summary.records_read} records left out "
+            "for missing values"
         )
-    for name, dataset in config.datasets.items():
-        if not Path(dataset.path).is_file():
-            raise CheckFailed(f"dataset {name}: {dataset.path} is not a file", "Correct the path in site.yaml.")
     return "; ".join(checked) or "every dataset's file is there; they are checked against a study once it is approved"

@@ -37,6 +37,7 @@ class Declined(SiteError):
 
 
 NOT_APPROVED = Refuse("require_approval", "the steward of this hospital has not approved this study")
+NO_DATASET = Refuse("studies", "this hospital has not named a dataset for the study")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,7 +70,7 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     config = home.config
     dataset = config.dataset_for(study.study_id)
     if dataset is None:
-        raise Declined(Refuse("studies", "this hospital has not named a dataset for the study"))
+        raise Declined(NO_DATASET)
     name = config.studies[study.id]
     cohort = read_cohort(study, dataset)
     first_model = global_model_of(build_from(network_spec_of(study)))
@@ -107,33 +108,30 @@ def approved_study(store: Store, digest: Digest) -> StudyFile:
     return StudyFile.from_document(decision.document)
 
 
-def announce(prepared: Prepared, store: Store, events: SignedEvents) -> None:
+def announce(prepared: Prepared, events: SignedEvents) -> None:
     """Signed for the log, once: what will be run here, on which columns, on roughly how many patients, at what cost."""
-    if not store.announce_once(prepared.digest):
-        return
     study, spec = prepared.study, prepared.spec.privacy
     event = spec.study_event()
-    events.add(
-        entries.CohortSnapshot,
-        study=study.id,
-        dataset=prepared.dataset,
-        columns=tuple(study.data.features),
-        patients=bucket_of(prepared.cohort.summary.patients),
-        contract_digest=digest_of(canonical_bytes(study.data.model_dump(mode="json", exclude_none=True))),
-    )
-    events.add(
-        entries.DpConfigured,
-        study=study.id,
-        dataset=prepared.dataset,
-        mechanism="poisson-sampled-gaussian",
-        unit=event.unit.value,
-        relation=event.relation.value,
-        noise_multiplier=spec.mechanism.noise_multiplier,
-        sampling_rate=spec.mechanism.sampling_rate,
-        steps_planned=spec.mechanism.steps,
-        clip_norm_l2=spec.mechanism.clip_norm_l2,
-        epsilon_planned=accountant.epsilon([event], delta=spec.delta),
-        delta=spec.delta,
-        accountant="dp-accounting PLD",
-        accountant_version=accountant.versions()["dp-accounting"],
-    )
+    cohort = {
+        "study": study.id,
+        "dataset": prepared.dataset,
+        "columns": tuple(study.data.features),
+        "patients": bucket_of(prepared.cohort.summary.patients),
+        "contract_digest": digest_of(canonical_bytes(study.data.model_dump(mode="json", exclude_none=True))),
+    }
+    cost = {
+        "study": study.id,
+        "dataset": prepared.dataset,
+        "mechanism": "poisson-sampled-gaussian",
+        "unit": event.unit.value,
+        "relation": event.relation.value,
+        "noise_multiplier": spec.mechanism.noise_multiplier,
+        "sampling_rate": spec.mechanism.sampling_rate,
+        "steps_planned": spec.mechanism.steps,
+        "clip_norm_l2": spec.mechanism.clip_norm_l2,
+        "epsilon_planned": accountant.epsilon([event], delta=spec.delta),
+        "delta": spec.delta,
+        "accountant": "dp-accounting PLD",
+        "accountant_version": accountant.versions()["dp-accounting"],
+    }
+    events.announce(prepared.digest, (entries.CohortSnapshot, cohort), (entries.DpConfigured, cost))

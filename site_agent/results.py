@@ -28,19 +28,25 @@ class Results:
         record["rounds"] = [r for r in record["rounds"] if r["round"] != round_number] + [row]
         self._write(record)
 
-    def finish(self, outcome: str, model_digest: str) -> None:
-        """The study ended with this model."""
-        self._write({**self._read(), "outcome": outcome, "model_digest": model_digest})
+    def finish(self, outcome: str, model_digest: str, *, verified: bool) -> None:
+        """The study ended with this model; `verified` if this site computed it itself."""
+        self._write({**self._read(), "outcome": outcome, "model_digest": model_digest, "verified": verified})
 
     def _read(self) -> dict[str, Any]:
+        """What is there; a file that somebody damaged is put aside, not written over."""
         if not self._path.is_file():
             return {"study": self._study, "rounds": []}
-        record = json.loads(self._path.read_text())
-        assert isinstance(record, dict)  # this class wrote it
-        return record
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            if isinstance(record, dict) and all(isinstance(row, dict) and "round" in row for row in record["rounds"]):
+                return record
+        except (ValueError, KeyError, TypeError):
+            pass
+        self._path.replace(self._path.with_suffix(".damaged"))
+        return {"study": self._study, "rounds": []}
 
     def _write(self, record: dict[str, Any]) -> None:
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         scratch = self._path.with_suffix(".partial")
-        scratch.write_text(json.dumps(record, indent=2))
+        scratch.write_text(json.dumps(record, indent=2), encoding="utf-8")
         scratch.replace(self._path)

@@ -5,9 +5,10 @@ global model: an attempt that aborts before any share was released leaves it for
 """
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,18 @@ from site_agent.preparation import Declined, Prepared
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
 
-Lanes = Mapping[str, NDArray[Any]]
+Lanes: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contribution:
+    """What one attempt gets. It prints without its values."""
+
+    lanes: Lanes  # to be encoded and masked
+    evaluation: Evaluation | None  # of the model the round starts from, in measured rounds; exact, stays here
+
+    def __repr__(self) -> str:
+        return "Contribution()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +47,21 @@ class _Key:
 
 
 class RoundValues:
-    """Computes and keeps one round's contribution at a time."""
+    """Computes one round's contribution, and keeps its private update until it is used. Mutable: it holds that one."""
 
     def __init__(self, prepared: Prepared, ledger: Ledger, events: SignedEvents) -> None:
         self._prepared = prepared
         self._ledger = ledger
         self._events = events
         self._module = build_from(prepared.spec.network)
+        self._measuring = threading.Lock()  # an evaluation overwrites the module, also one nobody waits for
         self._key: _Key | None = None
         self._update: asyncio.Task[NDArray[np.float32]] | None = None
-        self.evaluation: Evaluation | None = None  # of the last measured round's model; stays here
 
-    async def lanes(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> Lanes:
+    async def contribution(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> Contribution:
         """The values of every lane of the plan's layout.
+
+        Giving up waiting loses nothing: training that has begun goes on, for the next attempt to use.
 
         Raises:
             BudgetExceeded: The hospital's cap does not allow the round; nothing was trained.
@@ -61,12 +75,13 @@ class RoundValues:
             values[LaneName.UPDATE] = update if weight == largest else update * np.float32(weight / largest)
             values[LaneName.WEIGHT] = np.array([weight])
         names = {lane.name for lane in plan.layout.lanes}
-        if LaneName.TEST_PATIENTS in names:
-            self.evaluation = await asyncio.to_thread(self._evaluate, model)
-            for name, figures in self.evaluation.lanes().items():
-                if name in names:
-                    values[name] = figures if policy.share_exact_metrics else np.zeros_like(figures)
-        return values
+        if LaneName.TEST_PATIENTS not in names:
+            return Contribution(lanes=values, evaluation=None)
+        evaluation = await asyncio.to_thread(self._evaluate, model)
+        for name, figures in evaluation.lanes().items():
+            if name in names:
+                values[name] = figures if policy.share_exact_metrics else np.zeros_like(figures)
+        return Contribution(lanes=values, evaluation=evaluation)
 
     def released(self) -> None:
         """Shares for this model's sum are leaving: the update must not be masked a second time."""
@@ -80,12 +95,13 @@ class RoundValues:
 
     async def _private_update(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> NDArray[np.float32]:
         key = _Key(plan.round, plan.model_digest)
-        if self._update is None or key != self._key or _failed(self._update):
-            if self._update is not None and not self._update.done():
-                await asyncio.wait({self._update})  # one training at a time; its result is for a round that is over
-            self._key = key
-            self._update = asyncio.create_task(asyncio.to_thread(self._train, plan, model, policy))
-        # Shielded: when an attempt is aborted, its training goes on, for the next attempt to use.
+        while self._update is None or key != self._key or _failed(self._update):
+            if self._update is None or self._update.done():
+                self._key = key
+                self._update = asyncio.create_task(asyncio.to_thread(self._train, plan, model, policy))
+                break
+            # One training at a time. After it, look again: somebody else may have begun this round's meanwhile.
+            await asyncio.wait({self._update})
         return await asyncio.shield(self._update)
 
     def _train(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> NDArray[np.float32]:
@@ -104,7 +120,11 @@ class RoundValues:
         trained = prepared.trainer.train_round(model.vector)
         (executed,) = trained.events
         self._ledger.settle(reservation, executed)
-        row = next(row for row in self._ledger.report() if row.study_digest == prepared.digest)
+        row = next(
+            row
+            for row in self._ledger.report()
+            if (row.study_digest, row.dataset) == (prepared.digest, prepared.dataset)
+        )
         self._events.add(
             entries.DpSpent,
             study=plan.study,
@@ -124,13 +144,14 @@ class RoundValues:
 
     def _evaluate(self, model: GlobalModel) -> Evaluation:
         wanted = self._prepared.study.evaluation
-        return evaluate(
-            self._module,
-            model.vector,
-            self._prepared.cohort.test,
-            score_bins=wanted.score_bins,
-            decision_threshold=wanted.decision_threshold,
-        )
+        with self._measuring:
+            return evaluate(
+                self._module,
+                model.vector,
+                self._prepared.cohort.test,
+                score_bins=wanted.score_bins,
+                decision_threshold=wanted.decision_threshold,
+            )
 
 
 def _failed(task: "asyncio.Task[NDArray[np.float32]]") -> bool:

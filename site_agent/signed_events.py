@@ -1,4 +1,4 @@
-"""What this hospital says for the log: each entry signed, counted and chained to the one before, kept until it is in the log."""
+"""What this hospital says for the log: each entry signed, counted, chained to the last, kept until it is there."""
 
 import hmac
 import os
@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from audit import entries
+from consortium.contract.names import Digest
 from site_agent.home import AgentHome
-from site_agent.store import Decision, Store
+from site_agent.store import BuildEntry, ChainLink, Decision, Store
 
 _BUCKETS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
@@ -19,9 +20,34 @@ class SignedEvents:
         self._home = home
         self._store = store
 
-    def add(self, kind: type[entries.SiteEntry], *, decision: Decision | None = None, **fields: Any) -> None:
-        """Sign an entry and keep it; a steward's decision is remembered in the same transaction."""
+    def add(
+        self,
+        kind: type[entries.SiteEntry],
+        *,
+        decision: Decision | None = None,
+        closed: tuple[Digest, ChainLink] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Sign an entry and keep it; what it is about is remembered in the same transaction.
 
+        Args:
+            kind: Which entry.
+            decision: What was decided about a study.
+            closed: A study and its round that this site saw closed.
+            fields: The entry's own.
+        """
+        self._store.add_events([self._build(kind, fields)], decision=decision, closed=closed)
+
+    def announce(self, study_digest: Digest, *announced: tuple[type[entries.SiteEntry], dict[str, Any]]) -> None:
+        """Sign the entries that announce a study, all of them, the first time only."""
+        self._store.add_events([self._build(kind, fields) for kind, fields in announced], announcing=study_digest)
+
+    def pseudonym(self, name: str) -> str:
+        """How a person of this hospital appears in the log: only this hospital can tell who it is."""
+        key = self._home.long_term_secret.expose()
+        return "u:" + hmac.new(key, b"consortium/pseudonym/v1\n" + name.encode(), "sha256").hexdigest()[:32]
+
+    def _build(self, kind: type[entries.SiteEntry], fields: dict[str, Any]) -> BuildEntry:
         def build(sequence: int, previous: str) -> bytes:
             entry = kind(
                 **entries.stamp(time.time_ns() // 1_000_000, os.urandom(10)),
@@ -32,12 +58,7 @@ class SignedEvents:
             )
             return entries.sign_site_entry(entry, self._home.signing_key)
 
-        self._store.add_event(build, decision=decision)
-
-    def pseudonym(self, name: str) -> str:
-        """How a person of this hospital appears in the log: only this hospital can tell who it is."""
-        key = self._home.long_term_secret.expose()
-        return "u:" + hmac.new(key, b"consortium/pseudonym/v1\n" + name.encode(), "sha256").hexdigest()[:32]
+        return build
 
 
 def bucket_of(count: int) -> str:

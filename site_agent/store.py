@@ -8,10 +8,11 @@ The privacy ledger is a file of its own (`ledger.py`).
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from audit.entries import NO_ENTRY
 from consortium.contract.names import Digest, SiteId, StudyId
@@ -29,22 +30,24 @@ CREATE TABLE IF NOT EXISTS egress (
     sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS released (
     context TEXT PRIMARY KEY, study_digest TEXT NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL,
-    at REAL NOT NULL);
+    survivors TEXT NOT NULL, measured INTEGER NOT NULL, plan BLOB NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS peers (
     site TEXT PRIMARY KEY, spki_sha256 TEXT NOT NULL, signing_key TEXT NOT NULL, first_seen REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS chain (
-    study_digest TEXT PRIMARY KEY, round INTEGER NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL,
-    survivors TEXT NOT NULL, measured TEXT NOT NULL);
+    study_digest TEXT PRIMARY KEY, round INTEGER NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS announced (study_digest TEXT PRIMARY KEY);
 """
 
 
 class StoreUnwritable(SiteError):
-    """The disk refused a write."""
+    """The file cannot be read or written: a full disk, permissions, damage. Nothing was changed."""
 
     def advice(self) -> str:
         """What to do next."""
-        return "Free some space in the agent's home and start it again; nothing half-written was kept."
+        return (
+            "Free some space in the agent's home, or mend its permissions, and start it again; "
+            "nothing half-written was kept."
+        )
 
 
 class PeerChanged(SiteError):
@@ -93,25 +96,47 @@ class ChainLink:
     round: int
     model_digest: Digest
     transcript: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """An attempt in which this site released shares, so that the sum over `survivors` may be known (protocol 4.4)."""
+
+    context: bytes  # 32 bytes
+    model_digest: Digest  # the global model the attempt started from
+    transcript: bytes  # T3
     survivors: tuple[SiteId, ...]
-    measured: tuple[SiteId, ...]  # survivors of the last round with metrics; empty before the first
+    measured: bool  # whether the sum has exact metrics in it
+    plan: bytes = field(repr=False)  # RoundPlan.to_bytes(): a result that comes after a restart is still verified
+
+
+BuildEntry: TypeAlias = Callable[[int, str], bytes]
+"""Given an entry's counter and the hash of the entry before it (64 zeros for the first), its signed bytes."""
 
 
 class Store:
-    """The agent's memory. Safe to use from several threads and processes at once."""
+    """The agent's memory. Safe to use from several threads and processes at once.
+
+    Raises (every method):
+        StoreUnwritable: The file cannot be read or written; nothing was changed.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        try:
+            path.touch(mode=0o600)  # before SQLite makes it, so that it is never readable by others
+            path.chmod(0o600)
+        except OSError as error:
+            raise StoreUnwritable(f"{path.name} could not be made: {error.strerror}") from error
         with self._transaction() as connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-        path.chmod(0o600)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             connection = sqlite3.connect(self._path, timeout=15, isolation_level=None)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise StoreUnwritable(f"{self._path.name} could not be opened: {error}") from error
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -119,30 +144,12 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise StoreUnwritable(f"{self._path.name} could not be written: {error}") from error
+        except sqlite3.Error as error:
+            raise StoreUnwritable(f"{self._path.name} could not be used: {error}") from error
         finally:
             connection.close()  # without COMMIT this rolls back
 
     # --- approvals -------------------------------------------------------------------------------------------------
-
-    def decide(self, decision: Decision, connection: sqlite3.Connection | None = None) -> None:
-        """Remember what the steward decided; a later decision replaces an earlier one."""
-        row = (
-            decision.study_digest,
-            decision.study,
-            decision.document,
-            decision.decision,
-            decision.steward,
-            decision.statement,
-            decision.at,
-        )
-        statement = "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)"
-        if connection is not None:
-            connection.execute(statement, row)
-            return
-        with self._transaction() as own:
-            own.execute(statement, row)
 
     def decision(self, study_digest: Digest) -> Decision | None:
         """The standing decision about a study, or None if there is none yet."""
@@ -157,27 +164,54 @@ class Store:
 
     # --- signed events ---------------------------------------------------------------------------------------------
 
-    def add_event(self, build: Callable[[int, str], bytes], *, decision: Decision | None = None) -> bytes:
-        """Make the next event of this site's chain and keep it until the log has it.
+    def add_events(
+        self,
+        builds: Sequence[BuildEntry],
+        *,
+        decision: Decision | None = None,
+        closed: tuple[Digest, ChainLink] | None = None,
+        announcing: Digest | None = None,
+    ) -> bool:
+        """Make the next events of this site's chain and keep them until the log has them, all or none.
 
         Args:
-            build: Given the event's counter and the hash of the event before it (64 zeros for the first), its signed bytes.
-            decision: A steward's decision to remember in the same transaction.
+            builds: One for each event.
+            decision: What was decided about a study, to remember with them; it replaces an earlier decision.
+            closed: A study and its round that this site saw closed, to remember with them.
+            announcing: A study that is announced by them, once.
+
+        Returns:
+            False, and nothing is done, if the study was announced before.
         """
         with self._transaction() as connection:
-            last = connection.execute("SELECT sequence, entry FROM events ORDER BY sequence DESC LIMIT 1").fetchone()
-            sequence, previous = (last[0] + 1, hashlib.sha256(last[1]).hexdigest()) if last else (1, NO_ENTRY)
-            entry = build(sequence, previous)
-            connection.execute("INSERT INTO events (sequence, entry) VALUES (?, ?)", (sequence, entry))
+            if announcing is not None:
+                cursor = connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (announcing,))
+                if cursor.rowcount != 1:
+                    return False
+            for build in builds:
+                last = connection.execute(
+                    "SELECT sequence, entry FROM events ORDER BY sequence DESC LIMIT 1"
+                ).fetchone()
+                sequence, previous = (last[0] + 1, hashlib.sha256(last[1]).hexdigest()) if last else (1, NO_ENTRY)
+                entry = build(sequence, previous)
+                connection.execute("INSERT INTO events (sequence, entry) VALUES (?, ?)", (sequence, entry))
             if decision is not None:
-                self.decide(decision, connection)
-        return entry
+                _remember(connection, decision)
+            if closed is not None:
+                study_digest, link = closed
+                connection.execute(
+                    "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?)",
+                    (study_digest, link.round, link.model_digest, link.transcript),
+                )
+        return True
 
-    def pending_events(self) -> tuple[bytes, ...]:
-        """Events the coordinator has not acknowledged, in order."""
+    def pending_events(self, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
+        """The first events that the coordinator has not acknowledged: counter and bytes, in order."""
         with self._transaction() as connection:
-            rows = connection.execute("SELECT entry FROM events WHERE acknowledged = 0 ORDER BY sequence")
-            return tuple(row[0] for row in rows)
+            rows = connection.execute(
+                "SELECT sequence, entry FROM events WHERE acknowledged = 0 ORDER BY sequence LIMIT ?", (limit,)
+            )
+            return tuple((row[0], row[1]) for row in rows)
 
     def acknowledge(self, last_sequence: int) -> int:
         """The log holds every event up to this counter; returns how many of them were pending."""
@@ -207,14 +241,49 @@ class Store:
 
     # --- releases (protocol 4.4) -----------------------------------------------------------------------------------
 
-    def record_release(self, context: bytes, study_digest: Digest, model_digest: Digest, transcript: bytes) -> bool:
+    def record_release(self, study_digest: Digest, release: Release) -> bool:
         """Write, durably, that shares of this attempt are about to be released; False if they were before."""
         with self._transaction() as connection:
             cursor = connection.execute(
-                "INSERT OR IGNORE INTO released VALUES (?, ?, ?, ?, ?)",
-                (context.hex(), study_digest, model_digest, transcript.hex(), time.time()),
+                "INSERT OR IGNORE INTO released VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    release.context.hex(),
+                    study_digest,
+                    release.model_digest,
+                    release.transcript.hex(),
+                    ",".join(release.survivors),
+                    release.measured,
+                    release.plan,
+                    time.time(),
+                ),
             )
             return cursor.rowcount == 1
+
+    def releases(self, study_digest: Digest) -> tuple[Release, ...]:
+        """Every attempt of a study in which this site released shares, in order."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT context, model_digest, transcript, survivors, measured, plan FROM released"
+                " WHERE study_digest = ? ORDER BY rowid",
+                (study_digest,),
+            )
+            return tuple(
+                Release(
+                    context=bytes.fromhex(row[0]),
+                    model_digest=Digest(row[1]),
+                    transcript=bytes.fromhex(row[2]),
+                    survivors=tuple(SiteId(name) for name in row[3].split(",")),
+                    measured=bool(row[4]),
+                    plan=row[5],
+                )
+                for row in rows
+            )
+
+    def released_in(self, context: bytes) -> Digest | None:
+        """The study of an attempt in which this site released shares, or None."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT study_digest FROM released WHERE context = ?", (context.hex(),)).fetchone()
+        return Digest(row[0]) if row else None
 
     # --- other hospitals -------------------------------------------------------------------------------------------
 
@@ -245,40 +314,26 @@ class Store:
         """The last round of the study this site saw closed."""
         with self._transaction() as connection:
             row = connection.execute(
-                "SELECT round, model_digest, transcript, survivors, measured FROM chain WHERE study_digest = ?",
-                (study_digest,),
+                "SELECT round, model_digest, transcript FROM chain WHERE study_digest = ?", (study_digest,)
             ).fetchone()
         if row is None:
             return None
-        survivors, measured = (tuple(SiteId(name) for name in text.split(",") if name) for text in row[3:5])
-        return ChainLink(
-            round=row[0],
-            model_digest=Digest(row[1]),
-            transcript=Digest(row[2]),
-            survivors=survivors,
-            measured=measured,
-        )
+        return ChainLink(round=row[0], model_digest=Digest(row[1]), transcript=Digest(row[2]))
 
-    def extend_chain(self, study_digest: Digest, link: ChainLink) -> None:
-        """Remember the global model this site computed or accepted."""
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    study_digest,
-                    link.round,
-                    link.model_digest,
-                    link.transcript,
-                    ",".join(link.survivors),
-                    ",".join(link.measured),
-                ),
-            )
 
-    def announce_once(self, study_digest: Digest) -> bool:
-        """True the first time it is asked about a study: its configuration is to be signed for the log."""
-        with self._transaction() as connection:
-            cursor = connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (study_digest,))
-            return cursor.rowcount == 1
+def _remember(connection: sqlite3.Connection, decision: Decision) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            decision.study_digest,
+            decision.study,
+            decision.document,
+            decision.decision,
+            decision.steward,
+            decision.statement,
+            decision.at,
+        ),
+    )
 
 
 def _decision(row: tuple[str, str, bytes, str, str, str, float]) -> Decision:

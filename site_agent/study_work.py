@@ -1,25 +1,27 @@
 """One study at one hospital: prepared once, then round after round until it ends.
 
-The shell around `participation.py`. Everything that happens, a message or the end of a training, is an event in one queue and is
-handled to its end before the next; decisions that protect a patient are made in pure modules (`policy.py`, `plan_check.py`,
-`participation.py`). What must not be forgotten is on disk before it has any effect.
+The shell around `participation.py`. Everything that happens, a message or the end of a training, is an event in one
+queue and is handled to its end before the next; decisions that protect a patient are made in pure modules (`policy.py`,
+`plan_check.py`, `participation.py`). What must not be forgotten is on disk before it has any effect.
 """
 
 import asyncio
 import os
 import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import structlog
 
 from audit import entries
 from consortium.contract.digest import digest_of
-from consortium.contract.global_model import GlobalModel
+from consortium.contract.errors import ContractError
+from consortium.contract.global_model import GlobalModel, ModelRefused
 from consortium.contract.layout import LaneName
 from consortium.contract.messages import (
     BundleList,
@@ -38,35 +40,51 @@ from consortium.contract.messages import (
     VectorHeader,
     VectorKind,
 )
-from consortium.contract.names import Digest, SiteId
-from consortium.contract.plan import RoundKind, RoundPlan, context_of
+from consortium.contract.names import Digest
+from consortium.contract.plan import RoundPlan, context_of
 from consortium.contract.server_optimizer import next_global_model
+from consortium.contract.study import StudyFile
 from consortium.wire.errors import WireError
 from privacy.encoding import RingVector, decode, encode
-from privacy.errors import BudgetExceeded, PrivacyError
+from privacy.errors import BudgetExceeded, OutOfOrder, PrivacyError
 from privacy.secagg import site as secagg
 from privacy.secagg.cohort import CohortRule
 from privacy.secagg.masks import apply_masks, vector_hash
-from privacy.secagg.messages import SurvivorProposal, UnmaskRequest, UploadHeader
-from site_agent.errors import SiteError
+from privacy.secagg.messages import KeyBundle, SurvivorProposal, UnmaskRequest, UploadHeader
+from site_agent.errors import SiteError, TrainingFailed
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
-from site_agent.participation import Effect, MaskAndUpload, Participation, UpdateMasked, UpdateReady, step
+from site_agent.participation import AttemptOver, Effect, MaskAndUpload, Participation, UpdateMasked, UpdateReady, step
 from site_agent.participation import Event as AttemptEvent
-from site_agent.plan_check import Expectation, PlanRefused, check_plan, read_invitation
-from site_agent.policy import BUDGET_REFUSED, Refuse
-from site_agent.preparation import Declined, Prepared, announce, approved_study, prepare
+from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature
+from site_agent.policy import BUDGET_REFUSED, Refuse, SiteFacts, decide, facts_of
+from site_agent.preparation import (
+    NO_DATASET,
+    NOT_APPROVED,
+    Declined,
+    Prepared,
+    announce,
+    approved_study,
+    prepare,
+)
 from site_agent.results import Results
 from site_agent.signed_events import SignedEvents
-from site_agent.store import ChainLink, Store
+from site_agent.site_file import Policy
+from site_agent.store import ChainLink, Decision, PeerChanged, Release, Store
 
 if TYPE_CHECKING:  # torch is loaded when a study is prepared, not while the agent waits
-    from site_agent.round_values import Lanes, RoundValues
+    from site_agent.evaluate import Evaluation
+    from site_agent.round_values import Contribution, RoundValues
 
 log = structlog.get_logger(__name__)
 
 METRICS_DIFFERENCE_MIN = 2
 """Exact metrics of two survivor sets that differ by one hospital would be that hospital's."""
+
+INBOX_MAX = 64
+"""Messages of a study that wait here; while there are so many, nothing more is read from the coordinator."""
+
+NO_MODEL = Digest("0" * 64)
 
 
 class Line(Protocol):
@@ -93,19 +111,37 @@ class ResultRefused(SiteError):
         return "This site takes no further part in the study. Keep the log and compare it with the other hospitals'."
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """The attempt under way: the one thing that changes while a round runs. There is never more than one in a study."""
+
+    participation: Participation
+    context: bytes  # 32 bytes
+    policy: Policy  # the hospital's, as it was when it joined
+    computing: asyncio.Task[None] | None = None
+    contribution: "Contribution | None" = field(default=None, repr=False)  # until it is masked
+    evaluation: "Evaluation | None" = None  # of the model it starts from; stays here
+    masked: RingVector | None = field(default=None, repr=False)  # until it is uploaded
+
+    @property
+    def plan(self) -> RoundPlan:
+        """The signed plan."""
+        return self.participation.plan
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Computed:
     """Training and evaluation of an attempt are done."""
 
-    plan: RoundPlan
-    lanes: "Lanes"
+    attempt: Attempt
+    contribution: "Contribution"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ComputationFailed:
     """Training or evaluation of an attempt was not possible."""
 
-    plan: RoundPlan
+    attempt: Attempt
     error: Exception
 
 
@@ -122,44 +158,58 @@ class StudyWork:
         self._line = line
         self._digest = digest
         self._events = SignedEvents(home, store)
-        self._inbox: asyncio.Queue[WorkEvent] = asyncio.Queue()
+        self._inbox: asyncio.Queue[WorkEvent] = asyncio.Queue(INBOX_MAX)
+        self._invitations = 0  # in the inbox or being handled
         self._prepared: Prepared | None = None
         self._values: RoundValues | None = None
-        self._participation: Participation | None = None
-        self._context = b""
-        self._lanes: Lanes | None = None
-        self._masked: RingVector | None = None
-        self._survivors: tuple[SiteId, ...] = ()
-        self._computing: set[asyncio.Task[None]] = set()
+        self._attempt: Attempt | None = None
+        self._joined = (0, 0)  # the last round and attempt
+        self._exhausted = False  # the log has been told that the budget does not allow the study
+        self._stopped = False  # this site goes on with the study no more, whatever could be written down about it
+        self._ended = False
         self._log = log.bind(study=digest[:12])
 
-    def deliver(self, event: WorkEvent) -> None:
-        """Queue something that happened."""
-        self._inbox.put_nowait(event)
+    async def deliver(self, event: WorkEvent) -> None:
+        """Queue something that happened; waits while too much is waiting already."""
+        if isinstance(event, Invitation):
+            self._invitations += 1
+        await self._inbox.put(event)
+
+    def concerns(self, context: bytes) -> bool:
+        """Whether a message of this attempt may be for this study: of the one under way, or one about to be joined."""
+        return self._invitations > 0 or (self._attempt is not None and self._attempt.context == context)
 
     async def run(self) -> None:
-        """Handle events until cancelled. An event that fails costs this site its place in the attempt, and no more."""
-        while True:
-            event = await self._inbox.get()
-            try:
-                await self._handle(event)
-            except ResultRefused as error:
-                self._participation = None
-                self._log.error("study.result_refused", reason=str(error), advice=error.advice())
-                self._withdraw(str(error))
-                await self._submit_quietly()
-            except WireError as error:
-                self._participation = None
-                self._log.warning("message.not_delivered", reason=str(error))
-            except Exception:
-                self._participation = None
-                self._log.exception("message.failed", kind=type(event).__name__)
+        """Handle events until the study ends. One that fails costs this site its place in the attempt, and no more."""
+        try:
+            while not self._ended:
+                await self._handle_next()
+        finally:
+            self._leave()
+
+    async def _handle_next(self) -> None:
+        event = await self._inbox.get()
+        try:
+            await self._handle(event)
+        except WireError as error:
+            self._leave()
+            self._log.warning("message.not_delivered", kind=type(event).__name__, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - of any library; its words may quote patients' data and are not logged
+            self._leave()
+            self._log.error("message.failed", kind=type(event).__name__, error=_kind_and_place(error))
+        finally:
+            self._invitations = max(0, self._invitations - isinstance(event, Invitation))
 
     def session_ended(self) -> None:
-        """The connection is gone: the attempt under way is lost, which is safe; a trained update is kept."""
-        self._participation = None
+        """The connection is gone: the attempt under way is lost, which is safe; a trained update is kept.
+
+        An attempt whose shares are out is not lost: its result may still come.
+        """
+        if self._attempt is not None and not self._attempt.participation.released:
+            self._leave()
         while not self._inbox.empty():
             self._inbox.get_nowait()
+        self._invitations = 0
 
     async def _handle(self, event: WorkEvent) -> None:
         match event:
@@ -169,18 +219,17 @@ class StudyWork:
                 await self._send_first_model(model_digest)
             case Invitation():
                 await self._join(event)
-            case Computed(plan=plan, lanes=lanes):
-                if self._is_current(plan):
-                    self._lanes = lanes
-                    await self._advance(UpdateReady())
-            case ComputationFailed(plan=plan, error=error):
-                await self._computation_failed(plan, error)
+            case Computed(attempt=attempt, contribution=contribution):
+                if attempt is self._attempt:
+                    attempt.contribution = contribution
+                    await self._advance(attempt, UpdateReady())
+            case ComputationFailed(attempt=attempt, error=error):
+                await self._computation_failed(attempt, error)
             case BundleList() | ShareDelivery() | SurvivorProposal() | UnmaskRequest() | RoundAborted():
-                if event.context == self._context:
-                    await self._advance(event)
+                if self._attempt is not None and event.context == self._attempt.context:
+                    await self._advance(self._attempt, event)
             case RoundResult():
-                if event.context == self._context:
-                    await self._verify(event)
+                await self._hear_result(event)
             case StudyEnded():
                 await self._end(event)
             case _:
@@ -191,31 +240,43 @@ class StudyWork:
     async def _prepare(self) -> None:
         """Answer with the first model built here, or with the rule that stands against the study."""
         try:
-            if self._prepared is None:
-                self._prepared = await asyncio.to_thread(prepare, self._home, self._store, self._ledger, self._digest)
-                from site_agent.round_values import RoundValues  # noqa: PLC0415 - torch
-
-                self._values = RoundValues(self._prepared, self._ledger, self._events)
-                announce(self._prepared, self._store, self._events)
-                await self._line.submit_events()
-            approved_study(self._store, self._digest)
-        except Exception as error:
-            _raise_if_wire(error)
+            prepared = await asyncio.to_thread(self._make_ready)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the coordinator is told that there is no model
             await self._refuse(0, 0, error)
             return
-        model = self._prepared.first_model
-        self._save(model)
+        await self._line.submit_events()
+        model = prepared.first_model
         self._log.info("study.prepared", parameters=model.vector.size)
         await self._send(
             StudyPrepared(study_digest=self._digest, model_digest=model.digest(), parameter_count=model.vector.size)
         )
 
+    def _make_ready(self) -> Prepared:
+        from site_agent.round_values import RoundValues  # noqa: PLC0415 - torch
+
+        self._approved()
+        if self._prepared is not None:
+            return self._prepared
+        prepared = prepare(self._home, self._store, self._ledger, self._digest)
+        values = RoundValues(prepared, self._ledger, self._events)
+        self._save(prepared.first_model)
+        announce(prepared, self._events)
+        self._prepared, self._values = prepared, values
+        return prepared
+
+    def _approved(self) -> StudyFile:
+        """The study as the steward approved it, asked again before anything leaves; raises Declined."""
+        if self._stopped:
+            raise Declined(NOT_APPROVED)
+        return approved_study(self._store, self._digest)
+
     async def _send_first_model(self, model_digest: Digest) -> None:
         """The first global model is a function of the study: it holds no data, and every site has its own copy."""
-        if self._prepared is None or self._prepared.first_model.digest() != model_digest:
+        prepared = self._prepared
+        if prepared is None or prepared.first_model.digest() != model_digest:
             self._log.error("study.first_model_unknown", wanted=model_digest[:12])
             return
-        data = self._prepared.first_model.to_safetensors()
+        data = await asyncio.to_thread(prepared.first_model.to_safetensors)
         header = VectorHeader(
             kind=VectorKind.INITIAL_MODEL,
             sha256=bytes.fromhex(digest_of(data)),
@@ -228,36 +289,41 @@ class StudyWork:
 
     async def _join(self, invitation: Invitation) -> None:
         """Check the plan and everybody in it, advertise fresh keys, and train while keys are exchanged."""
-        plan: RoundPlan | None = None
-        self._participation, self._lanes, self._masked = None, None, None
-        try:
-            plan = read_invitation(invitation, bytes.fromhex(self._home.identity.coordinator_signing_key))
-            approved_study(self._store, self._digest)
-            if self._prepared is None:
-                raise Declined(Refuse("preparation", "this site has not prepared the study"))
-            await asyncio.to_thread(self._check, plan, invitation, self._prepared)
-            machine, bundle = secagg.begin(
-                context_of(plan),
-                self._home.site,
-                self._home.signing_key,
-                os.urandom,
-                self._home.long_term_secret,
-                cohort=self._cohort_rule(plan),
-            )
-        except Exception as error:
-            _raise_if_wire(error)
-            await self._refuse(plan.round if plan else 1, plan.attempt if plan else 1, error)
+        plan = RoundPlan.from_bytes(invitation.plan)
+        if self._attempt is not None and self._attempt.plan == plan:
+            self._log.warning("round.invited_twice", round=plan.round, attempt=plan.attempt)
             return
-        self._participation = Participation(plan=plan, machine=machine)
-        self._context = bundle.context
+        try:
+            attempt, bundle = await asyncio.to_thread(self._check_and_begin, plan, invitation)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this site does not take part
+            await self._refuse(plan.round, plan.attempt, error)
+            return
+        self._leave()
+        self._attempt, self._joined = attempt, (plan.round, plan.attempt)
         self._log.info("round.joined", round=plan.round, attempt=plan.attempt, kind=plan.kind.value)
         await self._send(bundle)
-        task = asyncio.create_task(self._compute(plan))
-        self._computing.add(task)
-        task.add_done_callback(self._computing.discard)
+        attempt.computing = asyncio.create_task(self._compute(attempt))
 
-    def _check(self, plan: RoundPlan, invitation: Invitation, prepared: Prepared) -> None:
-        policy = self._home.config.policy
+    def _check_and_begin(self, plan: RoundPlan, invitation: Invitation) -> tuple[Attempt, KeyBundle]:
+        check_signature(invitation, bytes.fromhex(self._home.identity.coordinator_signing_key))
+        self._approved()
+        if self._prepared is None:
+            raise Declined(Refuse("preparation", "this site has not prepared the study"))
+        policy = self._check(plan, invitation, self._prepared)
+        machine, bundle = secagg.begin(
+            context_of(plan),
+            self._home.site,
+            self._home.signing_key,
+            os.urandom,
+            self._home.long_term_secret,
+            cohort=self._cohort_rule(plan),
+        )
+        participation = Participation(plan=plan, machine=machine)
+        return Attempt(participation=participation, context=bundle.context, policy=policy), bundle
+
+    def _check(self, plan: RoundPlan, invitation: Invitation, prepared: Prepared) -> Policy:
+        """The hospital's rules as they are now, none of which stands against this round."""
+        config, now = self._home.config, datetime.now(UTC)
         expected = Expectation(
             consortium=self._home.identity.consortium,
             study=prepared.study,
@@ -266,111 +332,153 @@ class StudyWork:
             parameter_count=prepared.first_model.vector.size,
             first_model=prepared.first_model.digest(),
             chain=self._store.chain(self._digest),
-            minimum_sites=policy.minimum_sites,
-            minimum_threshold=policy.minimum_threshold,
+            joined=self._joined,
+            released=frozenset(release.context for release in self._store.releases(self._digest)),
+            minimum_sites=config.policy.minimum_sites,
+            minimum_threshold=config.policy.minimum_threshold,
         )
-        authority, now = self._home.ca_certificate, datetime.now(UTC)
-        check_plan(plan, invitation.certificates, invitation.endorsements, expected, authority, now)
+        check_plan(plan, invitation, expected, authority=self._home.ca_certificate, now=now)
+        if config.studies.get(prepared.study.id) != prepared.dataset:
+            raise Declined(NO_DATASET)
+        answer = decide(
+            config.policy,
+            facts_of(prepared.study, upload_bytes=plan.layout.size_bytes, participants=len(plan.participants)),
+            SiteFacts(approved=True, patients=prepared.cohort.summary.patients, today=now.date()),
+        )
+        if isinstance(answer, Refuse):
+            raise Declined(answer)
         for participant in plan.participants:
             self._store.pin_peer(participant.site, participant.spki_sha256, participant.signing_key)
+        return config.policy
 
     def _cohort_rule(self, plan: RoundPlan) -> CohortRule:
         """Section 2 for this attempt.
 
-        A private update may be summed over any survivors. Exact metrics may not: a measured round is held against the last
-        measured one.
+        A private update may be summed over any survivors. Exact metrics may not: a measured attempt is held against
+        the last one for which this site released shares, whether or not it heard of a result, and one global model is
+        measured over one survivor set only.
         """
-        chain = self._store.chain(self._digest)
-        before = chain.measured if chain is not None and _is_measured(plan) else ()
+        if not _is_measured(plan):
+            return CohortRule(least_difference=1, update_is_private=True)
+        measured = [release for release in self._store.releases(self._digest) if release.measured]
         return CohortRule(
-            previous_survivors=frozenset(before) or None,
-            least_difference=METRICS_DIFFERENCE_MIN if _is_measured(plan) else 1,
-            update_is_private=plan.kind is RoundKind.TRAIN,
+            previous_survivors=frozenset(measured[-1].survivors) if measured else None,
+            least_difference=METRICS_DIFFERENCE_MIN,
+            released_on_model=tuple(frozenset(r.survivors) for r in measured if r.model_digest == plan.model_digest),
+            update_is_private=False,
         )
 
-    async def _compute(self, plan: RoundPlan) -> None:
-        assert self._values is not None  # a plan is joined only when the study is prepared
+    async def _compute(self, attempt: Attempt) -> None:
+        values = self._values
+        assert values is not None  # a plan is joined only when the study is prepared
         try:
-            model = await self._model(plan.model_digest)
-            lanes = await self._values.lanes(plan, model, self._home.config.policy)
+            model = await self._model(attempt.plan.model_digest)
+            contribution = await values.contribution(attempt.plan, model, attempt.policy)
         except Exception as error:  # noqa: BLE001 - handled in turn; training may fail in any library
-            self.deliver(ComputationFailed(plan=plan, error=error))
+            await self.deliver(ComputationFailed(attempt=attempt, error=error))
         else:
-            self.deliver(Computed(plan=plan, lanes=lanes))
+            await self.deliver(Computed(attempt=attempt, contribution=contribution))
 
-    async def _computation_failed(self, plan: RoundPlan, error: Exception) -> None:
-        _raise_if_wire(error)
-        if isinstance(error, BudgetExceeded) and self._prepared is not None:
-            self._events.add(
-                entries.DpExhausted, study=plan.study, dataset=self._prepared.dataset, rule=BUDGET_REFUSED.rule
-            )
-        await self._line.submit_events()
-        if self._is_current(plan):
-            self._participation = None
-            await self._refuse(plan.round, plan.attempt, error)
+    async def _computation_failed(self, attempt: Attempt, error: Exception) -> None:
+        if attempt is not self._attempt:
+            return
+        self._leave()
+        if isinstance(error, WireError):
+            raise error  # not a reason of this hospital's: it goes to whoever reconnects
+        await self._refuse(attempt.plan.round, attempt.plan.attempt, error)
 
     # --- the attempt -----------------------------------------------------------------------------------------------
 
-    def _is_current(self, plan: RoundPlan) -> bool:
-        return self._participation is not None and self._participation.plan == plan
+    def _leave(self) -> None:
+        """No attempt is under way any more. Training that has begun goes on, for the next attempt to use (ADR 4)."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and attempt.computing is not None:
+            attempt.computing.cancel()
 
-    async def _advance(self, event: AttemptEvent) -> None:
+    async def _advance(self, attempt: Attempt, event: AttemptEvent) -> None:
         """Step, then perform the effects in their order."""
-        if self._participation is None:
-            return
         try:
-            self._participation, effects = step(self._participation, event)
-        except PrivacyError as error:
+            attempt.participation, effects = step(attempt.participation, event)
+        except OutOfOrder as error:
             self._log.warning("round.out_of_order", reason=str(error))
             return
         for effect in effects:
-            if not await self._perform(effect, self._participation.plan):
+            if not await self._perform(effect, attempt):
                 return
 
-    async def _perform(self, effect: Effect, plan: RoundPlan) -> bool:
+    async def _perform(self, effect: Effect, attempt: Attempt) -> bool:
         """One effect; False when the ones after it must not happen."""
         match effect:
             case secagg.Send(message=UploadHeader() as header):
-                await self._upload(plan, header)
+                await self._upload(attempt, header)
             case secagg.Send(message=message):
                 assert not isinstance(message, UploadHeader)  # taken above
                 await self._send(message)
-            case secagg.PersistReleased(context=context, transcript=transcript, survivors=survivors):
-                # 4.4: on disk before the first share leaves; if it is there already, nothing leaves again.
-                if not self._store.record_release(context, self._digest, plan.model_digest, transcript):
-                    self._log.error("round.released_before", round=plan.round)
-                    return False
-                if self._values is not None:
-                    self._values.released()
-                self._survivors = survivors
+            case secagg.PersistReleased():
+                return await self._may_release(effect, attempt)
             case secagg.Abandon(reason=reason):
-                self._log.warning("round.left", round=plan.round, reason=str(reason))
-                self._participation = None
-                await self._refuse(plan.round, plan.attempt, reason)
+                self._log.warning("round.left", round=attempt.plan.round, reason=str(reason))
+                self._leave()
+                if not isinstance(reason, AttemptOver):  # an end that the coordinator announced needs no answer
+                    await self._refuse(attempt.plan.round, attempt.plan.attempt, reason)
                 return False
             case MaskAndUpload():
-                await self._mask(effect, plan)
+                await self._mask(effect, attempt)
         return True
 
-    async def _mask(self, effect: MaskAndUpload, plan: RoundPlan) -> None:
-        lanes, self._lanes = self._lanes, None
-        assert lanes is not None  # UpdateReady came with them
+    async def _may_release(self, effect: secagg.PersistReleased, attempt: Attempt) -> bool:
+        """4.4: on disk before the first share leaves; if it is there already, nothing leaves again."""
+        if not await self._still_approved(attempt):
+            return False
+        release = Release(
+            context=effect.context,
+            model_digest=attempt.plan.model_digest,
+            transcript=effect.transcript,
+            survivors=effect.survivors,
+            measured=_is_measured(attempt.plan),
+            plan=attempt.plan.to_bytes(),
+        )
+        is_first = await asyncio.to_thread(self._store.record_release, self._digest, release)
+        if self._values is not None:
+            self._values.released()
+        if not is_first:
+            self._log.error("round.released_before", round=attempt.plan.round)
+            self._leave()
+        return is_first
+
+    async def _still_approved(self, attempt: Attempt) -> bool:
+        """A steward may take an approval back at any time; from then on nothing more leaves."""
+        try:
+            await asyncio.to_thread(self._approved)
+        except Declined as error:
+            self._leave()
+            await self._refuse(attempt.plan.round, attempt.plan.attempt, error)
+            return False
+        return True
+
+    async def _mask(self, effect: MaskAndUpload, attempt: Attempt) -> None:
+        contribution, attempt.contribution = attempt.contribution, None
+        assert contribution is not None  # UpdateReady came with it
+        if not await self._still_approved(attempt):
+            return
 
         def encode_and_mask() -> tuple[RingVector, bytes]:
-            vector = encode(lanes, plan.layout, effect.dither)
+            vector = encode(contribution.lanes, attempt.plan.layout, effect.dither)
             apply_masks(vector, effect.masks)
             return vector, vector_hash(vector)
 
         try:
-            self._masked, sha256 = await asyncio.to_thread(encode_and_mask)
+            attempt.masked, sha256 = await asyncio.to_thread(encode_and_mask)
         except PrivacyError as error:
-            self._participation = None
-            await self._refuse(plan.round, plan.attempt, error)
+            self._leave()
+            await self._refuse(attempt.plan.round, attempt.plan.attempt, error)
             return
-        await self._advance(UpdateMasked(masked_update_hash=sha256))
+        attempt.evaluation = contribution.evaluation
+        await self._advance(attempt, UpdateMasked(masked_update_hash=sha256))
 
-    async def _upload(self, plan: RoundPlan, upload: UploadHeader) -> None:
-        masked, self._masked = self._masked, None
+    async def _upload(self, attempt: Attempt, upload: UploadHeader) -> None:
+        plan, masked = attempt.plan, attempt.masked
+        attempt.masked = None
         assert masked is not None  # the header describes it
         header = VectorHeader(
             kind=VectorKind.MASKED_UPDATE,
@@ -379,7 +487,7 @@ class StudyWork:
             study_digest=self._digest,
             upload=upload,
         )
-        self._events.add(
+        await self._sign(
             entries.UpdateSubmitted,
             study=plan.study,
             round=plan.round,
@@ -392,93 +500,150 @@ class StudyWork:
 
     # --- the end of a round, and of the study ----------------------------------------------------------------------
 
-    async def _verify(self, result: RoundResult) -> None:
-        """4.5: compute the next global model from the sum, and compare."""
-        participation, prepared = self._participation, self._prepared
-        if participation is None or prepared is None or not participation.released:
+    async def _hear_result(self, result: RoundResult) -> None:
+        """4.5: compute the next global model from the sum, and compare. Only whoever released shares is asked.
+
+        What was released is on disk, so a result is verified also after a restart; one that was, only once.
+        """
+        release = await asyncio.to_thread(self._open_release, result.context)
+        if release is None:
+            self._log.warning("message.unexpected", kind=type(result).__name__)
             return
-        plan = participation.plan
-        aggregate = Digest(result.aggregate_hash.hex())
-        raw = await self._line.download(VectorKind.AGGREGATE, aggregate, plan.layout.size_bytes)
+        prepared = await asyncio.to_thread(self._make_ready)
+        try:
+            await self._verify(release, prepared, result)
+        except ResultRefused as error:
+            await self._stop(error)
+
+    def _open_release(self, context: bytes) -> Release | None:
+        """The release in this attempt, if its round is not closed here yet."""
+        chain = self._store.chain(self._digest)
+        for release in self._store.releases(self._digest):
+            if release.context == context and RoundPlan.from_bytes(release.plan).round > (chain.round if chain else 0):
+                return release
+        return None
+
+    async def _verify(self, release: Release, prepared: Prepared, result: RoundResult) -> None:
+        plan = RoundPlan.from_bytes(release.plan)
+        if result.transcript != release.transcript:
+            raise ResultRefused(f"after round {plan.round} the coordinator names another transcript than was signed")
+        raw = await self._line.download(
+            VectorKind.AGGREGATE, Digest(result.aggregate_hash.hex()), plan.layout.size_bytes
+        )
         model = await self._model(plan.model_digest)
-        sums = decode(np.frombuffer(raw, dtype=plan.layout.dtype), plan.layout, survivors=len(self._survivors))
-        after = next_global_model(prepared.study, plan, model, sums)
-        if after.digest() != result.next_model_digest:
+
+        def compute() -> GlobalModel:
+            if len(raw) != plan.layout.size_bytes:
+                raise ResultRefused(f"the sum of round {plan.round} has {len(raw)} bytes")
+            try:
+                aggregate = np.frombuffer(raw, dtype=plan.layout.dtype)
+                sums = decode(aggregate, plan.layout, survivors=len(release.survivors))
+                return next_global_model(prepared.study, plan, model, sums)
+            except (PrivacyError, ContractError) as error:
+                raise ResultRefused(f"from the sum of round {plan.round} no model follows: {error}") from error
+
+        after = await asyncio.to_thread(compute)
+        digest = after.digest()
+        if digest != result.next_model_digest:
             raise ResultRefused(
                 f"after round {plan.round} the coordinator names model {result.next_model_digest[:12]}, "
-                f"but the sum gives {after.digest()[:12]}"
+                f"but the sum gives {digest[:12]}"
             )
-        self._save(after)
-        chain = self._store.chain(self._digest)
-        measured = self._survivors if _is_measured(plan) else (chain.measured if chain is not None else ())
-        link = ChainLink(
-            round=plan.round,
-            model_digest=after.digest(),
-            transcript=Digest(result.transcript.hex()),
-            survivors=self._survivors,
-            measured=measured,
-        )
-        self._store.extend_chain(self._digest, link)
-        self._events.add(
+        await asyncio.to_thread(self._save, after)
+        link = ChainLink(round=plan.round, model_digest=digest, transcript=Digest(result.transcript.hex()))
+        await self._sign(
             entries.ModelVerified,
+            closed=(self._digest, link),
             study=plan.study,
             round=plan.round,
             attempt=plan.attempt,
-            next_model_digest=after.digest(),
+            next_model_digest=digest,
         )
-        if self._values is not None and self._values.evaluation is not None and _is_measured(plan):
-            self._results(prepared).add(plan.round, self._values.evaluation)
-        self._participation = None
+        if plan.model_digest not in (digest, prepared.first_model.digest()):
+            self._model_path(plan.model_digest).unlink(missing_ok=True)  # this round is closed here for good
+        attempt = self._attempt
+        evaluation = attempt.evaluation if attempt is not None and attempt.context == release.context else None
+        if evaluation is not None:
+            self._keep(prepared, lambda results: results.add(plan.round, evaluation))
+        self._leave()
         await self._line.submit_events()
-        await self._send(ResultVerified(context=result.context, next_model_digest=after.digest()))
+        await self._send(ResultVerified(context=result.context, next_model_digest=digest))
 
-    async def _end(self, ended: StudyEnded) -> None:
-        """No more rounds will come. A final model that this site did not compute itself is fetched."""
-        self._participation = None
-        self._log.info("study.ended", outcome=ended.outcome.value, reason=ended.reason)
-        if self._prepared is not None and ended.model_digest != "0" * 64:
-            await self._model(ended.model_digest)
-            self._results(self._prepared).finish(ended.outcome.value, ended.model_digest)
-
-    # --- helpers ---------------------------------------------------------------------------------------------------
-
-    def _withdraw(self, reason: str) -> None:
+    async def _stop(self, error: ResultRefused) -> None:
         """Take back the approval, signed for the log: this site does not go on with a coordinator that miscounts."""
-        decision = self._store.decision(self._digest)
-        if decision is None:
+        self._leave()
+        self._stopped = True  # also if the disk refuses what follows
+        self._log.error("study.result_refused", reason=str(error), advice=error.advice())
+        decision = await asyncio.to_thread(self._store.decision, self._digest)
+        if decision is None or decision.decision != "approved":
             return
-        withdrawn = replace(decision, decision="withdrawn", statement=reason, at=time.time())
-        self._events.add(
+        withdrawn = replace(decision, decision="withdrawn", statement=str(error), at=time.time())
+        await self._sign(
             entries.StudyRejected,
             decision=withdrawn,
             study=decision.study,
             study_digest=self._digest,
             steward=self._events.pseudonym("agent"),
-            reason=reason[:200],
+            reason=str(error)[:200],
         )
+        self._stopped = False  # it is written down; the steward may approve again
+        await self._line.submit_events()
 
-    async def _submit_quietly(self) -> None:
-        with suppress(WireError):
-            await self._line.submit_events()
+    async def _end(self, ended: StudyEnded) -> None:
+        """No more rounds will come. A final model that this site did not compute itself is fetched, and marked so."""
+        self._ended = True
+        self._leave()
+        self._log.info("study.ended", outcome=ended.outcome.value, reason=ended.reason)
+        prepared = self._prepared
+        if prepared is None or ended.model_digest == NO_MODEL:
+            return
+        await self._model(ended.model_digest)
+        chain = await asyncio.to_thread(self._store.chain, self._digest)
+        verified = chain is not None and chain.model_digest == ended.model_digest
+        self._keep(prepared, lambda results: results.finish(ended.outcome.value, ended.model_digest, verified=verified))
+
+    # --- helpers ---------------------------------------------------------------------------------------------------
+
+    async def _sign(
+        self,
+        kind: type[entries.SiteEntry],
+        *,
+        decision: Decision | None = None,
+        closed: tuple[Digest, ChainLink] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Sign an entry for the log without holding up the others: it waits for the disk."""
+        await asyncio.to_thread(self._events.add, kind, decision=decision, closed=closed, **fields)
 
     async def _model(self, digest: Digest) -> GlobalModel:
         """A global model by its digest: from this site's folder, else from the coordinator and then checked."""
-        path = self._model_path(digest)
-        if path.is_file():
-            model = GlobalModel.from_safetensors(path.read_bytes())
-            if model.digest() == digest:
-                return model
-        assert self._prepared is not None
-        limit = 4 * self._prepared.first_model.vector.size + 2**20
-        model = GlobalModel.from_safetensors(await self._line.download(VectorKind.GLOBAL_MODEL, digest, limit))
-        if (model.digest(), model.parameters) != (digest, self._prepared.first_model.parameters):
-            raise PlanRefused("model", f"a file of model {model.digest()[:12]}", f"model {digest[:12]}")
-        self._save(model)
-        return model
+        assert self._prepared is not None  # models are asked for in rounds
+        first = self._prepared.first_model
+        model = await asyncio.to_thread(self._stored, digest)
+        if model is not None:
+            return model
+        data = await self._line.download(VectorKind.GLOBAL_MODEL, digest, 4 * first.vector.size + 2**20)
+
+        def checked() -> GlobalModel:
+            model = GlobalModel.from_safetensors(data)
+            if (model.digest(), model.parameters) != (digest, first.parameters):
+                raise PlanRefused("model", f"a file of model {model.digest()[:12]}", f"model {digest[:12]}")
+            self._save(model)
+            return model
+
+        return await asyncio.to_thread(checked)
+
+    def _stored(self, digest: Digest) -> GlobalModel | None:
+        """The model in this site's folder, if it is there and whole."""
+        try:
+            model = GlobalModel.from_safetensors(self._model_path(digest).read_bytes())
+        except (FileNotFoundError, ModelRefused):
+            return None
+        return model if model.digest() == digest else None
 
     def _save(self, model: GlobalModel) -> None:
         path = self._model_path(model.digest())
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         scratch = path.with_suffix(".partial")
         scratch.write_bytes(model.to_safetensors())
         scratch.replace(path)
@@ -486,13 +651,24 @@ class StudyWork:
     def _model_path(self, digest: Digest) -> Path:
         return self._home.folder / "models" / f"{digest}.safetensors"
 
-    def _results(self, prepared: Prepared) -> Results:
-        return Results(self._home.folder / "results" / f"{prepared.study.id}.json", prepared.study.id)
+    def _keep(self, prepared: Prepared, write: Callable[[Results], None]) -> None:
+        """Write this hospital's own figures; that a disk refuses them costs nobody the round."""
+        try:
+            write(Results(self._home.folder / "results" / f"{prepared.study.id}.json", prepared.study.id))
+        except OSError as error:
+            self._log.warning("results.not_written", reason=error.strerror or type(error).__name__)
 
     async def _refuse(self, round_number: int, attempt: int, error: Exception) -> None:
-        """Tell the coordinator which rule, without this hospital's numbers; the numbers go to the agent's own log."""
+        """Tell the coordinator which rule, without this hospital's numbers; nor are they in the agent's log."""
         refusal = refusal_of(error)
-        self._log.warning("study.refused", round=round_number, rule=refusal.rule, reason=f"{error}")
+        self._log.warning(
+            "study.refused",
+            round=round_number,
+            attempt=attempt,
+            rule=refusal.rule,
+            reason=str(error) if _is_about_others(error) else refusal.explanation,
+            error=_kind_and_place(error),
+        )
         await self._send(
             Refusal(
                 study_digest=self._digest,
@@ -502,6 +678,17 @@ class StudyWork:
                 explanation=refusal.explanation,
             )
         )
+        if isinstance(error, BudgetExceeded):
+            await self._tell_exhausted(error)
+
+    async def _tell_exhausted(self, error: BudgetExceeded) -> None:
+        """Signed for the log, once: which rule of the budget ended this hospital's part."""
+        decision = await asyncio.to_thread(self._store.decision, self._digest)
+        if self._exhausted or decision is None:
+            return
+        self._exhausted = True
+        await self._sign(entries.DpExhausted, study=decision.study, dataset=error.dataset, rule=BUDGET_REFUSED.rule)
+        await self._line.submit_events()
 
     async def _send(self, message: SiteMessage) -> None:
         await self._line.send(message, self._digest)
@@ -524,10 +711,17 @@ def refusal_of(error: Exception) -> Refuse:
             return Refuse("failure", "something failed at this site; its operator can see what")
 
 
-def _raise_if_wire(error: Exception) -> None:
-    """A broken connection is not a reason of this hospital's: it goes to whoever reconnects."""
-    if isinstance(error, WireError):
-        raise error
+def _is_about_others(error: Exception) -> bool:
+    """Whether an error's words are about the coordinator, a peer or the model: then the agent's log may have them."""
+    about = isinstance(error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError)
+    return about and not isinstance(error, BudgetExceeded)
+
+
+def _kind_and_place(error: Exception) -> str:
+    """An error without its words: "DataInvalid at cohort.py:120"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place
 
 
 def _is_measured(plan: RoundPlan) -> bool:

@@ -84,7 +84,7 @@ class PrepareStudy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendInitialModel:
-    """Upload the first global model. It holds no data: it is a function of the study alone, and every site checks it."""
+    """Upload the first global model. It holds no data: it is a function of the study, and every site checks it."""
 
     study_digest: Digest
     model_digest: Digest

@@ -1,0 +1,100 @@
+"""S-03: shares of one attempt are asked for twice, also after a restart of the agent.
+
+Held by: the release record, durable before the first share leaves (protocol 4.4), and the machine's own state.
+"""
+
+from privacy.secagg.messages import UnmaskRequest, UnmaskShares
+from site_agent.store import Release
+from tests.fakes.site_world import all_but, hospital
+
+
+def shares(world):
+    return [message for message in world.line.sent if isinstance(message, UnmaskShares)]
+
+
+async def test_the_record_is_on_disk_before_the_shares_leave(tmp_path):
+    async with hospital(tmp_path) as world:
+        send, seen = world.line.send, []
+
+        async def watched(message, study_digest):
+            if isinstance(message, UnmaskShares):
+                seen.append(world.store.releases(world.digest))
+            await send(message, study_digest)
+
+        world.line.send = watched
+        outcome = await world.attempt()
+        ((release,),) = seen
+        assert release == Release(
+            context=outcome.context,
+            model_digest=outcome.plan.model_digest,
+            transcript=outcome.result.transcript,
+            survivors=outcome.state.survivors,
+            measured=True,
+            plan=outcome.plan.to_bytes(),
+        )
+
+
+async def test_a_second_request_finds_nothing(tmp_path):
+    async with hospital(tmp_path) as world:
+
+        def twice(message):
+            return [message, message] if isinstance(message, UnmaskRequest) else message
+
+        await world.attempt(to_victim=twice)
+        assert len(shares(world)) == 1
+
+
+async def test_a_record_that_is_there_already_keeps_the_shares_here(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.fakes.site_world.WAIT_S", 1.0)
+    async with hospital(tmp_path) as world:
+
+        def released_meanwhile(message):
+            """Another process of this hospital did it first."""
+            if isinstance(message, UnmaskRequest):
+                release = Release(
+                    context=message.context,
+                    model_digest=world.model.digest(),
+                    transcript=b"t" * 32,
+                    survivors=("alder",),
+                    measured=False,
+                    plan=world.plan().to_bytes(),
+                )
+                assert world.store.record_release(world.digest, release)
+            return message
+
+        await world.attempt(to_victim=released_meanwhile, result=False)
+        await world.idle()
+        assert shares(world) == []
+        assert world.work._attempt is None
+
+
+async def test_an_attempt_released_before_a_restart_is_not_joined_again(tmp_path):
+    async with hospital(tmp_path) as world:
+        outcome = await world.attempt(result=False)
+        await world.idle()
+        assert len(shares(world)) == 1
+        await world.stop()
+        await world.start()
+        await world.prepare()
+        answer = await world.ask(outcome.plan)
+        assert answer.rule == "plan: attempt"
+        assert len(shares(world)) == 1
+
+
+async def test_after_a_restart_before_the_release_there_is_nothing_to_release(tmp_path):
+    async with hospital(tmp_path) as world:
+        requests = []
+
+        def keep(message):
+            if isinstance(message, UnmaskRequest):
+                requests.append(message)
+            return all_but(UnmaskRequest)(message)
+
+        await world.attempt(to_victim=keep, result=False)
+        await world.stop()
+        await world.start()
+        await world.prepare()
+        await world.tell(requests[0])
+        await world.idle()
+        assert shares(world) == []
+        assert world.store.releases(world.digest) == ()

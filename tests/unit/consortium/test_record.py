@@ -1,0 +1,158 @@
+"""State and log move together, whenever the process stops."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from audit import entries
+from audit.errors import LogUnwritable
+from audit.log import Log
+from audit.note import NoteSigner
+from consortium.contract.certificates import new_signing_key
+from consortium.database import Database, outbox
+from consortium.record import LINE_CHARACTERS_MAX, Recorder, now_stamp, one_line
+
+SIGNER = NoteSigner("example.org/test", new_signing_key())
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'state.db'}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    log = Log.create(tmp_path / "log", SIGNER)
+    yield log
+    log.close()
+
+
+def entry(site: str) -> bytes:
+    return entries.entry_bytes(entries.SiteInvited(**now_stamp(), site=site))
+
+
+def queued(database: Database) -> int:
+    with database.transaction() as connection:
+        return len(connection.execute(sa.select(outbox.c.id)).all())
+
+
+def test_entries_reach_the_log_in_order_and_leave_the_outbox(database: Database, log: Log) -> None:
+    recorder = Recorder(database, log)
+    written = [entry(f"site-{number}") for number in range(5)]
+    recorder.record(*written[:2])
+    recorder.record(*written[2:])
+    assert list(log.entries()) == written
+    assert queued(database) == 0
+    recorder.flush()
+    recorder.record()
+    assert log.size == 5
+
+
+def test_what_is_rolled_back_is_not_logged(database: Database, log: Log) -> None:
+    recorder = Recorder(database, log)
+
+    def fail() -> None:
+        with database.transaction() as connection:
+            recorder.add(connection, [entry("site-a")])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    recorder.flush()
+    assert log.size == 0
+
+
+def test_a_crash_before_the_append_loses_nothing(database: Database, log: Log) -> None:
+    first, second = entry("site-a"), entry("site-b")
+    recorder = Recorder(database, log)
+    with database.transaction() as connection:
+        recorder.add(connection, [first, second])
+    Recorder(database, log)  # the next start
+    assert list(log.entries()) == [first, second]
+    assert queued(database) == 0
+
+
+def test_a_crash_between_append_and_delete_duplicates_nothing(
+    database: Database, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier, appended, waiting = entry("site-a"), entry("site-b"), entry("site-c")
+    recorder = Recorder(database, log)
+    recorder.record(earlier)
+
+    def die(_ids: Sequence[int]) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "_forget", die)
+        with pytest.raises(Crash):
+            recorder.record(appended)
+    assert queued(database) == 1
+    with database.transaction() as connection:
+        recorder.add(connection, [waiting])
+    Recorder(database, log)
+    assert list(log.entries()) == [earlier, appended, waiting]
+    assert queued(database) == 0
+
+
+def test_an_outbox_longer_than_the_tail_duplicates_nothing(
+    database: Database, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consortium.record._TAIL", 2)
+    written = [entry(f"site-{number}") for number in range(9)]
+    recorder = Recorder(database, log)
+    with database.transaction() as connection:
+        recorder.add(connection, written)
+    log.append(written)  # and then the process died
+    Recorder(database, log)
+    assert list(log.entries()) == written
+    assert queued(database) == 0
+
+
+def test_a_log_that_cannot_be_written_keeps_the_entries_for_the_next_start(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log.create(tmp_path / "log", SIGNER)
+    recorder = Recorder(database, log)
+
+    def full(_entries: Sequence[bytes]) -> tuple[int, ...]:
+        raise LogUnwritable(tmp_path, "No space left on device")
+
+    one = entry("site-a")
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "append", full)
+        with pytest.raises(LogUnwritable):
+            recorder.record(one)
+    assert queued(database) == 1
+    log.close()
+    again = Log.open(tmp_path / "log", SIGNER)
+    try:
+        Recorder(database, again)
+        assert list(again.entries()) == [one]
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("as it is", "as it is"),
+        ("two\nlines\x1b[31m", "two lines [31m"),
+        ("  around  ", "around"),
+        ("", "unspecified"),
+        ("\n\t ", "unspecified"),
+        ("x" * 1000, "x" * LINE_CHARACTERS_MAX),
+        ("x" * (LINE_CHARACTERS_MAX - 1) + " y", "x" * (LINE_CHARACTERS_MAX - 1)),
+    ],
+)
+def test_text_from_elsewhere_fits_an_entry(text: str, line: str) -> None:
+    assert one_line(text) == line
+    made = entries.StudyPaused(**now_stamp(), study="small-study", reason=one_line(text))
+    assert entries.parse_entry(entries.entry_bytes(made)) == made

@@ -1,0 +1,64 @@
+"""What people see: a hospital's words are shown, never obeyed."""
+
+from typing import Any
+
+from rich.console import Console
+
+from consortium.status_view import StatusView
+
+
+def shown(snapshot: dict[str, Any]) -> str:
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with console.file:
+        console.print(StatusView().render(snapshot))
+    return console.export_text()
+
+
+def study(**changes: Any) -> dict[str, Any]:
+    return {
+        "study": "small-study",
+        "state": "running",
+        "reason": "",
+        "phase": "collecting",
+        "round": 2,
+        "rounds": 20,
+        "attempt": 1,
+        "epsilon": 1.0,
+        "sites": [{"site": "amber-clinic", "state": "training", "epsilon": 0.25, "rounds": 1}],
+        "history": [
+            {
+                "round": 1,
+                "metrics": {"auc": 0.75, "accuracy": 0.5},
+                "survivors": ["a", "b", "c"],
+                "participants": 4,
+                "seconds": 1.25,
+            }
+        ],
+        **changes,
+    }
+
+
+def test_no_study_yet() -> None:
+    assert "nobody" in shown({"studies": [], "connected": []})
+    assert "amber-clinic" in shown({"studies": [], "connected": ["amber-clinic"]})
+
+
+def test_a_running_study() -> None:
+    text = shown({"studies": [study()], "connected": []})
+    assert "round 2 of 20: training, uploading" in text
+    assert "0.250 of 1" in text
+    assert "0.750" in text
+    assert "3 of 4" in text
+
+
+def test_a_second_attempt_the_final_evaluation_and_a_pause() -> None:
+    assert "attempt 2" in shown({"studies": [study(attempt=2)], "connected": []})
+    assert "final evaluation" in shown({"studies": [study(round=21)], "connected": []})
+    paused = study(state="paused", reason="round 2 was attempted 5 times")
+    assert "paused: round 2 was attempted 5 times" in shown({"studies": [paused], "connected": []})
+
+
+def test_markup_in_a_hospitals_words_is_not_obeyed() -> None:
+    rude = "refused: [/bold][link=https://example.org]click[/link]"
+    sites = [{"site": "amber-clinic", "state": rude, "epsilon": None, "rounds": 0}]
+    assert rude in shown({"studies": [study(sites=sites)], "connected": []})

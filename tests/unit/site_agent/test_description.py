@@ -1,0 +1,100 @@
+"""What a steward reads before deciding."""
+
+import pytest
+
+from site_agent.description import describe
+from site_agent.ledger import Limits
+from site_agent.training_spec import spec_of
+from tests.fakes.site_world import make_world, small_study, write_site_file
+
+STUDY = small_study()
+
+
+@pytest.fixture
+def world(tmp_path):
+    return make_world(tmp_path, STUDY, approved=False)
+
+
+def told(world, study=STUDY):
+    text = describe(study, study.digest(), world.home.config, world.ledger)
+    assert all(len(line) <= 110 for line in text.splitlines() if not line.startswith("Study"))
+    return " ".join(text.split())
+
+
+def test_everything_a_steward_asks(world):
+    text = told(world)
+    for part in (
+        STUDY.digest(),
+        STUDY.governance.contact,
+        "alder, birch, cedar, dogwood",
+        "At least 3 take part",
+        "2 rounds of 1 training steps of a logistic network on the columns age, kind and outcome",
+        "read from the dataset ward",
+        "looks like random numbers to everybody",
+        "epsilon 1 at delta 0.001",
+        "be right at most 74% of the time",
+        "exact sums over hospitals",
+        "has spent 0.000 of 7.631",
+        "own limits allow it",
+    ):
+        assert part in text, part
+
+
+def test_odds_are_never_said_to_be_better_than_they_are(world):
+    for epsilon, percent in ((0.1, 53), (1.0, 74), (2.0, 89), (8.0, 100)):
+        assert f"at most {percent}% of the time" in told(world, small_study(privacy={"epsilon": epsilon}))
+
+
+def test_the_vector_that_leaves_has_the_size_of_the_network(world):
+    one = told(world)
+    two = told(world, small_study(model={"network": "mlp", "args": {"hidden": (7, 5), "activation": "relu"}}))
+    # 3 inputs: 4 parameters, or 3*7+7 + 7*5+5 + 5+1 = 74; and 206 values of metrics and weight, 4 bytes each.
+    assert "of 840 bytes" in one
+    assert "of 1,120 bytes" in two
+
+
+def test_no_dataset_named_yet(world, tmp_path):
+    write_site_file(tmp_path, STUDY, dataset=None)
+    text = told(world)
+    assert "none named in site.yaml yet" in text
+    assert "unknown until site.yaml names a dataset" in text
+
+
+def test_a_hospital_that_shares_no_figures(world, tmp_path):
+    write_site_file(tmp_path, STUDY, share_exact_metrics=False)
+    assert "shares no test figures" in told(world)
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ({"max_epsilon_per_study": 0.5}, "max_epsilon"),
+        ({"max_epsilon_total": 0.5, "max_epsilon_per_study": 0.5}, "max_epsilon"),
+        ({"max_delta": 1e-6}, "max_delta"),
+        ({"minimum_sites": 4}, "minimum_sites"),
+        ({"minimum_threshold": 4}, "minimum_threshold"),
+        ({"allowed_networks": ["mlp"]}, "allowed_networks"),
+        ({"max_egress_bytes_per_round": 10}, "max_egress_bytes_per_round"),
+    ],
+)
+def test_the_hospitals_limits_do_not_allow_it(world, tmp_path, policy, why):
+    write_site_file(tmp_path, STUDY, **policy)
+    text = told(world)
+    assert "do NOT allow" in text
+    assert why in text.rpartition("NOT allow")[2]
+
+
+def test_what_other_studies_spent_counts(world, tmp_path):
+    event = spec_of(STUDY, declared_patients=100).privacy.study_event()
+    world.ledger.reserve(
+        dataset="ward",
+        study=STUDY.study_id,
+        study_digest="e" * 64,
+        round_number=1,
+        attempt=1,
+        event=event,
+        limits=Limits(study_epsilon=9, study_delta=1e-3, total_epsilon=9, total_delta=1e-3),
+    )
+    assert "allow it." in told(world)
+    write_site_file(tmp_path, STUDY, max_epsilon_total=1.2)
+    assert "do NOT allow it (max_epsilon_total" in told(world)

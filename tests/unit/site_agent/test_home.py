@@ -1,0 +1,108 @@
+"""The agent's folder, whole or damaged."""
+
+import json
+import shutil
+
+import pytest
+
+from consortium.contract.private_files import PrivateFileRefused
+from site_agent.home import HomeInvalid, open_home
+from tests.fakes.site_world import ME, make_home, new_authority, small_study, write_site_file
+
+STUDY = small_study()
+
+
+@pytest.fixture
+def home(tmp_path):
+    return make_home(tmp_path, STUDY)
+
+
+def test_a_whole_home(home):
+    assert home.site == ME
+    assert home.signing_key.public_key().public_bytes_raw().hex() == home.identity.signing_key
+    assert len(home.long_term_secret.expose()) == 32
+    assert home.config.studies == {"small-study": "ward"}
+    assert b"PRIVATE" in home.tls_key_pem
+    assert "PRIVATE" not in repr(home)
+
+
+def test_the_configuration_is_read_afresh(home, tmp_path):
+    write_site_file(tmp_path, STUDY, minimum_patients=31)
+    assert home.config.policy.minimum_patients == 31
+
+
+@pytest.mark.parametrize("name", ["identity.json", "certificates/ca.pem", "certificates/site.pem"])
+def test_something_is_missing(home, tmp_path, name):
+    (tmp_path / name).unlink()
+    with pytest.raises(HomeInvalid) as caught:
+        open_home(tmp_path)
+    assert name in str(caught.value)
+    assert "enrol" in caught.value.advice()
+
+
+def test_no_home_at_all(tmp_path):
+    with pytest.raises(HomeInvalid):
+        open_home(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"address": "nowhere"},
+        {"coordinator_signing_key": "zz"},
+        {"coordinator_signing_key": "ab"},
+        {"site": 7},
+        {"extra": 1},
+        {"ca_sha256": "0" * 64},
+    ],
+)
+def test_a_damaged_identity(home, tmp_path, change):
+    path = tmp_path / "identity.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(HomeInvalid):
+        open_home(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 50_000, "7", "x" * 70_000])
+def test_an_identity_that_is_none(home, tmp_path, text):
+    (tmp_path / "identity.json").write_text(text)
+    with pytest.raises(HomeInvalid):
+        open_home(tmp_path)
+
+
+def test_another_authority_was_put_in(home, tmp_path):
+    (tmp_path / "certificates/ca.pem").write_bytes(new_authority().certificate_pem)
+    with pytest.raises(HomeInvalid):
+        open_home(tmp_path)
+    (tmp_path / "certificates/ca.pem").write_bytes(b"nothing")
+    with pytest.raises(HomeInvalid):
+        open_home(tmp_path)
+
+
+def test_keys_that_are_missing_damaged_or_open_to_others(home, tmp_path):
+    (tmp_path / "keys/signing.pem").chmod(0o644)
+    with pytest.raises(PrivateFileRefused):
+        _ = home.signing_key
+    (tmp_path / "keys/signing.pem").chmod(0o600)
+    (tmp_path / "keys/signing.pem").write_bytes(b"nothing")
+    with pytest.raises(HomeInvalid):
+        _ = home.signing_key
+    (tmp_path / "keys/tls.pem").unlink()
+    with pytest.raises(HomeInvalid):
+        _ = home.tls_key_pem
+    (tmp_path / "keys/hedge.key").write_bytes(b"")
+    with pytest.raises(HomeInvalid):
+        _ = home.long_term_secret
+    shutil.rmtree(tmp_path / "keys")
+    (tmp_path / "keys").write_text("")
+    with pytest.raises(HomeInvalid):
+        _ = home.signing_key
+
+
+def test_site_yaml_missing_or_for_another_site(home, tmp_path):
+    write_site_file(tmp_path, STUDY, site="cedar")
+    with pytest.raises(HomeInvalid):
+        _ = home.config
+    (tmp_path / "site.yaml").unlink()
+    with pytest.raises(HomeInvalid):
+        _ = home.config

@@ -1,0 +1,118 @@
+"""`site-agent check`: everything a run needs, and what it says when something is not as it must be."""
+
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from consortium.contract import certificates
+from site_agent import preflight
+from site_agent.home import HomeInvalid
+from site_agent.preflight import run_checks
+from site_agent.store import Decision, Store
+from tests.fakes.site_wire import STUDY, dialled, document_of
+from tests.fakes.site_world import make_home, new_member, write_patients, write_site_file
+from tests.fakes.wire_world import pki
+
+NAMES = ["configuration", "disk", "keys", "certificate", "coordinator", "data"]
+
+
+def approve(folder):
+    offered = document_of(STUDY)
+    decision = Decision(
+        study_digest=STUDY.digest(),
+        study=STUDY.study_id,
+        document=offered.document,
+        decision="approved",
+        steward="Dr Somebody",
+        statement="",
+        at=1.0,
+    )
+    Store(folder / "agent.db").add_events([], decision=decision)
+
+
+async def failed(folder):
+    """The checks that failed; none of them raises, and each says what to do."""
+    results = await run_checks(folder)
+    assert [result.name for result in results] == NAMES
+    assert all(result.advice for result in results if not result.ok)
+    return {result.name: result.found for result in results if not result.ok}
+
+
+async def test_all_is_well(tmp_path):
+    async with dialled(tmp_path) as (world, _):
+        assert await failed(tmp_path) == {}
+        approve(tmp_path)
+        results = {result.name: result.found for result in await run_checks(tmp_path)}
+        assert "small-study" in results["configuration"]
+        assert "365 days" in results["certificate"] or "364 days" in results["certificate"]
+        assert "1 study" in results["coordinator"]
+        assert "45 patients (29 to train, 16 to test)" in results["data"]
+        assert world.service.events == []
+    assert {record.kind for record in Store(tmp_path / "agent.db").egress()} == {"list-studies"}
+
+
+async def test_no_home(tmp_path):
+    with pytest.raises(HomeInvalid):
+        await run_checks(tmp_path)
+
+
+async def test_nobody_there(tmp_path):
+    make_home(tmp_path, STUDY, authority=pki().authority, address="127.0.0.1:1")
+    assert list(await failed(tmp_path)) == ["coordinator"]
+
+
+async def test_a_later_check_is_made_although_an_earlier_one_failed(tmp_path, monkeypatch):
+    async with dialled(tmp_path):
+        (tmp_path / "site.yaml").write_text("nonsense: 1")
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+        found = await failed(tmp_path)
+        assert list(found) == ["configuration", "disk", "data"]
+        assert "nonsense" in found["configuration"]
+        assert found["disk"] == "1 MiB free"
+
+
+async def test_keys_that_were_exchanged(tmp_path):
+    async with dialled(tmp_path):
+        (tmp_path / "keys/signing.pem").write_bytes(certificates.private_pem(certificates.new_signing_key()))
+        assert list(await failed(tmp_path)) == ["keys"]
+        (tmp_path / "keys/hedge.key").chmod(0o640)
+        assert "mode 0640" in (await failed(tmp_path))["keys"]
+
+
+async def test_a_tls_key_that_is_none(tmp_path):
+    async with dialled(tmp_path):
+        (tmp_path / "keys/tls.pem").write_bytes(b"nothing")
+        found = await failed(tmp_path)
+        assert "tls.pem" in found["keys"]
+
+
+async def test_a_certificate_that_ends_soon_or_is_foreign(tmp_path):
+    async with dialled(tmp_path):
+        soon = new_member(pki().authority, "birch", valid_for=timedelta(days=10))
+        (tmp_path / "certificates/site.pem").write_bytes(soon.certificate_pem)
+        found = await failed(tmp_path)
+        assert "expires in" in found["certificate"]
+        (tmp_path / "certificates/site.pem").write_bytes(b"nothing")
+        found = await failed(tmp_path)
+        assert {"certificate", "coordinator"} <= set(found)
+
+
+async def test_data_that_are_missing_or_wrong(tmp_path):
+    async with dialled(tmp_path):
+        approve(tmp_path)
+        write_patients(tmp_path / "patients.csv", count=3)
+        assert "3 patients" in (await failed(tmp_path))["data"]
+        (tmp_path / "patients.csv").unlink()
+        assert "is not a file" in (await failed(tmp_path))["data"]
+        write_site_file(tmp_path, STUDY, dataset=None)
+        assert list(await failed(tmp_path)) == ["data"]
+
+
+async def test_a_check_that_breaks_is_a_check_that_failed(tmp_path, monkeypatch):
+    async def breaks(_home):
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(preflight, "_disk", breaks)
+    async with dialled(tmp_path):
+        assert await failed(tmp_path) == {"disk": "RuntimeError: nobody thought of this"}
