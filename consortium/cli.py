@@ -109,9 +109,10 @@ def status(
 @app.command()
 def demo(
     study: Annotated[Path | None, typer.Option(help="A study with its `sites/` folder beside it.")] = None,
-    out: Annotated[Path, typer.Option(help="Where everything goes; must not exist yet or be empty.")] = Path(
-        "consortium-demo"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="An empty or new folder for everything; by default consortium-demo, or that with a number."),
+    ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Training rounds (the noise is recalibrated).")
     ] = None,
@@ -224,7 +225,7 @@ def _study_action(name: str, past: str, help_text: str) -> None:
 
 
 _study_action("start", "is started: rounds begin when its hospitals are ready", "Let a study's rounds begin.")
-_study_action("pause", "is paused", "Stop after the current attempt; `resume` goes on.")
+_study_action("pause", "is paused", "Stop at once; the attempt under way is run again after `resume`.")
 _study_action("resume", "goes on", "Go on with a paused study.")
 _study_action("abort", "is aborted", "End a study for good.")
 
@@ -234,10 +235,12 @@ def study_release(
     study: str, home: Home, out: Annotated[Path, typer.Option(help="A folder to write the global model to.")]
 ) -> None:
     """Hand out the final global model and write down that it was handed out."""
+    from consortium.models import Models
+
     answer = _command(home, "study.release", study=study)
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{study}.safetensors"
-    shutil.copyfile(home / "models" / answer["model_digest"], target)
+    target.write_bytes(Models(home / "models").file(answer["model_digest"]))  # only if it still has its digest
     _out.print(f"Released {target}, digest {answer['model_digest']}")
 
 

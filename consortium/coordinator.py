@@ -349,7 +349,8 @@ class Coordinator:
         receipt = await asyncio.to_thread(self.rooms.sites.submit_events, peer.site, events)
         for driver in self.drivers.values():
             session = self.rooms.sessions.get(peer.site)
-            if session is not None and driver.digest not in session.prepared:
+            waiting = driver.progress.sites.get(peer.site) == "preparing"
+            if session is not None and driver.digest not in session.prepared and not waiting:
                 driver.prepare(peer.site)
         self.rooms.sessions.notify()
         return receipt

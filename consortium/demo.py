@@ -58,8 +58,9 @@ class DemoFolder(ConsortiumError):
         return "Name another folder with --out, or remove this one; nothing was changed."
 
 
-def run_demo(study: Path | None, out: Path, *, rounds: int | None, seed: int | None) -> int:
+def run_demo(study: Path | None, out: Path | None, *, rounds: int | None, seed: int | None) -> int:
     """Run it all; returns 0 only if every step worked and the evidence was verified."""
+    out = out or _unused(Path("consortium-demo"))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DemoFolder(f"{out} exists and is not empty")
     source = study if study is not None else heart_disease() / "study.yaml"
@@ -371,6 +372,12 @@ class Demo:
 
 
 _MODULE_OF = {"consortium": "consortium", "site-agent": "site_agent"}
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, or with a number if there is one of that name already."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000))
+    return folder if not folder.exists() else next(name for name in names if not name.exists())
 
 
 def _command(program: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from audit import entries
 from consortium.contract.global_model import GlobalModel
 from privacy.errors import BudgetExceeded
+from site_agent import round_values
+from site_agent.evaluate import evaluate
 from site_agent.preparation import Declined, prepare
 from site_agent.round_values import RoundValues
 from site_agent.signed_events import SignedEvents
@@ -149,11 +152,20 @@ async def test_what_was_spent_is_signed(world):
     assert (spent.round, spent.attempt, spent.event.steps) == (1, 1, 1)
 
 
-async def test_models_measured_at_once_do_not_mix(world):
+async def test_models_are_measured_one_at_a_time(world, monkeypatch):
+    """They share one module, and an evaluation goes on when nobody waits for it any more."""
     values, policy = values_of(world), world.home.config.policy
+    busy, at_once = [], []
+
+    def measure(*args, **options):
+        busy.append(1)
+        at_once.append(len(busy))
+        time.sleep(0.02)
+        busy.pop()
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(round_values, "evaluate", measure)
     plan = world.plan(round=3)
     models = [GlobalModel(world.model.parameters, np.full(4, value, dtype=np.float32)) for value in (-3, 0, 3)]
-    alone = [(await values.contribution(plan, model, policy)).lanes["loss_sum"][0] for model in models]
-    together = await asyncio.gather(*(values.contribution(plan, model, policy) for model in models * 5))
-    assert [one.lanes["loss_sum"][0] for one in together] == alone * 5
-    assert len(set(alone)) == 3
+    await asyncio.gather(*(values.contribution(plan, model, policy) for model in models))
+    assert at_once == [1, 1, 1]
