@@ -17,7 +17,7 @@ _REPEATS = 7
 
 
 def stream_vs_cipher() -> float:
-    """CPU time of AES-256-CTR over 40 MB, in blocks that fit the cache, over that of masking 1e7 uint32 with one seed."""
+    """CPU time of AES-256-CTR over 40 MB, in blocks that fit the cache, over that of masking 1e7 uint32 once."""
     vector = np.zeros(LENGTH, dtype="<u4")
     seeds = MaskSeeds(add=(Secret(os.urandom(32)),), subtract=())
     return _cpu_s(_cipher) / _cpu_s(lambda: apply_masks(vector, seeds))
