@@ -19,7 +19,8 @@ class HomeInvalid(ConsortiumError):
     def advice(self) -> str:
         """What to do next."""
         return (
-            "Make a home with `consortium init DIR --name NAME --address HOST:PORT`, or name the right one with --home."
+            "`consortium init DIR --name NAME --address HOST:PORT` makes a home (NAME: 3 to 40 of a-z, 0-9 and '-'); "
+            "--home names one that is there."
         )
 
 
@@ -62,6 +63,10 @@ class SiteConflict(ConsortiumError):
     """A site that is already there, or a name that cannot be used."""
 
     code = "conflict"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "`consortium site list` shows who is enrolled; nothing was changed."
 
 
 class EnrolmentRefused(ConsortiumError):
@@ -131,4 +136,7 @@ class EventRefused(ConsortiumError):
 
     def advice(self) -> str:
         """What to do next."""
-        return "The site's own record and the log differ: stop the agent and compare `site-agent events` with the log."
+        return (
+            "The site's own record and the log differ: stop the agent, keep its home, and compare what it signed "
+            "with `consortium audit log`."
+        )

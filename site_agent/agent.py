@@ -5,6 +5,7 @@ It listens on nothing. A lost connection is taken up again with growing pauses; 
 """
 
 import asyncio
+import os
 import random
 import time
 
@@ -97,15 +98,8 @@ class Agent:
 
     async def _session(self) -> WireError:
         """One connection, from dialling to its end: what ended it."""
-        identity = self._home.identity
         try:
-            client = await CoordinatorClient.connect(
-                identity.address,
-                self._home.ca_pem,
-                self._home.certificate_pem,
-                self._home.tls_key_pem,
-                on_sent=self._line.record,
-            )
+            client = await dial(self._home, self._line)
             async with (
                 client,
                 client.session(Hello(agent_version=__version__, protocol_version=PROTOCOL_VERSION)) as session,
@@ -208,6 +202,15 @@ def _is_final(error: WireError) -> bool:
     if isinstance(error, CallRefused):
         return error.code not in (RefusalCode.TRY_LATER, RefusalCode.INTERNAL)
     return isinstance(error, TlsRefused)
+
+
+async def dial(home: AgentHome, line: "CoordinatorLine") -> CoordinatorClient:
+    """Connect as this hospital, by the address and the proxy of its own site.yaml; raises WireError."""
+    if home.proxy is not None:
+        os.environ["https_proxy"] = home.proxy  # the only way gRPC is told
+    return await CoordinatorClient.connect(
+        home.address, home.ca_pem, home.certificate_pem, home.tls_key_pem, on_sent=line.record
+    )
 
 
 class CoordinatorLine:

@@ -11,10 +11,9 @@ from consortium.contract.errors import ContractError
 from consortium.contract.messages import StudyDocument
 from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
-from consortium.wire.client import CoordinatorClient
 from consortium.wire.errors import WireError
 from consortium.wire.fact_log import log_as_facts
-from site_agent.agent import Agent, CoordinatorLine
+from site_agent.agent import Agent, CoordinatorLine, dial
 from site_agent.description import describe
 from site_agent.errors import SiteError
 from site_agent.home import AgentHome, open_home
@@ -125,7 +124,7 @@ async def decide_study(folder: Path, name: str, decision: str, *, steward: str, 
             events.add(entries.StudyRejected, decision=made, reason=statement, **signed)
     line = CoordinatorLine(store)
     try:
-        async with await _client(home, line) as client:
+        async with await dial(home, line) as client:
             line.bind(client, None)
             await line.submit_events()
     except WireError:
@@ -155,7 +154,7 @@ def budget_rows(folder: Path, dataset: str | None) -> list[dict[str, Any]]:
 
 
 async def _offered(home: AgentHome, store: Store) -> tuple[StudyDocument, ...]:
-    async with await _client(home, CoordinatorLine(store)) as client:
+    async with await dial(home, CoordinatorLine(store)) as client:
         return await client.list_studies()
 
 
@@ -175,9 +174,3 @@ def _read(document: StudyDocument) -> StudyFile:
             f"study {document.study!r} does not have the digest {document.study_digest[:16]} it is listed under"
         )
     return study
-
-
-async def _client(home: AgentHome, line: CoordinatorLine) -> CoordinatorClient:
-    return await CoordinatorClient.connect(
-        home.identity.address, home.ca_pem, home.certificate_pem, home.tls_key_pem, on_sent=line.record
-    )

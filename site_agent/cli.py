@@ -64,7 +64,7 @@ def enrol(
 
 @app.command()
 def check(home: Home, *, as_json: Json = False) -> None:
-    """Test what a run will need: configuration, data, disk, clock, connection, certificate."""
+    """Test what a run will need: configuration, keys, data, disk, certificate (and so the clock), connection."""
     from site_agent.preflight import run_checks
 
     results = asyncio.run(run_checks(home))

@@ -89,7 +89,8 @@ def _not_covered(config: SiteFile) -> str:
 def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
     name = config.studies.get(study.id)
     if name is None:
-        return "unknown until site.yaml names a dataset for the study."
+        example = f"{study.id}: {next(iter(config.datasets))}"
+        return f"unknown until `studies` in site.yaml names a dataset, such as {example}."
     spec = spec_of(study, declared_patients=config.datasets[name].declared_patients).privacy
     planned = accountant.epsilon([spec.study_event()], delta=spec.delta)
     spent = ledger.spent(name, delta=config.policy.max_delta).epsilon

@@ -30,7 +30,7 @@ class HomeExists(SiteError):
 
     def advice(self) -> str:
         """What to do next."""
-        return "Name a folder that does not exist yet with --home; nothing was changed and the kit is unused."
+        return "Name a folder that does not exist yet with --home; nothing was changed or sent."
 
 
 class HomeUnwritable(SiteError):
@@ -45,6 +45,8 @@ class HomeUnwritable(SiteError):
 
 class KitMissing(SiteError):
     """There is no kit at the path that was named."""
+
+    code = "invalid"
 
     def advice(self) -> str:
         """What to do next."""

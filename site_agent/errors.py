@@ -59,6 +59,8 @@ class LedgerRefused(SiteError):
 class LedgerUnavailable(SiteError):
     """The privacy ledger cannot be read or written, so nothing may be trained."""
 
+    code = "try_later"
+
     def advice(self) -> str:
         """What to do next."""
         return "Free some space, or mend the permissions of the agent's home; nothing was half-written."

@@ -38,6 +38,14 @@ class HomeInvalid(SiteError):
         return "Name the right folder with --home, or make one: site-agent enrol --kit kit.zip --home DIR."
 
 
+class ConfigurationMissing(HomeInvalid):
+    """The home is enrolled, but site.yaml has not been written."""
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Write it: docs/reference/site-file.md has every key, configs/site.example.yaml an example to copy."
+
+
 class Identity(BaseModel):
     """Who this site is and whom it enrolled with."""
 
@@ -98,11 +106,22 @@ class AgentHome:
         """site.yaml, read afresh: the hospital may change its rules while the agent runs."""
         path = self.folder / "site.yaml"
         if not path.is_file():
-            raise HomeInvalid(f"{path} is missing: it says where the data are and what this hospital allows")
+            raise ConfigurationMissing(f"{path} is missing: it says where the data are and what this hospital allows")
         config = load_site_file(path)
         if config.site != self.identity.site:
             raise HomeInvalid(f"{path} is for {config.site!r}; this home is enrolled as {self.identity.site!r}")
         return config
+
+    @property
+    def address(self) -> str:
+        """Where the coordinator is dialled: site.yaml's address where it has one, else the enrolment kit's."""
+        config = self.config if (self.folder / "site.yaml").is_file() else None
+        return config.coordinator.address if config is not None and config.coordinator else self.identity.address
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy to the outside, if site.yaml names one."""
+        return self.config.proxy if (self.folder / "site.yaml").is_file() else None
 
     def _private(self, name: str) -> bytes:
         path = self.folder / "keys" / name

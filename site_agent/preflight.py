@@ -11,8 +11,7 @@ from pathlib import Path
 from consortium.contract import certificates
 from consortium.contract.certificates import Role
 from consortium.contract.study import StudyFile
-from consortium.wire.client import CoordinatorClient
-from site_agent.agent import CoordinatorLine
+from site_agent.agent import CoordinatorLine, dial
 from site_agent.errors import SiteError
 from site_agent.home import AgentHome, HomeInvalid, open_home
 from site_agent.store import Store
@@ -77,7 +76,9 @@ async def run_checks(folder: Path) -> list[CheckResult]:
 
 async def _configuration(home: AgentHome) -> str:
     config = home.config
-    return f"site.yaml is valid: {len(config.datasets)} dataset(s), studies {', '.join(config.studies) or 'none yet'}"
+    return (
+        f"site.yaml is valid: datasets {', '.join(config.datasets)}; studies {', '.join(config.studies) or 'none yet'}"
+    )
 
 
 async def _disk(home: AgentHome) -> str:
@@ -115,12 +116,9 @@ async def _certificate(home: AgentHome) -> str:
 
 async def _coordinator(home: AgentHome) -> str:
     line = CoordinatorLine(Store(home.folder / "agent.db"))
-    client = await CoordinatorClient.connect(
-        home.identity.address, home.ca_pem, home.certificate_pem, home.tls_key_pem, on_sent=line.record
-    )
-    async with client:
+    async with await dial(home, line) as client:
         studies = await client.list_studies()
-    return f"{home.identity.address} answered over mutual TLS 1.3; it offers {len(studies)} study(ies)"
+    return f"{home.address} answered over mutual TLS 1.3; studies offered: {len(studies)}"
 
 
 async def _data(home: AgentHome) -> str:

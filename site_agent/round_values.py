@@ -120,6 +120,7 @@ class RoundValues:
         trained = prepared.trainer.train_round(model.vector)
         (executed,) = trained.events
         self._ledger.settle(reservation, executed)
+        prepared.trainer.cross_check()  # three accountants over what this process executed; none may contradict
         row = next(
             row
             for row in self._ledger.report()

@@ -30,7 +30,7 @@ def _proxy(url: str) -> str:
 
 
 class Coordinator(Section):
-    """The one host this agent talks to."""
+    """The one host this agent talks to. Whoever answers must still hold a certificate of the kit's authority."""
 
     address: Address
 
@@ -89,7 +89,7 @@ class SiteFile(Section):
 
     schema_version: Annotated[Literal["consortium/site/v1"], Field(alias="schema")]
     site: SiteName
-    coordinator: Coordinator
+    coordinator: Coordinator | None = None  # only where it is dialled otherwise than the enrolment kit said
     proxy: (
         Annotated[str, AfterValidator(_proxy), Words("http://host:port, the proxy to the outside, without a password")]
         | None

@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS announced (study_digest TEXT PRIMARY KEY);
 class StoreUnwritable(SiteError):
     """The file cannot be read or written: a full disk, permissions, damage. Nothing was changed."""
 
+    code = "try_later"
+
     def advice(self) -> str:
         """What to do next."""
         return (

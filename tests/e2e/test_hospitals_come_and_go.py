@@ -33,9 +33,9 @@ def test_a_study_outlives_a_dead_agent_and_a_dead_coordinator(tmp_path: Path) ->
         assert done["history"][-1]["metrics"]["patients"] == 254
         assert max(site["epsilon"] for site in done["sites"]) <= 1.0
 
-        types = [entry["type"] for entry in world.entries()]
-        assert "round.aborted" in types
-        assert types.count("round.closed") == 13
+        # Every round was closed once, whatever was under way when the processes died.
+        closed = [entry["round"] for entry in world.entries() if entry["type"] == "round.closed"]
+        assert closed == [str(number) for number in range(1, 14)]
         printed = world.verified_evidence()
         assert printed.rstrip().endswith("VERIFIED"), printed
         # What was spent at the dead hospital stays counted.

@@ -230,7 +230,6 @@ def write_site_file(
     record = {
         "schema": "consortium/site/v1",
         "site": site,
-        "coordinator": {"address": "127.0.0.1:9"},
         "datasets": {
             "ward": {
                 "path": "patients.csv",

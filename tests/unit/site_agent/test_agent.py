@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
+import os
 
 import pytest
 from structlog.testing import capture_logs
@@ -97,6 +98,23 @@ async def test_it_connects_hands_over_its_entries_and_answers(tmp_path):
         assert left == [("hello", ""), ("events", ""), ("refusal", unknown)]
         assert store.egress()[2].sha256 == digest_of(codec.encode_site_message(refusal))
         assert running.task.exception() is None
+
+
+async def test_it_dials_through_the_proxy_of_site_yaml(tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://elsewhere.example.org:1")
+    seen = []
+
+    async def unreachable(address, *_args, **_kwargs):
+        seen.append((address, os.environ["https_proxy"]))
+        raise CoordinatorUnreachable(address, "nobody there")
+
+    monkeypatch.setattr(agent_module.CoordinatorClient, "connect", unreachable)
+    async with dialled(tmp_path) as (_, home):
+        with (home.folder / "site.yaml").open("a") as file:
+            file.write("coordinator: {address: 'hub.example.org:8443'}\nproxy: http://proxy.example.org:3128\n")
+        async with Running(home):
+            await until(lambda: bool(seen))
+    assert seen[0] == ("hub.example.org:8443", "http://proxy.example.org:3128")
 
 
 async def test_it_dials_again_with_growing_pauses(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_no_dataset_named_yet(world, tmp_path):
     write_site_file(tmp_path, STUDY, dataset=None)
     text = told(world)
     assert "none named in site.yaml yet" in text
-    assert "unknown until site.yaml names a dataset" in text
+    assert "unknown until `studies` in site.yaml names a dataset" in text
 
 
 def test_a_hospital_that_shares_no_figures(world, tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from consortium.contract.private_files import PrivateFileRefused
-from site_agent.home import HomeInvalid, open_home
+from site_agent.home import ConfigurationMissing, HomeInvalid, open_home
 from tests.fakes.site_world import ME, make_home, new_authority, small_study, write_site_file
 
 STUDY = small_study()
@@ -24,6 +24,23 @@ def test_a_whole_home(home):
     assert home.config.studies == {"small-study": "ward"}
     assert b"PRIVATE" in home.tls_key_pem
     assert "PRIVATE" not in repr(home)
+
+
+def test_the_hospitals_own_address_and_proxy_come_before_the_kits(home, tmp_path):
+    assert home.address == home.identity.address
+    assert home.proxy is None
+    with (tmp_path / "site.yaml").open("a") as file:
+        file.write("coordinator: {address: 'hub.example.org:8443'}\nproxy: http://proxy.example.org:3128\n")
+    assert home.address == "hub.example.org:8443"
+    assert home.proxy == "http://proxy.example.org:3128"
+
+
+def test_without_a_site_file_the_kits_address_is_dialled(home, tmp_path):
+    (tmp_path / "site.yaml").unlink()
+    assert home.address == home.identity.address
+    with pytest.raises(ConfigurationMissing) as caught:
+        _ = home.config
+    assert "site-file.md" in caught.value.advice()
 
 
 def test_the_configuration_is_read_afresh(home, tmp_path):
