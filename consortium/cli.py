@@ -27,6 +27,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(audit_app, name="audit")
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
+HOSPITAL_PACKAGES = frozenset({"dp_accounting", "monai", "opacus", "pandas", "sklearn", "torch"})
 
 Home = Annotated[Path, typer.Option("--home", help="The coordinator's folder, made by `consortium init`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -358,6 +359,13 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in HOSPITAL_PACKAGES:
+            raise
+        _talk.print(f"[bold red]error:[/bold red] {package} is not installed")
+        _talk.print("  This command needs what a hospital needs: pip install 'hospital-consortium\\[site]'")
+        sys.exit(EXIT_REFUSED)
     except Exception as error:
         code = report_error(error)
         if code is None:

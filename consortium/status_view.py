@@ -38,7 +38,7 @@ class StatusView:
         else:
             where = f"round {study['round']} of {total}{attempt}: {doing}"
         head = Text.assemble((study["study"], "bold"), "  ", where)
-        return Group(head, self._sites(study), self._rounds(study))
+        return Group(head, self._sites(study), *([self._rounds(study)] if study["history"] else []))
 
     def _sites(self, study: Mapping[str, Any]) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)

@@ -25,6 +25,7 @@ app.add_typer(studies_app, name="studies")
 app.add_typer(peers_app, name="peers")
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
+HOSPITAL_PACKAGES = frozenset({"dp_accounting", "monai", "opacus", "pandas", "sklearn", "torch"})
 
 Home = Annotated[Path, typer.Option("--home", help="The agent's folder, made by `site-agent enrol`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -265,6 +266,13 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in HOSPITAL_PACKAGES:
+            raise
+        _talk.print(f"[bold red]error:[/bold red] {package} is not installed")
+        _talk.print("  This command needs what a hospital needs: pip install 'hospital-consortium\\[site]'")
+        sys.exit(EXIT_REFUSED)
     except Exception as error:
         code = report_error(error)
         if code is None:

@@ -22,6 +22,7 @@ from consortium.wire.client import SentRecord
 from consortium.wire.client import enrol as request_certificate
 from site_agent.errors import SiteError
 from site_agent.home import Identity
+from site_agent.site_file import example_site_file
 from site_agent.store import EgressRecord, Store
 
 
@@ -150,5 +151,6 @@ async def _enrol_into(folder: Path, kit: Kit) -> Identity:
         signing_key=ours.hex(),
     )
     write_private(folder / "certificates/site.pem", grant.certificate_pem)
+    write_private(folder / "site.example.yaml", example_site_file())
     write_private(folder / "identity.json", identity.model_dump_json(indent=2).encode())
     return identity

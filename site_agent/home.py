@@ -43,7 +43,7 @@ class ConfigurationMissing(HomeInvalid):
 
     def advice(self) -> str:
         """What to do next."""
-        return "Write it: docs/reference/site-file.md has every key, configs/site.example.yaml an example to copy."
+        return "Write it: site.example.yaml beside it has every key; docs/reference/site-file.md says what they mean."
 
 
 class Identity(BaseModel):

@@ -111,6 +111,13 @@ class SiteFile(Section):
         return self.datasets[name] if name is not None else None
 
 
+def example_site_file() -> bytes:
+    """The example with every option, as it ships: inside an installed wheel, or in `configs/` of a working copy."""
+    packaged = Path(__file__).with_name("site.example.yaml")
+    working_copy = Path(__file__).resolve().parent.parent / "configs" / "site.example.yaml"
+    return (packaged if packaged.is_file() else working_copy).read_bytes()
+
+
 def load_site_file(path: Path) -> SiteFile:
     """The site.yaml at `path`, with dataset paths made absolute; raises FileInvalid with every problem in it."""
     site = yaml_file.load(path, SiteFile)
