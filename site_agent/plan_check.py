@@ -4,7 +4,7 @@ The coordinator is assumed to lie (protocol section 3). Everything in a round pl
 is computed here again and compared; what does not follow from it (who takes part, which attempt) is bounded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -50,6 +50,7 @@ class Expectation:
     chain: ChainLink | None  # the last round this site saw closed
     joined: tuple[int, int]  # round and attempt this process joined last; (0, 0) before the first
     released: frozenset[bytes]  # contexts in which this site released shares, also before a restart
+    peers: Mapping[SiteId, str]  # other hospitals' signing keys (hex), as this site has known them
     minimum_sites: int  # the hospital's own floor
     minimum_threshold: int  # the hospital's own floor
 
@@ -171,17 +172,23 @@ def _check_model(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expec
         _same("model", plan.model_digest, model)
         _same("previous transcript", plan.previous_transcript, transcript)
         return
-    signers = _endorsers(plan, endorsements)
+    signers = _endorsers(plan, endorsements, expected)
     if len(signers) < plan.threshold:
         raise PlanRefused(
             "model",
-            f"one that {len(signers)} participants endorsed",
+            f"one that {len(signers)} hospitals of the study endorsed",
             f"one that {plan.threshold} endorsed, as this site missed rounds {known_round + 1} to {plan.round - 1}",
         )
 
 
-def _endorsers(plan: RoundPlan, endorsements: Sequence[bytes]) -> frozenset[SiteId]:
-    keys = {f"site:{p.site}": (p.site, bytes.fromhex(p.signing_key)) for p in plan.participants}
+def _endorsers(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expectation) -> frozenset[SiteId]:
+    """The hospitals of the study whose signature on this model verifies, whether or not they take part in this round.
+
+    A key counts if this site has known it since before, or if the plan's certificates have just shown it.
+    """
+    known = {site: key for site, key in expected.peers.items() if site in expected.study.sites.required}
+    known |= {p.site: p.signing_key for p in plan.participants}
+    keys = {f"site:{site}": (site, bytes.fromhex(key)) for site, key in known.items()}
     found: set[SiteId] = set()
     for data in endorsements[: len(keys)]:
         try:

@@ -40,7 +40,7 @@ from consortium.contract.messages import (
     VectorHeader,
     VectorKind,
 )
-from consortium.contract.names import Digest
+from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan, context_of
 from consortium.contract.server_optimizer import next_global_model
 from consortium.contract.study import StudyFile
@@ -334,6 +334,7 @@ class StudyWork:
             chain=self._store.chain(self._digest),
             joined=self._joined,
             released=frozenset(release.context for release in self._store.releases(self._digest)),
+            peers={SiteId(site): key for site, _, key in self._store.peers()},
             minimum_sites=config.policy.minimum_sites,
             minimum_threshold=config.policy.minimum_threshold,
         )

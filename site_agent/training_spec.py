@@ -93,7 +93,7 @@ def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
                 epsilon_target=privacy.epsilon,
                 delta=privacy.delta,
                 sampling_rate=training.sampling_rate,
-                steps=training.rounds * training.local_steps,
+                steps=(training.rounds + training.spare_rounds) * training.local_steps,
                 clip_norm_l2=privacy.clip_norm_l2,
             ),
             delta=privacy.delta,

@@ -252,6 +252,8 @@ class Training(Section):
 
     rounds: Annotated[int, Ge(1), Le(100_000)]
     local_steps: Annotated[int, Ge(1), Le(100_000)]
+    # A round that breaks off after shares were released is trained and charged afresh: so many are budgeted for.
+    spare_rounds: Annotated[int, Ge(0), Le(1_000)] = 0
     sampling_rate: Annotated[float, Gt(0), Le(1)]  # chance of a patient to be in a step
     optimizer: Sgd
     algorithm: Literal["fedavg"]

@@ -159,7 +159,7 @@ def small_study(**sections: Mapping[str, Any]) -> StudyFile:
         "label": {"name": "outcome", "type": "binary", "positive_above": 0.0},
         "minimum_patients": 20,
     }
-    record["training"] |= {"rounds": 2, "local_steps": 1}
+    record["training"] |= {"rounds": 2, "local_steps": 1, "spare_rounds": 0}
     for name, changes in sections.items():
         record[name] = {**record[name], **changes} if isinstance(changes, Mapping) else changes
     return StudyFile.model_validate(record)

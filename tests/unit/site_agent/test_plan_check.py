@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from consortium.contract.global_model import GlobalModel
-from consortium.contract.names import Digest
+from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import context_of
 from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature
 from site_agent.store import ChainLink
@@ -36,6 +36,7 @@ def expected(**changes):
         "chain": None,
         "joined": (0, 0),
         "released": frozenset(),
+        "peers": {},
         "minimum_sites": 3,
         "minimum_threshold": 3,
     }
@@ -96,6 +97,20 @@ def test_rounds_that_were_missed_need_endorsements(world):
     assert refused(world, plan, endorsements=tuple(signed[:2])) == "model"
     check(world, plan, endorsements=tuple(signed[1:]))
     check(world, plan, endorsements=tuple(signed))
+    # A hospital that sits this round out still counts, by the key this site has known it by; a stranger does not.
+    fewer = world.plan(
+        sites=("alder", "birch", "cedar"), round=2, model_digest=model, previous_transcript=Digest("d" * 64)
+    )
+    absent = endorsement(keys().members["dogwood"], before, model)
+    shown = (*(endorsement(keys().members[name], before, model) for name in ("alder", "cedar")), absent)
+    assert refused(world, fewer, endorsements=shown) == "model"
+    known = {
+        SiteId(name): member.signing_key.public_key().public_bytes_raw().hex()
+        for name, member in keys().members.items()
+    }
+    check(world, fewer, expected(peers=known), endorsements=shown)
+    stranger = {SiteId("elm"): known[SiteId("dogwood")]}
+    assert refused(world, fewer, expected(peers=stranger), endorsements=shown) == "model"
 
 
 def test_the_evaluation_is_the_last_round_and_measures(world):
