@@ -20,7 +20,8 @@ LENGTH_MAX = 2**33
 """No layout of more ring elements than this is accepted, whatever a plan says."""
 LANES_MAX = 4096
 
-_BLOCK = 1 << 16  # elements encoded at a time: temporaries stay small whatever the length of the update
+_BLOCK = 1 << 15  # elements encoded at a time: what is computed on the way stays in a core's own cache
+_FIXED_POINT_BOUND_MAX = 2**30  # integers of more bits leave no room for 32 binary places and the sign in 64
 _RINGS: dict[int, np.dtype[np.unsignedinteger[Any]]] = {bits: np.dtype(f"<u{bits // 8}") for bits in (16, 32, 64)}
 _SIGNED: dict[int, np.dtype[np.signedinteger[Any]]] = {bits: np.dtype(f"<i{bits // 8}") for bits in (16, 32, 64)}
 
@@ -160,16 +161,17 @@ def encode(values: Mapping[str, NDArray[Any]], layout: Layout, dither: Secret[by
     for name in values:
         if name not in known:
             raise EncodingRefused(name, "a lane that the layout does not have", ", ".join(sorted(known)))
-    vector = np.empty(layout.length, dtype=layout.dtype)
-    rounding = Keystream(dither)
-    for lane, stretch in layout.stretches():
+    for lane in layout.lanes:
         if lane.name not in values:
             raise EncodingRefused(lane.name, "no values", f"{lane.length} numbers")
+    vector = np.empty(layout.length, dtype=layout.dtype)
+    rounding = _Rounding(dither, min(_BLOCK, max(lane.length for lane in layout.lanes)), layout.dtype)
+    for lane, stretch in layout.stretches():
         _encode_lane(np.asarray(values[lane.name]), lane, vector[stretch], rounding)
     return vector
 
 
-def _encode_lane(values: NDArray[Any], lane: Lane, out: RingVector, rounding: Keystream) -> None:
+def _encode_lane(values: NDArray[Any], lane: Lane, out: RingVector, rounding: "_Rounding") -> None:
     """Encode one lane in blocks, so that a 400 MB update needs no second copy in double precision."""
     if values.dtype.kind not in "fiu":
         raise EncodingRefused(lane.name, f"values of type {values.dtype}", "floats or integers")
@@ -177,9 +179,80 @@ def _encode_lane(values: NDArray[Any], lane: Lane, out: RingVector, rounding: Ke
         raise EncodingRefused(lane.name, f"an array of shape {values.shape}", f"shape ({lane.length},)")
     signed = _SIGNED[out.dtype.itemsize * 8]
     for start in range(0, lane.length, _BLOCK):
-        block = values[start : start + _BLOCK]
-        whole = _counts(block, lane) if lane.is_count else _round(block, lane, rounding)
-        out[start : start + _BLOCK] = whole.astype(signed).view(out.dtype)
+        block, into = values[start : start + _BLOCK], out[start : start + _BLOCK]
+        if lane.is_count:
+            into[:] = _counts(block, lane).astype(signed).view(out.dtype)
+        else:
+            rounding.into(into, block, lane)
+
+
+class _Rounding:
+    """Values -> ring elements by stochastic rounding, a block at a time.
+
+    Mutable: the stream of the dither moves on by 4 bytes a value, and the buffers are used again for every block.
+    """
+
+    def __init__(self, dither: Secret[bytes], block: int, dtype: "np.dtype[np.unsignedinteger[Any]]") -> None:
+        self._signed = _SIGNED[dtype.itemsize * 8]
+        self._stream = Keystream(dither)
+        self._scaled = np.empty(block, dtype=np.float64)
+        self._fixed = np.empty(block, dtype="<i8")
+        self._words = np.empty(block, dtype="<u4")
+
+    def into(self, out: RingVector, block: NDArray[Any], lane: Lane) -> None:
+        """Clip, scale, and round each value up with probability equal to its fraction.
+
+        With w the next 32 random bits of the dither, the value x = clip(v) * scale is rounded up if w < 2^32 *
+        (x - floor(x)). An integer has no fraction and stays; NaN and infinities are refused.
+        """
+        _check_finite(block, lane)
+        words = self._words[: len(block)]
+        self._stream.fill(words.view(np.uint8))
+        factor = -lane.scale * 2.0**32
+        if lane.bound > _FIXED_POINT_BOUND_MAX or not math.isfinite(factor):
+            out[:] = _rounded_wide(block, lane, words).astype(self._signed).view(out.dtype)
+            return
+        # The same in fixed point with 32 binary places, where rounding up is a carry: for the integers
+        # t = ceil(x * 2^32) and w, ceil((t - w) / 2^32) is floor(x) + 1 if w < t mod 2^32, else floor(x). Everything
+        # is negated, because it is the floor of a quotient that the upper halves of 64-bit integers are.
+        scaled, fixed = self._scaled[: len(block)], self._fixed[: len(block)]
+        with np.errstate(over="ignore"):  # what is too large for a double is clipped all the same
+            np.multiply(block, factor, out=scaled, dtype=np.float64)
+        largest = lane.clip * -factor
+        np.clip(scaled, -largest, largest, out=scaled)
+        np.floor(scaled, out=scaled)
+        np.copyto(fixed, scaled, casting="unsafe")  # whole numbers of at most 2^62: exact
+        np.add(fixed, words, out=fixed)
+        if out.dtype.itemsize == 8:
+            fixed >>= 32
+            np.negative(fixed.view(out.dtype), out=out)
+        else:  # the ring's bits begin at bit 32
+            narrow = fixed.view(out.dtype)
+            np.negative(narrow[4 // out.dtype.itemsize :: 8 // out.dtype.itemsize], out=out)
+
+
+def _check_finite(block: NDArray[Any], lane: Lane) -> None:
+    """Raise EncodingRefused for NaN and infinities. A sum is finite only if every term is, and quicker to come by."""
+    if block.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(block.sum()):
+            return
+    if not np.isfinite(block).all():
+        raise EncodingRefused(lane.name, "NaN or an infinity", "finite numbers")
+
+
+def _rounded_wide(block: NDArray[Any], lane: Lane, words: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """The rounding for lanes whose integers leave no room for 32 binary places in 64 bits."""
+    scaled = block.astype(np.float64)
+    np.clip(scaled, -lane.clip, lane.clip, out=scaled)
+    scaled *= lane.scale
+    lower = np.floor(scaled)
+    fraction = scaled - lower  # exact; adding a uniform to a large value instead would round
+    up = words < fraction * 2.0**32
+    # The product above may round to just beyond C*S when it passes 2^53: the bound that `check` proved must hold.
+    rounded: NDArray[np.int64] = np.clip(lower.astype(np.int64) + up, -lane.bound, lane.bound)
+    return rounded
 
 
 def _counts(block: NDArray[Any], lane: Lane) -> NDArray[np.int64]:
@@ -196,23 +269,46 @@ def _counts(block: NDArray[Any], lane: Lane) -> NDArray[np.int64]:
     return block.astype(np.int64)
 
 
-def _round(block: NDArray[Any], lane: Lane, rounding: Keystream) -> NDArray[np.int64]:
-    """Clip, scale, and round each value up with probability equal to its fraction."""
-    scaled = block.astype(np.float64)
-    if not np.isfinite(scaled).all():
-        raise EncodingRefused(lane.name, "NaN or an infinity", "finite numbers")
-    np.clip(scaled, -lane.clip, lane.clip, out=scaled)
-    scaled *= lane.scale
-    lower = np.floor(scaled)
-    fraction = scaled - lower  # exact; adding a uniform to a large value instead would round
-    up = rounding.words(block.size, np.dtype("<u4")) < fraction * 2.0**32
-    # The product above may round to just beyond C*S when it passes 2^53: the bound that `check` proved must hold.
-    rounded: NDArray[np.int64] = np.clip(lower.astype(np.int64) + up, -lane.bound, lane.bound)
-    return rounded
+class Sums(Mapping[str, NDArray[np.float64]]):
+    """The sum over the survivors, lane by lane in each lane's own unit. A lane is decoded when it is asked for.
+
+    A mapping from lane names to float64[lane.length]. Of a large lane, ask for a `stretch` at a time: nothing is kept
+    in double precision. The aggregate is not copied, and whoever made this must not change it any more.
+    """
+
+    __slots__ = ("_integers", "_places")
+
+    def __init__(self, integers: NDArray[np.signedinteger[Any]], layout: Layout) -> None:
+        self._integers = integers
+        self._places = {lane.name: (lane, stretch) for lane, stretch in layout.stretches()}
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        """A whole lane, float64[lane.length]."""
+        lane, _ = self._places[name]
+        return self.stretch(name, 0, lane.length)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the lanes, in the layout's order."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """How many lanes there are."""
+        return len(self._places)
+
+    def length(self, name: str) -> int:
+        """How many elements a lane has."""
+        return self._places[name][0].length
+
+    def stretch(self, name: str, start: int, stop: int) -> NDArray[np.float64]:
+        """Elements `start` to `stop` (not included) of a lane, as an array of their own."""
+        lane, place = self._places[name]
+        sums: NDArray[np.float64] = self._integers[place][start:stop].astype(np.float64)
+        sums /= lane.scale
+        return sums
 
 
-def decode(aggregate: RingVector, layout: Layout, *, survivors: int | None = None) -> dict[str, NDArray[np.float64]]:
-    """The unmasked sum -> float64 sums by lane name, in each lane's own unit.
+def decode(aggregate: RingVector, layout: Layout, *, survivors: int | None = None) -> Sums:
+    """The unmasked sum -> float64 sums by lane name, in each lane's own unit, not yet computed (see `Sums`).
 
     A ring element x stands for the integer of least absolute value that is x mod 2^b. Sums of counts are exact up to
     2^53.
@@ -228,15 +324,12 @@ def decode(aggregate: RingVector, layout: Layout, *, survivors: int | None = Non
     """
     check_ring(aggregate, layout)
     integers = np.ascontiguousarray(aggregate).view(_SIGNED[layout.modulus_bits])
-    sums: dict[str, NDArray[np.float64]] = {}
-    for lane, stretch in layout.stretches():
-        lane_sum = integers[stretch]
-        if survivors is not None:
-            most = survivors * lane.bound
+    if survivors is not None:
+        for lane, place in layout.stretches():
+            lane_sum, most = integers[place], survivors * lane.bound
             if int(lane_sum.max()) > most or int(lane_sum.min()) < -most:
                 raise EncodingRefused(lane.name, "a sum that cannot be", f"{most} at most for {survivors} survivors")
-        sums[lane.name] = lane_sum.astype(np.float64) / lane.scale
-    return sums
+    return Sums(integers, layout)
 
 
 def check_ring(vector: RingVector, layout: Layout) -> None:

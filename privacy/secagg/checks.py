@@ -9,11 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from privacy.errors import PeerViolation
 from privacy.secagg.context import Context
-from privacy.secagg.keys import MalformedKey, key_halves, parse_public_key, signature_holds
 from privacy.secagg.messages import (
     HASH_BYTES,
-    PAIR_BOX_BYTES,
-    SHARES_BOX_BYTES,
+    BeaconPhase,
     Confirmation,
     KeyBundle,
     Phase,
@@ -24,6 +22,7 @@ from privacy.secagg.messages import (
     UploadHeader,
 )
 from privacy.secagg.shares import SharesDisagree, share_value
+from privacy.secagg.suites import MalformedKey, Suite
 from privacy.secagg.transcript import (
     box_hashes,
     bundle_payload,
@@ -35,17 +34,17 @@ from privacy.secagg.transcript import (
 
 
 def check_signed(
-    context: Context, *, site: SiteId, payload: bytes, signature: bytes, source: SiteId, phase: Phase
+    context: Context, *, site: SiteId, payload: bytes, signature: bytes, source: SiteId, phase: Phase | BeaconPhase
 ) -> None:
     """Raise unless `site` takes part and signed `payload` with the key its certificate binds."""
     entry = context.entry(site)
     if entry is None:
         raise PeerViolation(source, phase, "only participants are heard", f"a message of {site!r}")
-    if not signature_holds(entry.signing_key, payload, signature):
+    if not context.algorithms.signature_holds(entry.signing_key, payload, signature):
         raise PeerViolation(source, phase, "every message carries its sender's signature", f"not signed by {site}")
 
 
-def check_context(found: bytes, expected: bytes, *, source: SiteId, phase: Phase) -> None:
+def check_context(found: bytes, expected: bytes, *, source: SiteId, phase: Phase | BeaconPhase) -> None:
     """Raise unless the message belongs to this attempt at this round (section 3)."""
     if found != expected:
         rule = "every message is bound to one attempt at one round"
@@ -79,13 +78,13 @@ def check_bundle(context: Context, digest: bytes, bundle: KeyBundle, *, source: 
     for public in (bundle.pair_key, bundle.box_key):
         try:
             # 4.0: a low-order or malformed key would make a shared secret that anyone can compute.
-            parse_public_key(public)
+            context.algorithms.parse_public_key(public)
         except MalformedKey as error:
             raise PeerViolation(bundle.site, phase, "public keys are well formed", str(error)) from error
 
 
-def check_no_key_twice(bundles: Iterable[KeyBundle]) -> None:
-    """4.0: raise if any key, half of a key or commitment appears twice, in one bundle or in two.
+def check_no_key_twice(suite: Suite, bundles: Iterable[KeyBundle]) -> None:
+    """4.0: raise if any key, part of a key or commitment appears twice, in one bundle or in two.
 
     One key under two names lets its owner open what was sealed for another site; a site's own key reflected to it
     would be its own mask; equal commitments mean cloned random generators, whose masks cancel. The later of the two
@@ -93,7 +92,8 @@ def check_no_key_twice(bundles: Iterable[KeyBundle]) -> None:
     """
     seen: dict[bytes, SiteId] = {}
     for bundle in bundles:
-        for value in (*key_halves(bundle.pair_key), *key_halves(bundle.box_key), bundle.self_mask_commitment):
+        parts = (*suite.key_parts(bundle.pair_key), *suite.key_parts(bundle.box_key))
+        for value in (*parts, bundle.self_mask_commitment):
             if value in seen:
                 found = f"a key or commitment of {seen[value]} again in the bundle of {bundle.site}"
                 raise PeerViolation(bundle.site, Phase.ADVERTISE, "no key appears twice", found)
@@ -128,15 +128,15 @@ def check_sealed(
     if [box.recipient for box in sealed.boxes] != list(peers):
         raise PeerViolation(sealed.site, phase, "one box for every other site, in order", f"{len(sealed.boxes)} boxes")
     for box in sealed.boxes:
-        check_box_sizes(box.shares, box.pair_seed, sender=sealed.site, recipient=box.recipient)
+        check_box_sizes(context.algorithms, box.shares, box.pair_seed, sender=sealed.site, recipient=box.recipient)
 
 
-def check_box_sizes(shares: bytes, pair_seed: bytes, *, sender: SiteId, recipient: SiteId) -> None:
+def check_box_sizes(suite: Suite, shares: bytes, pair_seed: bytes, *, sender: SiteId, recipient: SiteId) -> None:
     """4.1: a pairwise seed travels from the site that sorts first to the one that sorts last, and no other way."""
-    pair_bytes = PAIR_BOX_BYTES if sender < recipient else 0
-    if len(shares) != SHARES_BOX_BYTES or len(pair_seed) != pair_bytes:
+    pair_bytes = suite.pair_box_bytes if sender < recipient else 0
+    if len(shares) != suite.shares_box_bytes or len(pair_seed) != pair_bytes:
         found = f"{len(shares)} and {len(pair_seed)} bytes for {recipient}"
-        raise PeerViolation(sender, Phase.SHARE, f"boxes of {SHARES_BOX_BYTES} and {pair_bytes} bytes", found)
+        raise PeerViolation(sender, Phase.SHARE, f"boxes of {suite.shares_box_bytes} and {pair_bytes} bytes", found)
 
 
 # --- 4.2 and 4.3 ---------------------------------------------------------------------------------------------------

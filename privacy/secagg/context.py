@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from privacy.encoding import Layout
 from privacy.errors import ContextRefused
 from privacy.secagg.messages import COORDINATOR, HASH_BYTES, SiteId
+from privacy.secagg.suites import SUITES, Suite, SuiteName
 
 PROTOCOL = "consortium/secagg/v1"
-SUITE = "HPKE-MLKEM768-X25519/HKDF-SHA256/AES-256-GCM/Ed25519"
 
 SITES_MIN = 3
 """With two sites each could subtract its own update from the sum."""
-SITES_MAX = 128
-"""Beyond this the complete graph of pairs gives way to groups, which this version does not have."""
+SITES_MAX = 256
+"""The largest complete graph of pairs; up to 128 are recommended. Beyond it, participants are divided into groups."""
+GROUPED_SITES_MAX = 1024
+"""The most participants an attempt in groups can have (section 10)."""
+GROUP_SIZE_MAX = SITES_MAX // 2
+"""A group has at least `group_size` sites and fewer than twice as many."""
 
 _SITE = re.compile(r"[a-z][a-z0-9-]{1,39}")
 
@@ -36,14 +40,25 @@ class RosterEntry:
 
     site: SiteId
     spki_sha256: bytes  # 32 bytes: the certificate's TLS public key
-    signing_key: bytes  # 32 bytes: Ed25519, from the same certificate
+    signing_key: bytes  # from the same certificate, the one of the suite: Ed25519 (32 bytes) or a P-256 point (65)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPlace:
+    """Which group of an attempt in groups a context is for (section 10)."""
+
+    whole: bytes  # 32 bytes: the digest of the context of the whole attempt
+    beacon: bytes  # 32 bytes: what the groups were drawn with
+    number: int  # counted from 1
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What one attempt at one round is about."""
+    """What one attempt at one round is about, or one group's part of it."""
 
     consortium: str
+    suite: SuiteName
     study_hash: bytes
     round: int
     attempt: int
@@ -54,6 +69,13 @@ class Context:
     model_hash: bytes
     plan_hash: bytes  # SHA-256 of the signed round plan: DP parameters, deadlines and all else
     layout: Layout
+    group_size: int = 0  # the fewest sites of a group; 0: one complete graph of all participants
+    group: GroupPlace | None = None  # None for the whole attempt
+
+    @property
+    def algorithms(self) -> Suite:
+        """The suite of the attempt: its algorithms and its sizes."""
+        return SUITES[self.suite]
 
     @property
     def sites(self) -> tuple[SiteId, ...]:
@@ -74,22 +96,52 @@ class Context:
         return self.sites.index(site) + 1
 
     def check(self) -> None:
-        """Refuse what no honest study asks for, before any key exists (sections 2, 3 and 5).
+        """Refuse what no honest study asks of one complete graph, before any key exists (sections 2, 3 and 5).
 
         Raises:
             ContextRefused: which field, what was found, what is allowed.
             EncodingRefused, EncodingOverflow: from `Layout.check` for the whole roster.
         """
+        # 10: everybody with everybody is what the groups are there to avoid, and nobody may be led past the beacon.
+        if bool(self.group_size) != (self.group is not None):
+            raise ContextRefused("group", "an attempt in groups as one graph", "a group that a beacon has drawn")
+        if self.group is not None:
+            self._check_group(self.group)
+        self._check(SITES_MAX)
+
+    def check_whole(self) -> None:
+        """The same for an attempt in groups, before the groups exist (section 10); raises as `check`."""
+        size = self.group_size
+        if self.group is not None or not SITES_MIN <= size <= GROUP_SIZE_MAX:
+            raise ContextRefused("group_size", str(size), f"{SITES_MIN} to {GROUP_SIZE_MAX}, before groups are drawn")
+        self._check(GROUPED_SITES_MAX)
+        # 10: with fewer than this left there would be no group of the size that was promised.
+        if self.required < size:
+            raise ContextRefused("group_size", str(size), f"at most {self.required}, the sites that a sum needs")
+
+    def _check_group(self, group: GroupPlace) -> None:
+        n, size = len(self.roster), self.group_size
+        if not size <= n < 2 * size:
+            raise ContextRefused("participants", f"{n} in a group", f"{size} to {2 * size - 1}")
+        if not 1 <= group.number <= group.count <= GROUPED_SITES_MAX // size:
+            raise ContextRefused("group", f"{group.number} of {group.count}", f"1 to {GROUPED_SITES_MAX // size}")
+        for value in (group.whole, group.beacon):
+            if len(value) != HASH_BYTES:
+                raise ContextRefused("group", f"a hash of {len(value)} bytes", f"{HASH_BYTES} bytes")
+
+    def _check(self, sites_max: int) -> None:
         n = len(self.roster)
         # 2: with n = 2 a sum is one subtraction away from the other site's update.
-        if not SITES_MIN <= n <= SITES_MAX:
-            raise ContextRefused("participants", str(n), f"{SITES_MIN} to {SITES_MAX}")
+        if not SITES_MIN <= n <= sites_max:
+            raise ContextRefused("participants", str(n), f"{SITES_MIN} to {sites_max}")
         for entry in self.roster:
             if not _SITE.fullmatch(entry.site) or entry.site == COORDINATOR:
                 raise ContextRefused("site name", repr(entry.site), "a-z, 0-9 and '-', and not 'coordinator'")
-            for value in (entry.spki_sha256, entry.signing_key):
-                if len(value) != HASH_BYTES:
-                    raise ContextRefused(f"key of {entry.site}", f"{len(value)} bytes", f"{HASH_BYTES} bytes")
+            # 4: one suite for all, and a signing key of that suite from everyone.
+            sizes = ((entry.spki_sha256, HASH_BYTES), (entry.signing_key, self.algorithms.signing_key_bytes))
+            for value, size in sizes:
+                if len(value) != size:
+                    raise ContextRefused(f"key of {entry.site}", f"{len(value)} bytes", f"{size} bytes")
         # 3: one certificate, one key, one vote. A site listed twice would hold two shares of every secret.
         if list(self.sites) != sorted(set(self.sites)):
             raise ContextRefused("roster", "a doubled or unsorted site", "sorted, no site twice")
@@ -109,10 +161,13 @@ class Context:
         self.layout.check(n)
 
     def digest(self) -> bytes:
-        """SHA-256 of the canonical encoding of every field, with protocol version and suite."""
-        record = {
+        """SHA-256 of the canonical encoding of every field, with protocol version and suite.
+
+        The fields about groups are in it for an attempt in groups and for each of its groups, and not otherwise.
+        """
+        record: dict[str, object] = {
             "protocol": PROTOCOL,
-            "suite": SUITE,
+            "suite": self.algorithms.label,
             "consortium": self.consortium,
             "study": self.study_hash.hex(),
             "round": self.round,
@@ -125,4 +180,9 @@ class Context:
             "plan": self.plan_hash.hex(),
             "layout": self.layout.canonical(),
         }
+        if self.group_size:
+            record["group_size"] = self.group_size
+        if self.group is not None:
+            place = self.group
+            record["group"] = [place.whole.hex(), place.beacon.hex(), place.number, place.count]
         return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).digest()

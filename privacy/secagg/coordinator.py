@@ -13,8 +13,9 @@ Whoever feeds events in has compared `message.site` with the certificate of the 
 a site answers for what comes in its name.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from privacy.errors import BelowThreshold, OutOfOrder, PeerViolation, PrivacyError
 from privacy.secagg.checks import (
@@ -28,6 +29,7 @@ from privacy.secagg.checks import (
 from privacy.secagg.context import Context
 from privacy.secagg.masks import MaskSeeds
 from privacy.secagg.messages import (
+    BeaconPhase,
     Confirmation,
     DeliveredShares,
     KeyBundle,
@@ -40,6 +42,7 @@ from privacy.secagg.messages import (
     UploadHeader,
 )
 from privacy.secagg.transcript import box_hashes, key_transcript, keying_hash, survivor_transcript
+from privacy.secagg.transitions import Move, Moves
 from privacy.secagg.unmasking import KeySchedule, PairBox, reconstruct
 
 # --- events --------------------------------------------------------------------------------------------------------
@@ -47,7 +50,18 @@ from privacy.secagg.unmasking import KeySchedule, PairBox, reconstruct
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteLost:
-    """The connection to a site broke, or it said that it leaves. It is not heard again in this attempt."""
+    """The connection to a site broke, or it said that it leaves. It is not heard again in this attempt.
+
+    If it `may_return`, it is still heard while shares are collected, when they come before the deadline.
+    """
+
+    site: SiteId
+    may_return: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReturned:
+    """A site that was away is connected again. While shares are collected it is asked for its own once more."""
 
     site: SiteId
 
@@ -60,7 +74,7 @@ class DeadlinePassed:
 SiteMessage: TypeAlias = KeyBundle | SealedShares | UploadHeader | Confirmation | UnmaskShares
 """An UploadHeader is an event once its whole body has arrived, with the length and the SHA-256 it promises."""
 
-Event: TypeAlias = SiteMessage | SiteLost | DeadlinePassed
+Event: TypeAlias = SiteMessage | SiteLost | SiteReturned | DeadlinePassed
 
 # --- effects -------------------------------------------------------------------------------------------------------
 
@@ -111,7 +125,7 @@ class Dropout:
     """The site is not heard again in this attempt. It is a survivor all the same if its upload was accepted."""
 
     site: SiteId
-    phase: Phase
+    phase: Phase | BeaconPhase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +140,7 @@ class Ignored:
     """A message that came late, twice, or from an earlier attempt: nobody's fault, and nothing changed."""
 
     site: SiteId
-    phase: Phase
+    phase: Phase | BeaconPhase
     reason: str
 
 
@@ -217,7 +231,11 @@ class Confirming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmasking:
-    """4.4: every site that confirmed is asked for its shares."""
+    """4.4: every site that confirmed is asked for its shares.
+
+    A site whose connection breaks now has signed the sum and may have released its shares already. It is `away` rather
+    than lost: until the deadline it may come back and be asked again, if its shares are needed.
+    """
 
     attempt: Attempt
     asked: frozenset[SiteId]
@@ -226,6 +244,8 @@ class Unmasking:
     survivors: tuple[SiteId, ...]
     headers: tuple[UploadHeader, ...]
     transcript: bytes
+    request: UnmaskRequest
+    away: frozenset[SiteId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,27 +302,7 @@ def step(state: State, event: Event) -> tuple[State, Effects]:
     Raises:
         OutOfOrder: something that is not an event of this machine.
     """
-    match state, event:
-        case ((Done() | Aborted()), _):
-            return state, ()
-        case _, SiteLost(site=site):
-            return _settle(*_drop(state, site))
-        case _, DeadlinePassed():
-            return _at_deadline(state)
-        case Advertising(), KeyBundle():
-            return _accept(state, event)
-        case Sharing(), SealedShares():
-            return _accept(state, event)
-        case Masking(), UploadHeader():
-            return _accept(state, event)
-        case Confirming(), Confirmation():
-            return _accept(state, event)
-        case Unmasking(), UnmaskShares():
-            return _accept(state, event)
-        case _, (KeyBundle() | SealedShares() | UploadHeader() | Confirmation() | UnmaskShares()):
-            return _out_of_phase(state, event)
-        case _:
-            raise OutOfOrder(type(state).__name__, type(event).__name__)
+    return MOVES.make(state, event)
 
 
 M = TypeVar("M", KeyBundle, SealedShares, UploadHeader, Confirmation, UnmaskShares)
@@ -348,7 +348,12 @@ def awaited(state: State) -> frozenset[SiteId]:
 
 
 def _awaited(state: Running) -> frozenset[SiteId]:
-    return state.asked - state.attempt.lost - {answer.site for answer in state.answers}
+    return state.asked - state.attempt.lost - _away(state) - {answer.site for answer in state.answers}
+
+
+def _away(state: Running) -> frozenset[SiteId]:
+    """Sites that are not connected and may yet answer."""
+    return state.away if isinstance(state, Unmasking) else frozenset()
 
 
 def _needed(state: Running) -> int:
@@ -378,30 +383,59 @@ def _drop(state: Running, site: SiteId) -> tuple[Running, Effects]:
             return replace(state, attempt=attempt), effects
 
 
+def _leave(state: Running, event: SiteLost) -> tuple[State, Effects]:
+    """A connection broke. In the last phase that is not the end: the shares may come over the next one."""
+    site = event.site
+    if event.may_return and isinstance(state, Unmasking) and site in _awaited(state):
+        return _settle(replace(state, away=state.away | {site}), ())
+    return _settle(*_drop(state, site))
+
+
+def _return(state: Unmasking, event: SiteReturned) -> tuple[State, Effects]:
+    """4.4: ask again for shares that are still needed. An honest site sends the same bytes, or has nothing to send."""
+    site = event.site
+    if site not in _awaited(state) | state.away:
+        return state, ()
+    return replace(state, away=state.away - {site}), (SendUnmaskRequest(to=(site,), request=state.request),)
+
+
+def _ignore(state: State, _: Event) -> tuple[State, Effects]:
+    """It changes nothing."""
+    return state, ()
+
+
 def _blame(state: Running, violation: PeerViolation) -> tuple[Running, Effects]:
     site = SiteId(violation.site)
     dropped, effects = _drop(state, site)
     return dropped, (Blame(violation=violation), *effects)
 
 
-def _at_deadline(state: Running) -> tuple[State, Effects]:
+def _at_deadline(state: Running, _: DeadlinePassed) -> tuple[State, Effects]:
     """Stop waiting: whoever has not answered is a dropout."""
+    return _settle(*_give_up(state, _awaited(state) | _away(state)))
+
+
+def _give_up(state: Running, sites: frozenset[SiteId]) -> tuple[Running, Effects]:
     effects: Effects = ()
-    for site in sorted(_awaited(state)):
+    if isinstance(state, Unmasking):
+        state = replace(state, away=state.away - sites)
+    for site in sorted(sites):
         state, dropped = _drop(state, site)
         effects += dropped
-    return _settle(state, effects)
+    return state, effects
 
 
 def _settle(state: Running, effects: Effects) -> tuple[State, Effects]:
     """Close the phase if nobody is awaited any more; give up if too few can answer."""
-    awaited = _awaited(state)
-    possible = len(state.answers) + len(awaited)
+    awaited, away = _awaited(state), _away(state)
+    possible = len(state.answers) + len(awaited) + len(away)
     if possible < _needed(state):
         reason = BelowThreshold(possible, _needed(state))
         return Aborted(reason=reason), (*effects, Abandon(reason=reason))
-    if awaited:
+    if awaited or len(state.answers) < _needed(state):
         return state, effects
+    state, gone = _give_up(state, away)
+    effects += gone
     closed, more = _close(state)
     if isinstance(closed, Done | Aborted):
         return closed, effects + more
@@ -459,7 +493,7 @@ def _check(state: Running, message: SiteMessage) -> None:
     match state, message:
         case Advertising(), KeyBundle():
             check_bundle(context, digest, message, source=message.site)
-            check_no_key_twice((*state.answers, message))
+            check_no_key_twice(context.algorithms, (*state.answers, message))
         case Sharing(), SealedShares():
             check_sealed(
                 context,
@@ -586,6 +620,7 @@ def _open_confirming(state: Masking) -> tuple[Confirming, Effects]:
 
 def _open_unmasking(state: Confirming) -> tuple[Unmasking, Effects]:
     confirmations = tuple(sorted(state.answers, key=lambda confirmation: confirmation.site))
+    request = UnmaskRequest(context=state.attempt.digest, confirmations=confirmations)
     unmasking = Unmasking(
         attempt=state.attempt,
         asked=frozenset(confirmation.site for confirmation in confirmations),
@@ -594,9 +629,9 @@ def _open_unmasking(state: Confirming) -> tuple[Unmasking, Effects]:
         survivors=state.survivors,
         headers=state.headers,
         transcript=state.transcript,
+        request=request,
     )
     to = tuple(c.site for c in confirmations if c.site not in state.attempt.lost)
-    request = UnmaskRequest(context=state.attempt.digest, confirmations=confirmations)
     return unmasking, (SendUnmaskRequest(to=to, request=request),)
 
 
@@ -611,3 +646,100 @@ def _finish(state: Unmasking) -> tuple[Done | Aborted, Effects]:
     blamed = tuple(Blame(violation=violation) for violation in removal.violations)
     unmasked = Unmasked(survivors=state.survivors, removal=removal.seeds, transcript=state.transcript)
     return Done(survivors=state.survivors, transcript=state.transcript), (*blamed, unmasked)
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+_PHASES = (Advertising, Sharing, Masking, Confirming, Unmasking)
+_ANSWERS = (KeyBundle, SealedShares, UploadHeader, Confirmation, UnmaskShares)
+_OPENS = (SendBundles, SendShares, SendProposal, SendUnmaskRequest, Unmasked)
+"""What closing each phase gives."""
+
+
+def _in_every_phase(
+    section: str, events: tuple[type, ...], does: Callable[[Any, Any], tuple[State, Effects]], outputs: tuple[type, ...]
+) -> tuple[Move, ...]:
+    """What can happen in any phase: it goes on, it closes and the next one opens, or the attempt is over."""
+    return tuple(
+        Move(
+            section=section,
+            states=(phase,),
+            events=tuple(event for event in events if event is not answer),
+            does=does,
+            becomes=(phase, following, Aborted),
+            outputs=(opens, *outputs),
+        )
+        for phase, answer, following, opens in zip(_PHASES, _ANSWERS, (*_PHASES[1:], Done), _OPENS, strict=True)
+    )
+
+
+MOVES = Moves(
+    Move(
+        section="4.0",
+        states=(Advertising,),
+        events=(KeyBundle,),
+        does=_accept,
+        becomes=(Advertising, Sharing, Aborted),
+        outputs=(SendBundles, Dropout, Blame, Ignored, Abandon),
+    ),
+    Move(
+        section="4.1",
+        states=(Sharing,),
+        events=(SealedShares,),
+        does=_accept,
+        becomes=(Sharing, Masking, Aborted),
+        outputs=(SendShares, Dropout, Blame, Ignored, Abandon),
+    ),
+    Move(
+        section="4.2",
+        states=(Masking,),
+        events=(UploadHeader,),
+        does=_accept,
+        becomes=(Masking, Confirming, Aborted),
+        outputs=(AddUpload, SendProposal, Dropout, Blame, Ignored, Abandon),
+    ),
+    Move(
+        section="4.3",
+        states=(Confirming,),
+        events=(Confirmation,),
+        does=_accept,
+        becomes=(Confirming, Unmasking, Aborted),
+        outputs=(SendUnmaskRequest, Dropout, Blame, Ignored, Abandon),
+    ),
+    Move(
+        section="4.4, 4.5",
+        states=(Unmasking,),
+        events=(UnmaskShares,),
+        does=_accept,
+        becomes=(Unmasking, Done, Aborted),
+        outputs=(Unmasked, Dropout, Blame, Ignored, Abandon),
+    ),
+    *_in_every_phase("4.0 to 4.4", _ANSWERS, _out_of_phase, (Dropout, Blame, Ignored, Abandon)),
+    *_in_every_phase("4.0 to 4.4", (SiteLost,), _leave, (Dropout, Blame, Abandon)),
+    *_in_every_phase("4.0 to 4.4", (DeadlinePassed,), _at_deadline, (Dropout, Blame, Abandon)),
+    Move(
+        section="4.4",
+        states=(Unmasking,),
+        events=(SiteReturned,),
+        does=_return,
+        becomes=(Unmasking,),
+        outputs=(SendUnmaskRequest,),
+    ),
+    Move(
+        section="4.0 to 4.3",
+        states=(Advertising, Sharing, Masking, Confirming),
+        events=(SiteReturned,),
+        does=_ignore,
+        becomes=(Advertising, Sharing, Masking, Confirming),
+        outputs=(),
+    ),
+    Move(
+        section="4",
+        states=(Done, Aborted),
+        events=(*_ANSWERS, SiteLost, SiteReturned, DeadlinePassed),
+        does=_ignore,
+        becomes=(Done, Aborted),
+        outputs=(),
+    ),
+)
+"""Every move there is; the first that fits is made."""

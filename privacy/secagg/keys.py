@@ -1,8 +1,7 @@
-"""Seeds, key pairs, key derivation labels, sealed boxes and signatures of secure aggregation.
+"""Seeds, key pairs, key derivation labels and sealed boxes of secure aggregation.
 
-Protocol section 4. Suite 1: HPKE (RFC 9180) in base mode with the hybrid KEM MLKEM768_X25519, HKDF-SHA256 and
-AES-256-GCM; Ed25519 signatures. The hybrid matters because survivors' self-mask seeds are revealed by design: whoever
-records today's public keys and can break them later would otherwise read the updates.
+Protocol section 4. The derivations are the same in every suite; what a seed of a key pair becomes is the suite's
+(`suites.py`).
 
 HPKE draws its ephemeral keys from the operating system inside the cryptography library; every other value here is a
 function of its arguments.
@@ -12,23 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hpke import (
-    AEAD,
-    KDF,
-    KEM,
-    MLKEM768X25519PrivateKey,
-    MLKEM768X25519PublicKey,
-    Suite,
-)
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from privacy.errors import LocalProtocolError
-from privacy.secagg.messages import PUBLIC_KEY_BYTES, SiteId
+from privacy.secagg.messages import SiteId
+from privacy.secagg.suites import KemPrivateKey, Suite
 from privacy.secagg.transcript import frame, members_hash
 from privacy.secret import Secret
 
@@ -36,23 +25,14 @@ Entropy: TypeAlias = Callable[[int], bytes]
 """Gives that many fresh random bytes; `os.urandom` outside tests."""
 
 SEED_BYTES = 32
-_KEM_SEED_BYTES = 64 + 32  # ML-KEM's d || z, then the X25519 scalar
-_MLKEM_KEY_BYTES = 1184
-_X25519_PRIME = 2**255 - 19
-_SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-_PROBE = X25519PrivateKey.from_private_bytes(bytes(range(32)))  # any scalar: only low-order points give zero with it
 
 
 class Signer(Protocol):
-    """The site's certified Ed25519 key, as the one thing that may be done with it."""
+    """The key of the suite that the site's certificate binds, as the one thing that may be done with it."""
 
     def sign(self, data: bytes, /) -> bytes:
         """The 64-byte signature of `data`."""
         ...
-
-
-class MalformedKey(ValueError):
-    """Bytes that are not an acceptable public key; the message says why."""
 
 
 class CannotOpen(ValueError):
@@ -92,11 +72,12 @@ def draw_seeds(entropy: Entropy, long_term_secret: Secret[bytes], context: bytes
         raise LocalProtocolError("a site's long-term secret has 32 bytes or more", f"{len(long_term_secret.expose())}")
 
     def hedged(label: str) -> Secret[bytes]:
-        fresh = entropy(SEED_BYTES)
-        if len(fresh) != SEED_BYTES:
-            raise LocalProtocolError(f"the random generator gives {SEED_BYTES} bytes", f"{len(fresh)} bytes")
+        fresh = Secret(entropy(SEED_BYTES))
+        if len(fresh.expose()) != SEED_BYTES:
+            found = f"{len(fresh.expose())} bytes"
+            raise LocalProtocolError(f"the random generator gives {SEED_BYTES} bytes", found)
         hedge = derive(long_term_secret, salt=context, label="hedge", parts=(label.encode(), site.encode()))
-        return derive(Secret(fresh + hedge.expose()), salt=context, label=label, parts=(site.encode(),))
+        return derive(Secret(fresh.expose() + hedge.expose()), salt=context, label=label, parts=(site.encode(),))
 
     return SiteSeeds(root=hedged("root"), self_mask=hedged("self-mask"), private=hedged("private"))
 
@@ -136,60 +117,28 @@ def polynomial_seed(seeds: SiteSeeds, context: bytes, kind: str) -> Secret[bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPair:
-    """A hybrid key pair: ML-KEM-768 and X25519 side by side."""
+    """A key pair of a suite, for one attempt."""
 
-    secret: Secret[MLKEM768X25519PrivateKey]
-    public: bytes  # PUBLIC_KEY_BYTES
+    suite: Suite
+    secret: Secret[KemPrivateKey]
+    public: bytes  # suite.public_key_bytes
 
 
-def pair_key(root: Secret[bytes], context: bytes, site: SiteId) -> KeyPair:
+def pair_key(suite: Suite, root: Secret[bytes], context: bytes, site: SiteId) -> KeyPair:
     """A_i, from r_i alone, so that whoever reconstructs r_i can open what was sealed to A_i and check pkA_i."""
-    return _key_pair(derive(root, salt=context, label="keyA", parts=(site.encode(),), length=_KEM_SEED_BYTES))
+    return _key_pair(suite, root, context, "keyA", site)
 
 
-def box_key(seeds: SiteSeeds, context: bytes, site: SiteId) -> KeyPair:
+def box_key(suite: Suite, seeds: SiteSeeds, context: bytes, site: SiteId) -> KeyPair:
     """B_i, from the seed that is never shared."""
-    return _key_pair(derive(seeds.private, salt=context, label="keyB", parts=(site.encode(),), length=_KEM_SEED_BYTES))
+    return _key_pair(suite, seeds.private, context, "keyB", site)
 
 
-def _key_pair(seed: Secret[bytes]) -> KeyPair:
-    material = seed.expose()
-    lattice = MLKEM768PrivateKey.from_seed_bytes(material[:64])
-    curve = X25519PrivateKey.from_private_bytes(material[64:])
-    return KeyPair(
-        secret=Secret(MLKEM768X25519PrivateKey(lattice, curve)),
-        public=lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw(),
-    )
-
-
-def parse_public_key(public: bytes) -> MLKEM768X25519PublicKey:
-    """Bytes -> a hybrid public key.
-
-    Raises:
-        MalformedKey: wrong length; an ML-KEM coefficient that is not reduced (FIPS 203, 7.2); an X25519 coordinate
-            that is not reduced (a second spelling of a key would pass for another key), or a point of low order
-            (the shared secret would be known to everyone).
-    """
-    if len(public) != PUBLIC_KEY_BYTES:
-        raise MalformedKey(f"a public key has {PUBLIC_KEY_BYTES} bytes, not {len(public)}")
-    lattice_bytes, curve_bytes = key_halves(public)
-    if int.from_bytes(curve_bytes, "little") >= _X25519_PRIME:
-        raise MalformedKey("the X25519 half is not in its one canonical form")
-    try:
-        lattice = MLKEM768PublicKey.from_public_bytes(lattice_bytes)
-    except ValueError as error:
-        raise MalformedKey("the ML-KEM-768 half is not an encapsulation key") from error
-    curve = X25519PublicKey.from_public_bytes(curve_bytes)
-    try:
-        _PROBE.exchange(curve)
-    except ValueError as error:
-        raise MalformedKey("the X25519 half is a point of low order") from error
-    return MLKEM768X25519PublicKey(lattice, curve)
-
-
-def key_halves(public: bytes) -> tuple[bytes, bytes]:
-    """The ML-KEM-768 and the X25519 half of a public key."""
-    return public[:_MLKEM_KEY_BYTES], public[_MLKEM_KEY_BYTES:]
+def _key_pair(suite: Suite, secret: Secret[bytes], context: bytes, label: str, site: SiteId) -> KeyPair:
+    # ctx covers the suite, so the keys of two suites have nothing in common, whatever their seeds are long.
+    seed = derive(secret, salt=context, label=label, parts=(site.encode(),), length=suite.kem_seed_bytes)
+    private, public = suite.key_pair(seed)
+    return KeyPair(suite=suite, secret=private, public=public)
 
 
 # --- sealed boxes --------------------------------------------------------------------------------------------------
@@ -200,14 +149,21 @@ def _box_info(label: str, key_transcript: bytes, sender: SiteId, recipient: Site
 
 
 def seal(
-    plaintext: Secret[bytes], public: bytes, *, label: str, key_transcript: bytes, sender: SiteId, recipient: SiteId
+    plaintext: Secret[bytes],
+    public: bytes,
+    *,
+    suite: Suite,
+    label: str,
+    key_transcript: bytes,
+    sender: SiteId,
+    recipient: SiteId,
 ) -> bytes:
-    """HPKE to a public key that `parse_public_key` accepts, bound to T1 (so to ctx), both names and the label.
+    """HPKE to a public key that `suite.parse_public_key` accepts, bound to T1 (so to ctx), both names and the label.
 
     It does not prove who sealed it: the signature over all of a sender's boxes does.
     """
     info = _box_info(label, key_transcript, sender, recipient)
-    return _SUITE.encrypt(plaintext.expose(), parse_public_key(public), info)
+    return suite.hpke.encrypt(plaintext.expose(), suite.parse_public_key(public), info)
 
 
 def open_box(
@@ -216,18 +172,6 @@ def open_box(
     """The plaintext; raises CannotOpen for a box made for another key, context, label, sender or recipient."""
     info = _box_info(label, key_transcript, sender, recipient)
     try:
-        return Secret(_SUITE.decrypt(box, key.secret.expose(), info))
+        return Secret(key.suite.hpke.decrypt(box, key.secret.expose(), info))
     except (InvalidTag, ValueError) as error:
         raise CannotOpen("the box does not open under this key, context, sender and recipient") from error
-
-
-# --- signatures ----------------------------------------------------------------------------------------------------
-
-
-def signature_holds(signing_key: bytes, payload: bytes, signature: bytes) -> bool:
-    """Whether `signature` is the Ed25519 signature of `payload`. Only `checks.py` asks, and it raises."""
-    try:
-        Ed25519PublicKey.from_public_bytes(signing_key).verify(signature, payload)
-    except (InvalidSignature, ValueError):
-        return False
-    return True

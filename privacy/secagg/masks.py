@@ -9,12 +9,14 @@ AES-256 in counter mode: 16-byte blocks read as little-endian ring elements, one
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from privacy.encoding import Layout, RingVector, check_ring
+from privacy.encoding import Layout, RingVector, check_ring, encode
 from privacy.errors import LocalProtocolError
 from privacy.keystream import CHUNK_BYTES, Keystream
 from privacy.secret import Secret
@@ -32,6 +34,44 @@ class MaskSeeds:
         return MaskSeeds(add=self.subtract, subtract=self.add)
 
 
+class MaskStreams:
+    """Every mask of one vector, put on from its first element (or a later one) to its last, a stretch at a time.
+
+    Mutable: the streams move on with each call. Any split of the vector into stretches gives the same masks.
+    Memory: one chunk, whatever the number of seeds. A chunk of the vector stays in the cache while every seed passes
+    over it.
+    """
+
+    __slots__ = ("_added", "_mask", "_raw", "_subtracted")
+
+    def __init__(
+        self,
+        seeds: MaskSeeds,
+        dtype: "np.dtype[np.unsignedinteger[Any]]",
+        *,
+        first_element: int = 0,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        offset_bytes = first_element * dtype.itemsize
+        self._added = [Keystream(seed, offset_bytes=offset_bytes) for seed in seeds.add]
+        self._subtracted = [Keystream(seed, offset_bytes=offset_bytes) for seed in seeds.subtract]
+        self._mask: RingVector = np.empty(max(1, chunk_bytes // dtype.itemsize), dtype=dtype)
+        self._raw: NDArray[np.uint8] = self._mask.view(np.uint8)
+
+    def apply(self, stretch: RingVector) -> None:
+        """Add and subtract every mask, in place, on the next len(stretch) elements."""
+        step, width = len(self._mask), self._mask.dtype.itemsize
+        for start in range(0, len(stretch), step):
+            part = stretch[start : start + step]
+            mask, raw = self._mask[: len(part)], self._raw[: len(part) * width]
+            for stream in self._added:
+                stream.fill(raw)
+                np.add(part, mask, out=part)
+            for stream in self._subtracted:
+                stream.fill(raw)
+                np.subtract(part, mask, out=part)
+
+
 def apply_masks(
     vector: RingVector, seeds: MaskSeeds, *, first_element: int = 0, chunk_bytes: int = CHUNK_BYTES
 ) -> None:
@@ -43,29 +83,28 @@ def apply_masks(
         first_element: where in the whole vector `vector` begins, so that slices of one vector can be masked apart
             (by several threads, or as they are read): the slices get what the whole would have got.
         chunk_bytes: how much is masked at a time. It changes the speed, never the mask.
-
-    Memory: three chunks beside the vector. The chunk stays in the cache while every seed passes over it.
     """
     if vector.ndim != 1 or not vector.flags.c_contiguous or vector.dtype.kind != "u":
         raise LocalProtocolError(
             "a vector to mask is contiguous, one-dimensional and unsigned", f"{vector.dtype}{vector.shape}"
         )
-    width = vector.dtype.itemsize
-    step = max(1, chunk_bytes // width)
-    offset_bytes = first_element * width
-    added = [Keystream(seed, offset_bytes=offset_bytes) for seed in seeds.add]
-    subtracted = [Keystream(seed, offset_bytes=offset_bytes) for seed in seeds.subtract]
-    raw = np.empty(min(step, max(1, len(vector))) * width, dtype=np.uint8)
-    for start in range(0, len(vector), step):
-        part = vector[start : start + step]
-        stream_bytes = raw[: part.nbytes]
-        mask = stream_bytes.view(vector.dtype)
-        for stream in added:
-            stream.fill(stream_bytes)
-            np.add(part, mask, out=part)
-        for stream in subtracted:
-            stream.fill(stream_bytes)
-            np.subtract(part, mask, out=part)
+    MaskStreams(seeds, vector.dtype, first_element=first_element, chunk_bytes=chunk_bytes).apply(vector)
+
+
+def encode_and_mask(
+    values: Mapping[str, NDArray[Any]], layout: Layout, dither: Secret[bytes], seeds: MaskSeeds
+) -> tuple[RingVector, bytes]:
+    """One site's values -> its masked update, and that update's SHA-256.
+
+    The only memory taken beside the values is the vector's own. The lock of the interpreter is released in every long
+    step, so that a thread may do this beside an event loop.
+
+    Raises:
+        EncodingRefused: as `encode`.
+    """
+    vector = encode(values, layout, dither)
+    apply_masks(vector, seeds)
+    return vector, vector_hash(vector)
 
 
 def vector_hash(vector: RingVector) -> bytes:

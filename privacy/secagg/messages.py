@@ -1,11 +1,11 @@
 """One frozen class per message of secure aggregation, in the order they travel (protocol sections 4.0 to 4.5).
 
-Every hash is 32 bytes (SHA-256), every signature 64 bytes (Ed25519), every public key of the suite
-`KEY_BYTES` bytes. Sizes are checked by the wire before a message is built and again by the machine
+Every hash is 32 bytes (SHA-256) and every signature 64 (Ed25519 or ECDSA P-256). How long public keys and sealed boxes
+are is the suite's (`suites.Suite`). Sizes are checked by the wire before a message is built and again by the machine
 that receives it; nothing here is trusted because it has the right type.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NewType
 
@@ -17,14 +17,7 @@ COORDINATOR: Final = SiteId("coordinator")
 
 HASH_BYTES = 32
 SIGNATURE_BYTES = 64
-PUBLIC_KEY_BYTES = 1184 + 32
-"""HPKE MLKEM768_X25519: the ML-KEM-768 encapsulation key followed by the X25519 public key."""
-
 SHARE_BYTES = 33
-SEAL_OVERHEAD_BYTES = 1088 + 32 + 16
-"""What sealing adds to a plaintext: the encapsulated key of both halves of the suite and the tag of AES-GCM."""
-SHARES_BOX_BYTES = SEAL_OVERHEAD_BYTES + 2 * SHARE_BYTES
-PAIR_BOX_BYTES = SEAL_OVERHEAD_BYTES + 32
 
 
 class Phase(StrEnum):
@@ -43,8 +36,8 @@ class KeyBundle:
 
     context: bytes  # 32 bytes: the digest of the Context this attempt runs under
     site: SiteId
-    pair_key: bytes  # PUBLIC_KEY_BYTES: pkA, opens pairwise seeds; its secret is derived from the shared root
-    box_key: bytes  # PUBLIC_KEY_BYTES: pkB, opens shares; its secret is never shared
+    pair_key: bytes  # suite.public_key_bytes: pkA, opens pairwise seeds; its secret is derived from the shared root
+    box_key: bytes  # suite.public_key_bytes: pkB, opens shares; its secret is never shared
     self_mask_commitment: bytes  # 32 bytes: H("b" || b)
     signature: bytes  # 64 bytes
 
@@ -54,10 +47,9 @@ class SealedForPeer:
     """What one site seals for one other site."""
 
     recipient: SiteId
-    shares: bytes  # SHARES_BOX_BYTES: HPKE(pkB of the recipient; share of r || share of b)
-    pair_seed: (
-        bytes  # PAIR_BOX_BYTES: HPKE(pkA of the recipient; k_ij) if the recipient sorts after the sender, else empty
-    )
+    shares: bytes  # suite.shares_box_bytes: HPKE(pkB of the recipient; share of r || share of b)
+    pair_seed: bytes
+    """suite.pair_box_bytes: HPKE(pkA of the recipient; k_ij) if the recipient sorts after the sender, else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +117,7 @@ class RevealedShare:
     """One Shamir share that a site reveals about a peer."""
 
     owner: SiteId
-    share: bytes  # 33 bytes, big-endian, below 2^256 + 297
+    share: bytes = field(repr=False)  # 33 bytes, big-endian, below 2^256 + 297
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,3 +129,67 @@ class UnmaskShares:
     self_mask_shares: tuple[RevealedShare, ...]  # of b, one per site of U3, sorted by owner
     root_shares: tuple[RevealedShare, ...]  # of r, one per site of U2 without U3, sorted by owner
     signature: bytes
+
+
+# --- section 10: an attempt in groups ------------------------------------------------------------------------------
+
+
+class BeaconPhase(StrEnum):
+    """The two steps by which participants are divided into groups, before 4.0 begins in each of them."""
+
+    COMMIT = "commit"  # 10.1
+    REVEAL = "reveal"  # 10.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeaconCommitment:
+    """10.1, site to coordinator: a commitment to a fresh nonce."""
+
+    context: bytes  # 32 bytes: the digest of the whole attempt's Context
+    site: SiteId
+    commitment: bytes  # 32 bytes: H(context, site, nonce)
+    signature: bytes  # 64 bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentList:
+    """10.1, coordinator to all: every commitment that arrived, sorted by site."""
+
+    context: bytes
+    commitments: tuple[tuple[SiteId, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeaconReveal:
+    """10.2, site to coordinator: the nonce, signed together with the list of commitments it was revealed for."""
+
+    context: bytes
+    site: SiteId
+    commitments_hash: bytes  # 32 bytes: `beacon.commitments_hash` of the list
+    nonce: bytes  # 32 bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevealList:
+    """10.2, coordinator to all: every nonce that arrived, sorted by site. The groups follow from it."""
+
+    context: bytes
+    nonces: tuple[tuple[SiteId, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmedGroup:
+    """10.4: one group's survivors have confirmed what they saw."""
+
+    survivors: tuple[SiteId, ...]  # U3 of the group, sorted
+    transcript: bytes  # T3 of the group
+    confirmations: tuple[Confirmation, ...]  # t of the group's, sorted by site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedUnmaskRequest:
+    """10.4, coordinator to every survivor, in the place of `UnmaskRequest`: every group is ready to be unmasked."""
+
+    context: bytes  # of the whole attempt
+    groups: tuple[ConfirmedGroup, ...]  # by number

@@ -88,13 +88,13 @@ def split(secret: Secret[bytes], *, threshold: int, count: int, seed: Secret[byt
     Raises:
         LocalProtocolError: a secret of another length or an impossible threshold.
     """
-    value = secret.expose()
-    if len(value) != SECRET_BYTES:
-        raise LocalProtocolError(f"a shared secret has {SECRET_BYTES} bytes", f"{len(value)} bytes")
+    size_bytes = len(secret.expose())
+    if size_bytes != SECRET_BYTES:
+        raise LocalProtocolError(f"a shared secret has {SECRET_BYTES} bytes", f"{size_bytes} bytes")
     if not 1 <= threshold <= count:
         raise LocalProtocolError("a threshold lies between 1 and the number of shares", f"{threshold} of {count}")
-    coefficients = [int.from_bytes(value, "big"), *_uniform_elements(seed, threshold - 1)]
-    return tuple(Secret(evaluate(coefficients, x).to_bytes(SHARE_BYTES, "big")) for x in range(1, count + 1))
+    coefficients = Secret([int.from_bytes(secret.expose(), "big"), *_uniform_elements(seed, threshold - 1)])
+    return tuple(Secret(evaluate(coefficients.expose(), x).to_bytes(SHARE_BYTES, "big")) for x in range(1, count + 1))
 
 
 def combine(shares: Iterable[tuple[int, bytes]], *, threshold: int) -> Secret[bytes]:

@@ -6,7 +6,7 @@ Does not hide: that this site took part, when, nor the vector's length.
 
 `step` is a function of values, except that HPKE draws ephemeral keys inside the cryptography library. A machine lives
 in memory only: a process that restarts in the middle of an attempt has lost it, is a dropout, and so can never mask
-two vectors under one seed. Reading the one `match` in `_advance` is reading the protocol.
+two vectors under one seed. Reading the table `MOVES` at the end is reading the protocol.
 """
 
 from collections.abc import Sequence
@@ -42,13 +42,13 @@ from privacy.secagg.keys import (
     polynomial_seed,
     seal,
     self_mask_seed,
-    signature_holds,
 )
 from privacy.secagg.masks import MaskSeeds
 from privacy.secagg.messages import (
     COORDINATOR,
     HASH_BYTES,
     SHARE_BYTES,
+    BeaconReveal,
     Confirmation,
     DeliveredShares,
     KeyBundle,
@@ -75,6 +75,7 @@ from privacy.secagg.transcript import (
     unmask_payload,
     upload_payload,
 )
+from privacy.secagg.transitions import Move, Moves
 from privacy.secret import Secret
 
 # --- events: what reaches the site ---------------------------------------------------------------------------------
@@ -120,20 +121,24 @@ Event: TypeAlias = BundlesListed | SharesDelivered | UploadFinished | SurvivorPr
 class Send:
     """Send this to the coordinator. An upload header travels beside the masked update it describes."""
 
-    message: SealedShares | UploadHeader | Confirmation | UnmaskShares
+    message: SealedShares | UploadHeader | Confirmation | UnmaskShares | BeaconReveal | KeyBundle
+    """The last two follow events only in an attempt in groups (`grouped_site.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersistReleased:
     """4.4: write to disk, with fsync, that shares were released for this attempt, BEFORE the next effect.
 
-    If that fails, the shares are not sent. What is written feeds `CohortRule.released_on_model` later.
+    If that fails, the shares are not sent. What is written feeds `CohortRule.released_on_model` later. The very message
+    is kept beside it until the round is closed, so that it can be sent again, and no other, to a coordinator that lost
+    it in a crash.
     """
 
     context: bytes
     transcript: bytes  # T3
     model_hash: bytes
     survivors: tuple[SiteId, ...]
+    shares: UnmaskShares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,10 +236,12 @@ class Unmasking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """Shares were released, once. No secret is left."""
+    """Shares were released. No secret is left but these shares, which the coordinator has or may ask for again."""
 
-    transcript: bytes
+    context: bytes
+    transcript: bytes  # T3
     survivors: tuple[SiteId, ...]
+    shares: UnmaskShares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +270,7 @@ def begin(
     Args:
         context: what the attempt is about; the caller compared it with the signed plan and its own policy.
         me: this site.
-        signer: the Ed25519 key that this site's certificate binds.
+        signer: the key of the context's suite that this site's certificate binds.
         entropy: fresh random bytes, `os.urandom`.
         long_term_secret: 32 bytes or more that only this site has (`keys.draw_seeds` says why).
         cohort: what earlier rounds of the study demand of the survivor set; by default those of a first round.
@@ -278,17 +285,17 @@ def begin(
         raise LocalProtocolError("a site takes part under its own name", f"{me!r} is not in the roster")
     digest = context.digest()
     seeds = draw_seeds(entropy, long_term_secret, digest, me)
-    boxes = box_key(seeds, digest, me)
+    boxes = box_key(context.algorithms, seeds, digest, me)
     unsigned = KeyBundle(
         context=digest,
         site=me,
-        pair_key=pair_key(seeds.root, digest, me).public,
+        pair_key=pair_key(context.algorithms, seeds.root, digest, me).public,
         box_key=boxes.public,
         self_mask_commitment=self_mask_commitment(seeds.self_mask.expose()),
         signature=b"",
     )
     bundle = replace(unsigned, signature=signer.sign(bundle_payload(unsigned)))
-    if not signature_holds(entry.signing_key, bundle_payload(bundle), bundle.signature):
+    if not context.algorithms.signature_holds(entry.signing_key, bundle_payload(bundle), bundle.signature):
         raise LocalProtocolError("a site signs with the key of its certificate", f"another key than {me}'s")
     attempt = Attempt(context=context, digest=digest, me=me, signer=signer, cohort=cohort or CohortRule())
     return Advertising(attempt=attempt, seeds=seeds, box_key=boxes, bundle=bundle), bundle
@@ -304,32 +311,11 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         OutOfOrder: the event has no meaning in this state.
     """
     try:
-        return _advance(state, event)
+        return MOVES.make(state, event)
     except OutOfOrder:
         raise
     except PrivacyError as error:
         return Aborted(reason=error), (Abandon(reason=error),)
-
-
-def _advance(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
-    match state, event:
-        case Advertising(), BundlesListed():
-            return _share(state, event)
-        case Sharing(), SharesDelivered():
-            return _agree_on_keys(state, event)
-        case Masking(), UploadFinished():
-            return _describe_upload(state, event)
-        case Confirming(), SurvivorProposal():
-            return _confirm(state, event)
-        case Unmasking(), UnmaskRequest():
-            return _release(state, event)
-        case ((Advertising() | Sharing() | Masking() | Confirming() | Unmasking()), AttemptEnded(reason=reason)):
-            return Aborted(reason=reason), (Abandon(reason=reason),)
-        case ((Done() | Aborted()), AttemptEnded()):
-            return state, ()
-        case _:
-            # 4.4: in particular, nothing follows a release; a second request finds no shares to release.
-            raise OutOfOrder(type(state).__name__, type(event).__name__)
 
 
 # --- 4.0 -> 4.1 ----------------------------------------------------------------------------------------------------
@@ -381,7 +367,7 @@ def _check_bundles(state: Advertising, event: BundlesListed) -> None:
         # 4.0 (1): every signature against the roster, so that the coordinator cannot substitute a key.
         check_bundle(attempt.context, attempt.digest, bundle, source=COORDINATOR)
     # 4.0 (2): no key twice, this site's own included.
-    check_no_key_twice(event.bundles)
+    check_no_key_twice(attempt.context.algorithms, event.bundles)
     # 4.0 (3): this site's bundle as it sent it.
     if state.bundle not in event.bundles:
         _blame_coordinator(Phase.ADVERTISE, "this site's bundle is listed unchanged", "missing or changed")
@@ -390,13 +376,15 @@ def _check_bundles(state: Advertising, event: BundlesListed) -> None:
 
 
 def _seal_for(state: Advertising, peer: KeyBundle, shares: HeldShares, t1: bytes) -> SealedForPeer:
-    me = state.attempt.me
+    me, suite = state.attempt.me, state.attempt.context.algorithms
     both = Secret(shares.root.expose() + shares.self_mask.expose())
-    box = seal(both, peer.box_key, label="share", key_transcript=t1, sender=me, recipient=peer.site)
+    box = seal(both, peer.box_key, suite=suite, label="share", key_transcript=t1, sender=me, recipient=peer.site)
     pair_box = b""
     if me < peer.site:
         seed = pair_seed(state.seeds.root, t1, me, peer.site)
-        pair_box = seal(seed, peer.pair_key, label="pair", key_transcript=t1, sender=me, recipient=peer.site)
+        pair_box = seal(
+            seed, peer.pair_key, suite=suite, label="pair", key_transcript=t1, sender=me, recipient=peer.site
+        )
     return SealedForPeer(recipient=peer.site, shares=box, pair_seed=pair_box)
 
 
@@ -408,7 +396,7 @@ def _agree_on_keys(state: Sharing, event: SharesDelivered) -> tuple[Masking, tup
     attempt, t1, members = state.attempt, state.key_transcript, event.members
     me = attempt.me
     _check_deliveries(state, event)
-    own_pair_key = pair_key(state.seeds.root, attempt.digest, me)
+    own_pair_key = pair_key(attempt.context.algorithms, state.seeds.root, attempt.digest, me)
     held = [state.own_shares]
     add = [self_mask_seed(state.seeds.self_mask, t1, members, me)]
     subtract = []
@@ -456,7 +444,13 @@ def _check_deliveries(state: Sharing, event: SharesDelivered) -> None:
             source=COORDINATOR,
             phase=phase,
         )
-        check_box_sizes(delivery.shares, delivery.pair_seed, sender=delivery.sender, recipient=attempt.me)
+        check_box_sizes(
+            attempt.context.algorithms,
+            delivery.shares,
+            delivery.pair_seed,
+            sender=delivery.sender,
+            recipient=attempt.me,
+        )
 
 
 def _open_shares(state: Sharing, delivery: DeliveredShares) -> HeldShares:
@@ -470,14 +464,14 @@ def _open_shares(state: Sharing, delivery: DeliveredShares) -> HeldShares:
             key_transcript=state.key_transcript,
             sender=sender,
             recipient=me,
-        ).expose()
-        root, self_mask = both[:SHARE_BYTES], both[SHARE_BYTES:]
-        share_value(root)
-        share_value(self_mask)
+        )
+        root, self_mask = Secret(both.expose()[:SHARE_BYTES]), Secret(both.expose()[SHARE_BYTES:])
+        share_value(root.expose())
+        share_value(self_mask.expose())
     except (CannotOpen, SharesDisagree) as error:
         rule = "a sealed box opens for its recipient and holds two shares"
         raise PeerViolation(sender, Phase.SHARE, rule, str(error)) from error
-    return HeldShares(owner=sender, root=Secret(root), self_mask=Secret(self_mask))
+    return HeldShares(owner=sender, root=root, self_mask=self_mask)
 
 
 def _open_pair_seed(delivery: DeliveredShares, key: KeyPair, t1: bytes, me: SiteId) -> Secret[bytes]:
@@ -569,8 +563,27 @@ def _release(state: Unmasking, event: UnmaskRequest) -> tuple[Done, tuple[Effect
         transcript=state.transcript,
         model_hash=attempt.context.model_hash,
         survivors=state.survivors,
+        shares=shares,
     )
-    return Done(transcript=state.transcript, survivors=state.survivors), (released, Send(message=shares))
+    done = Done(context=attempt.digest, transcript=state.transcript, survivors=state.survivors, shares=shares)
+    return done, (released, Send(message=shares))
+
+
+def repeats(request: UnmaskRequest, *, context: bytes, transcript: bytes) -> bool:
+    """Whether a request is for the very sum whose shares were released before: then the same bytes may go again.
+
+    They tell a coordinator nothing that it has not been told, and let one that lost them in a crash finish the round
+    from the same sites, instead of running it again. Every confirmation must be of the T3 that was signed here.
+    """
+    confirmed = {confirmation.transcript for confirmation in request.confirmations}
+    return request.context == context and confirmed == {transcript}
+
+
+def _repeat(state: Done, event: UnmaskRequest) -> tuple[Done, tuple[Effect, ...]]:
+    """4.4: after a release nothing else is released; the message that was sent may be sent again, unchanged."""
+    if not repeats(event, context=state.context, transcript=state.transcript):
+        raise OutOfOrder(type(state).__name__, f"{type(event).__name__} for another sum")
+    return state, (Send(message=state.shares),)
 
 
 def _check_quorum(state: Unmasking, event: UnmaskRequest) -> None:
@@ -601,3 +614,76 @@ def _check_enough(attempt: Attempt, sites: Sequence[object]) -> None:
 
 def _blame_coordinator(phase: Phase, rule: str, evidence: str) -> NoReturn:
     raise PeerViolation(COORDINATOR, phase, rule, evidence)
+
+
+def _end(_: State, event: AttemptEnded) -> tuple[Aborted, tuple[Effect, ...]]:
+    return Aborted(reason=event.reason), (Abandon(reason=event.reason),)
+
+
+def _stay(state: Done | Aborted, _: AttemptEnded) -> tuple[Done | Aborted, tuple[Effect, ...]]:
+    return state, ()
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+MOVES = Moves(
+    Move(
+        section="4.0, 4.1",
+        states=(Advertising,),
+        events=(BundlesListed,),
+        does=_share,
+        becomes=(Sharing,),
+        outputs=(SealedShares,),
+    ),
+    Move(
+        section="4.1, 4.2",
+        states=(Sharing,),
+        events=(SharesDelivered,),
+        does=_agree_on_keys,
+        becomes=(Masking,),
+        outputs=(),
+    ),
+    Move(
+        section="4.2",
+        states=(Masking,),
+        events=(UploadFinished,),
+        does=_describe_upload,
+        becomes=(Confirming,),
+        outputs=(UploadHeader,),
+    ),
+    Move(
+        section="4.3",
+        states=(Confirming,),
+        events=(SurvivorProposal,),
+        does=_confirm,
+        becomes=(Unmasking,),
+        outputs=(Confirmation,),
+    ),
+    Move(
+        section="4.4",
+        states=(Unmasking,),
+        events=(UnmaskRequest,),
+        does=_release,
+        becomes=(Done,),
+        outputs=(PersistReleased, UnmaskShares),
+    ),
+    Move(
+        section="4.4",
+        states=(Done,),
+        events=(UnmaskRequest,),
+        does=_repeat,
+        becomes=(Done,),
+        outputs=(UnmaskShares,),
+        note="(the same bytes)",
+    ),
+    Move(
+        section="4",
+        states=(Advertising, Sharing, Masking, Confirming, Unmasking),
+        events=(AttemptEnded,),
+        does=_end,
+        becomes=(Aborted,),
+        outputs=(Abandon,),
+    ),
+    Move(section="4", states=(Done, Aborted), events=(AttemptEnded,), does=_stay, becomes=(Done, Aborted), outputs=()),
+)
+"""Every move there is. A check that fails leads to Aborted, with Abandon, instead; any other event is OutOfOrder."""

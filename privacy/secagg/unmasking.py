@@ -21,6 +21,7 @@ from privacy.secagg.keys import (
 from privacy.secagg.masks import MaskSeeds
 from privacy.secagg.messages import KeyBundle, Phase, SiteId, UnmaskShares
 from privacy.secagg.shares import SharesDisagree, recover
+from privacy.secagg.suites import Suite
 from privacy.secagg.transcript import self_mask_commitment
 from privacy.secret import Secret
 
@@ -88,7 +89,7 @@ def reconstruct(
         subtract.append(self_mask_seed(b, t1, members, site))
     for site in dropouts:
         root = _recover(context, schedule, site, revealed, suspects, of_root=True)
-        key = pair_key(root, digest, site)
+        key = pair_key(context.algorithms, root, digest, site)
         boxes = {box.sender: box.box for box in schedule.pair_boxes if box.recipient == site}
         for survivor in survivors:
             if site < survivor:
@@ -123,8 +124,9 @@ def _recover(
         shares = message.root_shares if of_root else message.self_mask_shares
         share = next(s.share for s in shares if s.owner == owner)
         points.append((context.share_number(message.site), share))
+    accepts = _acceptance(context.algorithms, schedule, owner, of_root=of_root)
     try:
-        recovered = recover(points, threshold=context.threshold, accepts=_acceptance(schedule, owner, of_root=of_root))
+        recovered = recover(points, threshold=context.threshold, accepts=accepts)
     except SharesDisagree as error:
         raise Unrecoverable(owner, len(points), context.threshold) from error
     for number in recovered.wrong:
@@ -135,9 +137,11 @@ def _recover(
     return recovered.secret
 
 
-def _acceptance(schedule: KeySchedule, owner: SiteId, *, of_root: bool) -> Callable[[Secret[bytes]], bool]:
+def _acceptance(
+    suite: Suite, schedule: KeySchedule, owner: SiteId, *, of_root: bool
+) -> Callable[[Secret[bytes]], bool]:
     """How a candidate is compared with what its owner advertised."""
     bundle = schedule.bundle(owner)
     if of_root:
-        return lambda root: pair_key(root, bundle.context, owner).public == bundle.pair_key
+        return lambda root: pair_key(suite, root, bundle.context, owner).public == bundle.pair_key
     return lambda b: self_mask_commitment(b.expose()) == bundle.self_mask_commitment

@@ -2,6 +2,11 @@
 
 Section 4.4 asks for no lists: what is released follows from the one survivor set that was signed. What is left to try
 is a survivor set that names a site twice, or shares that a site releases for overlapping lists.
+
+Held by: `site._check_proposal` and `site._release` (privacy/secagg/site.py), which take both lists from one set and
+its complement; `checks._check_owners` for what the coordinator takes. Over the wire:
+tests/integration/test_lying_coordinator.py.
+Tried: rows 1 of `mutations.py`.
 """
 
 from dataclasses import replace

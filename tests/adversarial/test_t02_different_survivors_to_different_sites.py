@@ -1,6 +1,10 @@
 """Threat 2: the coordinator proposes one survivor set to some sites and another to the rest.
 
 Shares of b for {A,B,C,D} from some and shares of r for A from others would unmask A alone.
+
+Held by: `check_confirmation` and `check_header` (privacy/secagg/checks.py): t signatures on one T3, which covers U2,
+U3 and every upload. Over the wire: tests/integration/test_lying_coordinator.py.
+Tried: rows 2 of `mutations.py`.
 """
 
 from dataclasses import replace

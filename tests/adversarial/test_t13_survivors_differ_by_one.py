@@ -1,4 +1,8 @@
-"""Threat 13: two rounds whose survivor sets differ by one site, so that the sums differ by about one update."""
+"""Threat 13: two rounds whose survivor sets differ by one site, so that the sums differ by about one update.
+
+Held by: `CohortRule.check` (privacy/secagg/cohort.py).
+Tried: rows 13 of `mutations.py`.
+"""
 
 from dataclasses import replace
 

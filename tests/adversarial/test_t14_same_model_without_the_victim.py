@@ -1,4 +1,9 @@
-"""Threat 14: a round is run again on the same global model without one site; the difference is that site's update."""
+"""Threat 14: a round is run again on the same global model without one site; the difference is that site's update.
+
+Held by: `CohortRule.check` (privacy/secagg/cohort.py), fed from the durable records of releases. Over the wire:
+tests/integration/test_lying_coordinator.py.
+Tried: rows 14 of `mutations.py`.
+"""
 
 from dataclasses import replace
 

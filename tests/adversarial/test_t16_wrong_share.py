@@ -1,4 +1,9 @@
-"""Threat 16: a site reveals wrong shares: they are noticed, it is named, and the sum comes out right all the same."""
+"""Threat 16: a site reveals wrong shares: they are noticed, it is named, and the sum comes out right all the same.
+
+Held by: `unmasking._recover` (privacy/secagg/unmasking.py), which compares every secret with what its owner committed
+to, and `check_unmask_shares` (privacy/secagg/checks.py).
+Tried: rows 16 of `mutations.py`.
+"""
 
 from dataclasses import replace
 
@@ -8,10 +13,12 @@ from privacy.errors import Unrecoverable
 from privacy.secagg import coordinator
 from privacy.secagg.messages import Phase, UnmaskShares
 from privacy.secagg.shares import PRIME
+from privacy.secagg.suites import SuiteName
 from tests.fakes.liar import signed_unmask_shares
 from tests.fakes.memory_round import Link, MemoryRound, consortium, site_name
 
 A, B, C, D, E, F, G = (site_name(i) for i in range(7))
+every_suite = pytest.mark.parametrize("suite", SuiteName)
 
 
 def other(share, number):
@@ -36,10 +43,11 @@ def round_with_liars(group, liars, kinds, links):
     return round_
 
 
+@every_suite
 @pytest.mark.parametrize("liars", [[A], [C], [A, B], [B, F]])
 @pytest.mark.parametrize("kinds", [["self_mask_shares"], ["root_shares"], ["self_mask_shares", "root_shares"]])
-def test_the_sum_is_right_and_the_liars_are_named(liars, kinds):
-    group = consortium(7, threshold=4)
+def test_the_sum_is_right_and_the_liars_are_named(suite, liars, kinds):
+    group = consortium(7, suite=suite, threshold=4)
     round_ = round_with_liars(group, liars, kinds, {G: Link(lose_reply=Phase.MASK)})
     assert round_.survivors == (A, B, C, D, E, F)
     assert round_.sums() == round_.plain_sums()
@@ -47,23 +55,26 @@ def test_the_sum_is_right_and_the_liars_are_named(liars, kinds):
     assert round_.blamed() == (liars if len(liars) == 1 else [])
 
 
-def test_two_liars_are_named_when_enough_others_answer():
-    round_ = round_with_liars(consortium(7, threshold=4), [B, F], ["self_mask_shares"], {})
+@every_suite
+def test_two_liars_are_named_when_enough_others_answer(suite):
+    round_ = round_with_liars(consortium(7, suite=suite, threshold=4), [B, F], ["self_mask_shares"], {})
     assert round_.sums() == round_.plain_sums()
     assert round_.blamed() == [B, F]
 
 
-def test_without_a_share_to_spare_the_sum_stays_masked():
+@every_suite
+def test_without_a_share_to_spare_the_sum_stays_masked(suite):
     round_ = round_with_liars(
-        consortium(4, threshold=3), [B], ["self_mask_shares"], {D: Link(lose_reply=Phase.CONFIRM)}
+        consortium(4, suite=suite, threshold=3), [B], ["self_mask_shares"], {D: Link(lose_reply=Phase.CONFIRM)}
     )
     assert round_.coordinator_state == coordinator.Aborted(reason=Unrecoverable(A, 3, 3))
     assert not any(isinstance(effect, coordinator.Unmasked) for effect in round_.effects)
 
 
+@every_suite
 @pytest.mark.parametrize("share", [b"", bytes(32), PRIME.to_bytes(33, "big")])
-def test_a_share_that_is_not_a_field_element_is_refused_on_arrival(share):
-    group = consortium(5, threshold=3)
+def test_a_share_that_is_not_a_field_element_is_refused_on_arrival(suite, share):
+    group = consortium(5, suite=suite, threshold=3)
     round_ = MemoryRound(group)
 
     def lie(name, message):

@@ -1,4 +1,8 @@
-"""Threat 17: a site deals shares that do not lie on one polynomial. Nobody sees it until they are needed."""
+"""Threat 17: a site deals shares that do not lie on one polynomial. Nobody sees it until they are needed.
+
+Held by: `unmasking._acceptance` and `unmasking._recover` (privacy/secagg/unmasking.py).
+Tried: rows 17 of `mutations.py`.
+"""
 
 import hashlib
 from dataclasses import replace

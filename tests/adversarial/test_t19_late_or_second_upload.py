@@ -1,4 +1,9 @@
-"""Threat 19: an upload after the survivor set is fixed, or two uploads with different bodies."""
+"""Threat 19: an upload after the survivor set is fixed, or two uploads with different bodies.
+
+Held by: `coordinator._accept`, `coordinator._out_of_phase` and `coordinator.admit_upload`
+(privacy/secagg/coordinator.py).
+Tried: rows 19 of `mutations.py`.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,8 @@
-"""Threat 22: exactly t sites are left in a phase, and then one fewer."""
+"""Threat 22: exactly t sites are left in a phase, and then one fewer.
+
+Held by: `coordinator._settle` and `coordinator._needed` (privacy/secagg/coordinator.py).
+Tried: rows 22 of `mutations.py`.
+"""
 
 import pytest
 

@@ -1,4 +1,8 @@
-"""Threat 26: n * (C * S + 1) at the largest integer of the ring, and one beyond: the sum must not wrap unnoticed."""
+"""Threat 26: n * (C * S + 1) at the largest integer of the ring, and one beyond: the sum must not wrap unnoticed.
+
+Held by: `Layout.check` (privacy/encoding.py), in exact arithmetic.
+Tried: rows 26 of `mutations.py`.
+"""
 
 from fractions import Fraction
 

@@ -3,6 +3,10 @@
 Every field of every message, nested ones included, is changed at its first, middle and last byte and at one drawn
 by Hypothesis; names are changed too. A site refuses the message; the coordinator blames its sender or, when the
 context is what changed, ignores it.
+
+Held by: `check_signed` and `check_context` (privacy/secagg/checks.py), on which every message depends. The same for
+the bytes on the wire: tests/property/test_codec_fuzz.py.
+Tried: rows 27 of `mutations.py`.
 """
 
 from collections.abc import Iterator
@@ -15,10 +19,11 @@ from hypothesis import strategies as st
 from privacy.secagg import coordinator
 from privacy.secagg.coordinator import Blame, Ignored
 from privacy.secagg.messages import Phase
+from privacy.secagg.suites import SuiteName
 from tests.fakes.liar import refused
 from tests.fakes.memory_round import REPLY_OF, Link, MemoryRound, consortium, site_name
 
-GROUP = consortium(4)
+GROUPS = {suite: consortium(4, suite=suite) for suite in SuiteName}
 A, B, D = site_name(0), site_name(1), site_name(3)
 TO_SITES = [Phase.SHARE, Phase.MASK, Phase.CONFIRM, Phase.UNMASK]
 
@@ -46,16 +51,16 @@ def mutations(value: object, draw: float, bit: int) -> Iterator[object]:
                 yield replace(value, **{field.name: changed})
 
 
-def stopped(until):
-    round_ = MemoryRound(GROUP, links={D: Link(lose_reply=Phase.MASK)})
+def stopped(suite, until):
+    round_ = MemoryRound(GROUPS[suite], links={D: Link(lose_reply=Phase.MASK)})
     round_.run(until=until)
     return round_.site_states[B], round_.request_for(B)
 
 
-def awaiting(phase):
+def awaiting(suite, phase):
     """A coordinator waiting for B in `phase`, and what B sends."""
     kept = []
-    round_ = MemoryRound(GROUP, links={D: Link(lose_reply=Phase.MASK)})
+    round_ = MemoryRound(GROUPS[suite], links={D: Link(lose_reply=Phase.MASK)})
     round_.tamper_to_coordinator = lambda name, m: kept.append(m) if name == B and REPLY_OF[type(m)] is phase else m
     if phase is Phase.ADVERTISE:
         return round_.coordinator_state, dict(round_.queue)[B]
@@ -64,15 +69,16 @@ def awaiting(phase):
     return round_.coordinator_state, kept[0]
 
 
-STOPPED = {until: stopped(until) for until in TO_SITES}
-AWAITING = {phase: awaiting(phase) for phase in Phase}
+STOPPED = {(suite, until): stopped(suite, until) for suite in SuiteName for until in TO_SITES}
+AWAITING = {(suite, phase): awaiting(suite, phase) for suite in SuiteName for phase in Phase}
 
 
+@pytest.mark.parametrize("suite", SuiteName)
 @pytest.mark.parametrize("until", TO_SITES)
 @settings(max_examples=4, deadline=None)
 @given(draw=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_site_refuses_every_mutated_message(until, draw, bit):
-    state, request = STOPPED[until]
+def test_a_site_refuses_every_mutated_message(suite, until, draw, bit):
+    state, request = STOPPED[suite, until]
     count = 0
     for mutated in mutations(request, draw, bit):
         refused(state, mutated)
@@ -80,11 +86,12 @@ def test_a_site_refuses_every_mutated_message(until, draw, bit):
     assert count > 10
 
 
+@pytest.mark.parametrize("suite", SuiteName)
 @pytest.mark.parametrize("phase", list(Phase))
 @settings(max_examples=4, deadline=None)
 @given(draw=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_the_coordinator_never_takes_a_mutated_message(phase, draw, bit):
-    state, answer = AWAITING[phase]
+def test_the_coordinator_never_takes_a_mutated_message(suite, phase, draw, bit):
+    state, answer = AWAITING[suite, phase]
     for mutated in mutations(answer, draw, bit):
         after, effects = coordinator.step(state, mutated)
         if mutated.context != answer.context:
@@ -95,8 +102,9 @@ def test_the_coordinator_never_takes_a_mutated_message(phase, draw, bit):
             assert effects[0].violation.site == mutated.site
 
 
+@pytest.mark.parametrize("suite", SuiteName)
 @pytest.mark.parametrize("phase", list(Phase))
-def test_the_unchanged_message_is_taken(phase):
-    state, answer = AWAITING[phase]
+def test_the_unchanged_message_is_taken(suite, phase):
+    state, answer = AWAITING[suite, phase]
     _, effects = coordinator.step(state, answer)
     assert not any(isinstance(effect, Blame | Ignored) for effect in effects)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from privacy.errors import PeerViolation, PrivacyError
 from privacy.secagg import keys, site
+from privacy.secagg.context import Context
 from privacy.secagg.messages import (
     Confirmation,
     KeyBundle,
@@ -26,7 +27,7 @@ from privacy.secagg.transcript import (
     upload_payload,
 )
 from privacy.secret import Secret
-from tests.fakes.memory_round import Member
+from tests.fakes.memory_round import Consortium, Member, deterministic_entropy
 
 
 def refused(state: site.State, event: site.Event) -> PrivacyError:
@@ -44,31 +45,38 @@ def blamed(state: site.State, event: site.Event) -> PeerViolation:
     return reason
 
 
+def begun(group: Consortium, name: SiteId, context: Context | None = None) -> tuple[site.Advertising, KeyBundle]:
+    """A site that has begun an attempt, by default the group's, with the same randomness for the same name."""
+    member = group.member(name)
+    entropy = deterministic_entropy(f"a round of {name}")
+    return site.begin(context or group.context, name, member.signer, entropy, member.long_term_secret)
+
+
 def signed_bundle(member: Member, bundle: KeyBundle) -> KeyBundle:
     """The bundle under the member's own signature, whatever is in it."""
-    return replace(bundle, signature=member.signing_key.sign(bundle_payload(bundle)))
+    return replace(bundle, signature=member.signer.sign(bundle_payload(bundle)))
 
 
 def signed_boxes(member: Member, key_transcript: bytes, sealed: SealedShares) -> SealedShares:
     """A list of boxes under the member's own signature, whatever is in them."""
     payload = sealed_payload(sealed.context, sealed.site, key_transcript, box_hashes(sealed))
-    return replace(sealed, signature=member.signing_key.sign(payload))
+    return replace(sealed, signature=member.signer.sign(payload))
 
 
 def signed_header(member: Member, header: UploadHeader) -> UploadHeader:
     """An upload header under the member's own signature."""
-    return replace(header, signature=member.signing_key.sign(upload_payload(header)))
+    return replace(header, signature=member.signer.sign(upload_payload(header)))
 
 
 def signed_confirmation(member: Member, context: bytes, transcript: bytes) -> Confirmation:
     """A confirmation of any transcript under the member's own signature."""
     unsigned = Confirmation(context=context, site=member.site, transcript=transcript, signature=b"")
-    return replace(unsigned, signature=member.signing_key.sign(confirmation_payload(unsigned)))
+    return replace(unsigned, signature=member.signer.sign(confirmation_payload(unsigned)))
 
 
 def signed_unmask_shares(member: Member, transcript: bytes, shares: UnmaskShares) -> UnmaskShares:
     """Revealed shares under the member's own signature."""
-    return replace(shares, signature=member.signing_key.sign(unmask_payload(shares, transcript)))
+    return replace(shares, signature=member.signer.sign(unmask_payload(shares, transcript)))
 
 
 def resealed(
@@ -83,6 +91,7 @@ def resealed(
         shares = keys.seal(
             Secret(plaintexts[old.recipient]),
             bundles[old.recipient].box_key,
+            suite=state.attempt.context.algorithms,
             label="share",
             key_transcript=state.key_transcript,
             sender=member.site,

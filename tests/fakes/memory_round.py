@@ -31,11 +31,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from privacy import p256
 from privacy.encoding import Lane, Layout, RingVector, decode, encode, lane_scale
 from privacy.errors import OutOfOrder
+from privacy.p256 import EcdsaSigner
 from privacy.secagg import coordinator, site
 from privacy.secagg.cohort import CohortRule
 from privacy.secagg.context import Context, RosterEntry, default_threshold
+from privacy.secagg.keys import Signer
 from privacy.secagg.masks import RunningSum, apply_masks, vector_hash
 from privacy.secagg.messages import (
     Confirmation,
@@ -48,6 +51,7 @@ from privacy.secagg.messages import (
     UnmaskShares,
     UploadHeader,
 )
+from privacy.secagg.suites import SuiteName
 from privacy.secret import Secret
 
 ToSite: TypeAlias = site.BundlesListed | site.SharesDelivered | SurvivorProposal | UnmaskRequest
@@ -89,8 +93,22 @@ class Member:
     """A site with its long-lived keys."""
 
     site: SiteId
+    suite: SuiteName
     signing_key: Ed25519PrivateKey
+    ecdsa_key: EcdsaSigner
     long_term_secret: Secret[bytes]
+
+    @property
+    def signer(self) -> Signer:
+        """The key that signs in this member's suite."""
+        return self.ecdsa_key if self.suite is SuiteName.P256 else self.signing_key
+
+    @property
+    def public_key(self) -> bytes:
+        """What verifies it, as a certificate binds it."""
+        return (
+            self.ecdsa_key.public if self.suite is SuiteName.P256 else self.signing_key.public_key().public_bytes_raw()
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +142,7 @@ def small_layout(participants: int, length: int = 5, bits: int = 32) -> Layout:
 def consortium(
     participants: int,
     *,
+    suite: SuiteName = SuiteName.HYBRID_PQ,
     threshold: int | None = None,
     minimum: int = 3,
     layout: Layout | None = None,
@@ -138,9 +157,20 @@ def consortium(
         name = site_name(number)
         draw = deterministic_entropy(f"keys of {name}")
         signing_key = Ed25519PrivateKey.from_private_bytes(draw(32))
-        members.append(Member(site=name, signing_key=signing_key, long_term_secret=Secret(draw(32))))
+        long_term_secret = Secret(draw(32))
+        ecdsa_key = EcdsaSigner(p256.private_key(Secret(draw(p256.SEED_BYTES))).expose())
+        members.append(
+            Member(
+                site=name,
+                suite=suite,
+                signing_key=signing_key,
+                ecdsa_key=ecdsa_key,
+                long_term_secret=long_term_secret,
+            )
+        )
     context = Context(
         consortium="test-consortium",
+        suite=suite,
         study_hash=hashlib.sha256(b"study").digest(),
         round=round_number,
         attempt=attempt,
@@ -149,7 +179,7 @@ def consortium(
             RosterEntry(
                 site=member.site,
                 spki_sha256=hashlib.sha256(f"spki of {member.site}".encode()).digest(),
-                signing_key=member.signing_key.public_key().public_bytes_raw(),
+                signing_key=member.public_key,
             )
             for member in members
         ),
@@ -227,7 +257,7 @@ class MemoryRound:
             state, bundle = site.begin(
                 context,
                 member.site,
-                member.signing_key,
+                member.signer,
                 deterministic_entropy(f"{self.seed} of {member.site}"),
                 member.long_term_secret,
                 cohort=self.cohorts.get(member.site),

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from privacy.secagg import coordinator, site
 from privacy.secagg.messages import Phase
+from privacy.secagg.suites import SuiteName
 from tests.fakes.memory_round import PERFECT, Link, MemoryRound, consortium, site_name, small_layout
 
 LOSABLE = st.sampled_from([None, None, None, *Phase])
@@ -22,8 +23,9 @@ def rounds(draw):
             **{kind: draw(LOSABLE)}, silent=draw(st.booleans()), duplicate=draw(st.booleans())
         )
     layout = small_layout(n, draw(st.integers(1, 40)), bits)
+    suite = draw(st.sampled_from(SuiteName))
     return MemoryRound(
-        consortium(n, threshold=threshold, layout=layout),
+        consortium(n, suite=suite, threshold=threshold, layout=layout),
         links=links,
         seed=draw(st.text("abc", min_size=1, max_size=4)),
         reorder=draw(st.booleans()),

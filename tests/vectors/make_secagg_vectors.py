@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from privacy import p256
 from privacy.encoding import Lane, Layout, encode
 from privacy.keystream import Keystream
 from privacy.secagg import keys, site
 from privacy.secagg.masks import MaskSeeds, apply_masks
 from privacy.secagg.messages import KeyBundle, Phase, SealedShares, SiteId
 from privacy.secagg.shares import split
+from privacy.secagg.suites import SUITES, SuiteName
 from privacy.secagg.transcript import members_hash, self_mask_commitment
 from privacy.secret import Secret
-from tests.fakes.memory_round import Link, MemoryRound, consortium, deterministic_entropy, site_name
+from tests.fakes.memory_round import Link, Member, MemoryRound, consortium, deterministic_entropy, site_name
+from tests.vectors.bad_cases import bad_cases
 from tests.vectors.plain import from_plain, to_plain
 
 FOLDER = Path(__file__).parent / "secagg"
@@ -32,8 +36,8 @@ MASK_OFFSETS = (0, 1, 3, 4, 1000, 65_535, 65_536, 2**32 + 7)
 
 
 def context_vectors() -> dict[str, Any]:
-    """ctx for three rosters."""
-    contexts = [consortium(n).context for n in (3, 4, 7)]
+    """ctx for three rosters in each suite."""
+    contexts = [consortium(n, suite=suite).context for suite in SuiteName for n in (3, 4, 7)]
     return {"contexts": [{"context": to_plain(context), "digest": context.digest().hex()} for context in contexts]}
 
 
@@ -66,8 +70,13 @@ def key_schedule() -> dict[str, Any]:
         "entropy": [entropy(32).hex() for _ in range(3)],
         "members_hash": members_hash(members).hex(),
         "self_mask_commitment": self_mask_commitment(seeds.self_mask.expose()).hex(),
-        "pair_public_key": keys.pair_key(seeds.root, context, ALICE).public.hex(),
-        "box_public_key": keys.box_key(seeds, context, ALICE).public.hex(),
+        "public_keys": {
+            suite.name.value: {
+                "pair": keys.pair_key(suite, seeds.root, context, ALICE).public.hex(),
+                "box": keys.box_key(suite, seeds, context, ALICE).public.hex(),
+            }
+            for suite in SUITES.values()
+        },
         "derived": {name: seed.expose().hex() for name, seed in derived.items()},
     }
 
@@ -135,9 +144,43 @@ def encoding_vectors() -> dict[str, Any]:
     return {"values": values, "dither": (b"d" * 32).hex(), "cases": cases}
 
 
-def golden_round(participants: int, dropout: SiteId | None, frozen: dict[str, Any] | None) -> dict[str, Any]:
+def signature_vectors() -> dict[str, Any]:
+    """ECDSA as suite p256 signs, with signatures that only look like it. (Those of hybrid-pq are plain Ed25519.)"""
+    scalar, payload = bytes(range(1, 33)), b"consortium/secagg/v1 known answer"
+    signer = p256.EcdsaSigner(p256.private_key(Secret(bytes(16) + scalar)).expose())
+    good = signer.sign(payload)
+    r, s = int.from_bytes(good[:32], "big"), int.from_bytes(good[32:], "big")
+    bad = {
+        "the other half of s": good[:32] + (p256.ORDER - s).to_bytes(32, "big"),
+        "r and n": good[:32] + p256.ORDER.to_bytes(32, "big"),
+        "zeros": bytes(64),
+        "DER": encode_dss_signature(r, s),
+        "a byte short": good[:-1],
+        "one bit": good[:-1] + bytes([good[-1] ^ 1]),
+    }
+    y = int.from_bytes(signer.public[33:], "big")
+    bad_keys = {
+        "compressed": bytes([2 + y % 2]) + signer.public[1:33],
+        "hybrid form": bytes([6 + y % 2]) + signer.public[1:],
+        "not on the curve": signer.public[:-1] + bytes([signer.public[-1] ^ 1]),
+        "the identity": b"\0",
+        "zeros": bytes(65),
+    }
+    return {
+        "seed": (bytes(16) + scalar).hex(),
+        "public_key": signer.public.hex(),
+        "payload": payload.hex(),
+        "signature": good.hex(),
+        "bad_signatures": {name: value.hex() for name, value in bad.items()},
+        "bad_keys": {name: value.hex() for name, value in bad_keys.items()},
+    }
+
+
+def golden_round(
+    suite: SuiteName, participants: int, dropout: SiteId | None, frozen: dict[str, Any] | None
+) -> dict[str, Any]:
     """One whole round: inputs, every message and every result."""
-    group = consortium(participants)
+    group = consortium(participants, suite=suite)
     sent: list[tuple[SiteId, Any]] = []
     old_bundles = {b["site"]: b for b in frozen["bundles"]} if frozen else {}
     old_boxes = {b["site"]: b for b in frozen["sealed"]} if frozen else {}
@@ -169,7 +212,7 @@ def golden_round(participants: int, dropout: SiteId | None, frozen: dict[str, An
         "members": [
             {
                 "site": member.site,
-                "signing_key": member.signing_key.private_bytes_raw().hex(),
+                "signing_key": private_signing_key(member).hex(),
                 "long_term_secret": member.long_term_secret.expose().hex(),
                 "entropy_seed": f"golden of {member.site}",
             }
@@ -198,6 +241,14 @@ def golden_round(participants: int, dropout: SiteId | None, frozen: dict[str, An
     }
 
 
+def private_signing_key(member: Member) -> bytes:
+    """32 bytes: the Ed25519 key, or the P-256 scalar."""
+    if member.suite is SuiteName.HYBRID_PQ:
+        return member.signing_key.private_bytes_raw()
+    key = member.ecdsa_key._key.expose()
+    return key.private_numbers().private_value.to_bytes(32, "big")
+
+
 def all_vectors() -> dict[str, dict[str, Any]]:
     """File name -> content."""
     made = {
@@ -206,14 +257,18 @@ def all_vectors() -> dict[str, dict[str, Any]]:
         "masks.json": mask_vectors(),
         "shares.json": share_vectors(),
         "encoding.json": encoding_vectors(),
+        "signatures.json": signature_vectors(),
     }
-    for name, participants, dropout in (
-        ("golden_round.json", 3, None),
-        ("golden_round_with_dropout.json", 4, site_name(1)),
+    for name, suite, participants, dropout in (
+        ("golden_round.json", SuiteName.HYBRID_PQ, 3, None),
+        ("golden_round_with_dropout.json", SuiteName.HYBRID_PQ, 4, site_name(1)),
+        ("golden_round_p256.json", SuiteName.P256, 3, None),
+        ("golden_round_p256_with_dropout.json", SuiteName.P256, 4, site_name(1)),
     ):
         path = FOLDER / name
         frozen = json.loads(path.read_text()) if path.exists() else None
-        made[name] = golden_round(participants, dropout, frozen)
+        made[name] = golden_round(suite, participants, dropout, frozen)
+    made["bad_messages.json"] = bad_cases(made)
     return made
 
 

@@ -3,11 +3,14 @@
 import types
 import typing
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 
 def to_plain(value: Any) -> Any:
     """A dataclass, tuple, byte string or number -> what json.dumps takes."""
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, list | tuple):
@@ -19,6 +22,8 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(kind: Any, plain: Any) -> Any:
     """The reverse, for a dataclass type and the types its fields are annotated with."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(plain)
     if kind is bytes:
         return bytes.fromhex(plain)
     if is_dataclass(kind):

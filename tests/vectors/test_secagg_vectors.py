@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from privacy import p256
 from privacy.encoding import Layout, decode
 from privacy.keystream import Keystream
 from privacy.secagg import keys, site
@@ -20,12 +21,19 @@ from privacy.secagg.messages import (
     UploadHeader,
 )
 from privacy.secagg.shares import SharesDisagree, combine, split
+from privacy.secagg.suites import SUITES, MalformedKey, SuiteName
 from privacy.secagg.transcript import key_transcript, keying_hash, members_hash, survivor_transcript
 from privacy.secret import Secret
 from tests.fakes.memory_round import Link, MemoryRound, consortium
 from tests.vectors import make_secagg_vectors
 from tests.vectors.plain import from_plain, to_plain
 
+GOLDEN = (
+    "golden_round.json",
+    "golden_round_with_dropout.json",
+    "golden_round_p256.json",
+    "golden_round_p256_with_dropout.json",
+)
 FOLDER = Path(__file__).parent / "secagg"
 LISTS = {
     KeyBundle: "bundles",
@@ -49,7 +57,7 @@ def test_a_second_run_of_the_script_changes_nothing():
         assert json.loads(json.dumps(content)) == load(name), name
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(6))
 def test_context(number):
     vector = load("context.json")["contexts"][number]
     assert from_plain(Context, vector["context"]).digest().hex() == vector["digest"]
@@ -70,9 +78,26 @@ def test_key_schedule():
     assert keys.pair_mask_seed(k, t1, members, me, peer) == unhex(derived["pair_mask_seed"])
     assert keys.self_mask_seed(seeds.self_mask, t1, members, me) == unhex(derived["self_mask_seed"])
     assert keys.dither_seed(seeds, t1, me) == unhex(derived["dither"])
-    assert keys.pair_key(seeds.root, context, me).public.hex() == vector["pair_public_key"]
-    assert keys.box_key(seeds, context, me).public.hex() == vector["box_public_key"]
+    assert list(vector["public_keys"]) == sorted(SUITES)
+    for name, public in vector["public_keys"].items():
+        assert keys.pair_key(SUITES[name], seeds.root, context, me).public.hex() == public["pair"]
+        assert keys.box_key(SUITES[name], seeds, context, me).public.hex() == public["box"]
     assert members_hash(members).hex() == vector["members_hash"]
+
+
+def test_ecdsa_signatures():
+    vector = load("signatures.json")
+    signer = p256.EcdsaSigner(p256.private_key(unhex(vector["seed"])).expose())
+    payload, public = bytes.fromhex(vector["payload"]), bytes.fromhex(vector["public_key"])
+    assert signer.public == public
+    assert signer.sign(payload).hex() == vector["signature"]
+    suite = SUITES[SuiteName.P256]
+    assert suite.signature_holds(public, payload, bytes.fromhex(vector["signature"]))
+    for signature in vector["bad_signatures"].values():
+        assert not suite.signature_holds(public, payload, bytes.fromhex(signature))
+    for key in vector["bad_keys"].values():
+        with pytest.raises(MalformedKey):
+            suite.parse_public_key(bytes.fromhex(key))
 
 
 def test_masks():
@@ -107,11 +132,11 @@ def test_encoding(number):
     assert np.abs(decoded["update"] - clipped).max() <= 2.0**-10
 
 
-@pytest.mark.parametrize("name", ["golden_round.json", "golden_round_with_dropout.json"])
+@pytest.mark.parametrize("name", GOLDEN)
 def test_golden_round(name):
     """Every message of every site is the frozen one, given the frozen boxes; so are the masks and the sum."""
     golden = load(name)
-    group = consortium(len(golden["members"]))
+    group = consortium(len(golden["members"]), suite=SuiteName(golden["context"]["suite"]))
     assert to_plain(group.context) == golden["context"]
     boxes = {plain["site"]: from_plain(SealedShares, plain) for plain in golden["sealed"]}
     seen = []
@@ -139,7 +164,7 @@ def test_golden_round(name):
     assert all(isinstance(round_.site_states[name_], site.Done) for name_ in round_.survivors)
 
 
-@pytest.mark.parametrize("name", ["golden_round.json", "golden_round_with_dropout.json"])
+@pytest.mark.parametrize("name", GOLDEN)
 def test_golden_transcripts(name):
     """T1, H(T1 || H(U2)) and T3 from the frozen messages alone."""
     golden = load(name)

@@ -8,10 +8,12 @@ from privacy.encoding import Lane
 from privacy.errors import ContextRefused, EncodingOverflow, EncodingRefused
 from privacy.secagg.context import default_threshold
 from privacy.secagg.messages import COORDINATOR
+from privacy.secagg.suites import SuiteName
 from tests.fakes.memory_round import consortium
 
 CONTEXT = consortium(4).context
 FIRST = CONTEXT.roster[0]
+P256 = consortium(4, suite=SuiteName.P256).context
 
 
 @pytest.mark.parametrize(("n", "t"), [(3, 3), (4, 3), (5, 4), (7, 5), (10, 7), (50, 34), (100, 67)])
@@ -23,6 +25,7 @@ def test_the_default_threshold_is_that_of_the_design(n, t):
     "changed",
     [
         replace(CONTEXT, consortium="other"),
+        replace(CONTEXT, suite=SuiteName.P256),
         replace(CONTEXT, study_hash=b"s" * 32),
         replace(CONTEXT, round=2),
         replace(CONTEXT, attempt=2),
@@ -65,6 +68,16 @@ def test_the_digest_is_a_function_of_the_fields():
         ("site name", replace(CONTEXT, roster=(replace(FIRST, site="Site-A"), *CONTEXT.roster[1:]))),
         ("site name", replace(CONTEXT, roster=(replace(FIRST, site=COORDINATOR), *CONTEXT.roster[1:]))),
         ("key of site-a", replace(CONTEXT, roster=(replace(FIRST, signing_key=b"k"), *CONTEXT.roster[1:]))),
+        # One suite for all, with the signing keys of that suite.
+        ("key of site-a", replace(CONTEXT, suite=SuiteName.P256)),
+        ("key of site-a", replace(P256, suite=SuiteName.HYBRID_PQ)),
+        ("key of site-b", replace(CONTEXT, roster=(FIRST, *P256.roster[1:]))),
+        ("key of site-b", replace(P256, roster=(P256.roster[0], *CONTEXT.roster[1:]))),
+        ("key of site-a", replace(P256, roster=(replace(P256.roster[0], spki_sha256=b"k" * 65), *P256.roster[1:]))),
+        (
+            "roster",
+            replace(P256, roster=(replace(P256.roster[0], signing_key=P256.roster[1].signing_key), *P256.roster[1:])),
+        ),
         ("roster", replace(CONTEXT, roster=CONTEXT.roster[::-1])),
         ("roster", replace(CONTEXT, roster=(*CONTEXT.roster[:3], CONTEXT.roster[2]))),
         ("threshold", replace(CONTEXT, threshold=2)),
@@ -97,4 +110,5 @@ def test_the_layout_must_hold_for_the_whole_roster():
 
 def test_what_an_honest_study_asks_for():
     for n in (3, 4, 10, 52):
-        consortium(n).context.check()
+        for suite in SuiteName:
+            consortium(n, suite=suite).context.check()

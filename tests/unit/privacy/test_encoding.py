@@ -189,3 +189,30 @@ def test_4_and_4_point_0_are_one_layout():
     whole = Layout(modulus_bits=32, lanes=(replace(UPDATE, clip=4, scale=1),))
     point = Layout(modulus_bits=32, lanes=(replace(UPDATE, clip=4.0, scale=1.0),))
     assert repr(whole.canonical()) == repr(point.canonical())
+
+
+# --- sums ----------------------------------------------------------------------------------------------------------
+
+
+def test_sums_are_decoded_when_they_are_asked_for_and_a_stretch_at_a_time():
+    sums = decode(encode(VALUES, LAYOUT, DITHER), LAYOUT, survivors=1)
+    assert list(sums) == ["update", "patients"]
+    assert (len(sums), sums.length("update")) == (2, 3)
+    assert sums.stretch("update", 1, 3).tolist() == [-0.25, 1.0]
+    assert sums.stretch("update", 2, 99).tolist() == [1.0]
+    mine = sums["update"]
+    mine[:] = 7.0
+    assert sums["update"].tolist() == [0.5, -0.25, 1.0]
+    assert sums.get("nothing") is None
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_stretches_are_the_lane(bits):
+    lane = Lane(name="x", length=1000, clip=1.0, scale=2.0**10)
+    layout = Layout(modulus_bits=bits, lanes=(COUNT, lane))
+    vector = np.random.default_rng(1).integers(0, 2**bits, 1002, dtype=layout.dtype)
+    sums = decode(vector, layout)
+    parts = [sums.stretch("x", start, start + 77) for start in range(0, 1000, 77)]
+    signed = vector[2:].view(f"<i{bits // 8}").astype(np.float64)
+    assert (np.concatenate(parts) == sums["x"]).all()
+    assert (sums["x"] == signed / 2.0**10).all()

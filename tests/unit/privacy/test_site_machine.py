@@ -115,6 +115,7 @@ def test_the_release_is_on_disk_before_the_shares_leave():
         transcript=state.transcript,
         model_hash=GROUP.context.model_hash,
         survivors=(A, B, C),
+        shares=send.message,
     )
     assert isinstance(send.message, UnmaskShares)
     assert [share.owner for share in send.message.self_mask_shares] == [A, B, C]

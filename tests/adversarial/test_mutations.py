@@ -1,0 +1,58 @@
+"""Every threat of protocol section 8 has a test, and every test has been seen to fail without the check it covers."""
+
+import pytest
+
+from tests.adversarial.mutations import (
+    MUTATIONS,
+    PASSED,
+    ROOT,
+    Mutation,
+    Verdict,
+    applied,
+    attempt,
+    threat_file,
+    try_all,
+)
+
+THREATS = range(1, 28)
+
+
+@pytest.mark.parametrize("threat", THREATS)
+def test_every_threat_has_a_file_that_says_how_it_was_tried(threat: int) -> None:
+    source = threat_file(threat).read_text()
+    docstring = source.split('"""')[1]
+    assert docstring.startswith(f"Threat {threat}: ")
+    assert "Held by: " in docstring
+    assert "`mutations.py`" in docstring
+    mine = [mutation for mutation in MUTATIONS if mutation.threat == threat]
+    assert mine
+    for mutation in mine:
+        assert f"def {mutation.test}(" in source
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_the_check_stands_where_the_table_says(mutation: Mutation) -> None:
+    source = (ROOT / mutation.file).read_text()
+    assert applied(mutation, source) != source
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> dict[Mutation, Verdict]:
+    """All of them, at once: each is a process that begins by loading the libraries."""
+    return dict(try_all())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_without_the_check_the_test_fails(mutation: Mutation, verdicts: dict[Mutation, Verdict]) -> None:
+    verdict = verdicts[mutation]
+    assert verdict.noticed, verdict.output
+    assert f"{mutation.test}" in verdict.output
+
+
+@pytest.mark.slow
+def test_an_unchanged_copy_passes() -> None:
+    """The copy is complete, and the tests run against it: otherwise they would fail for another reason."""
+    unchanged = attempt(None, str(threat_file(4).relative_to(ROOT)))
+    assert unchanged.status == PASSED, unchanged.output
