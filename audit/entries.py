@@ -35,6 +35,7 @@ from audit.fields import (
     Json,
     Label,
     Line,
+    MaybeDigest,
     MaybeName,
     Name,
     Names,
@@ -418,12 +419,32 @@ class SecaggDropout(RoundEntry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecaggFailed(RoundEntry):
-    """Somebody broke a rule of the protocol; `blamed` is a site, or null when the signature proves nobody."""
+    """Somebody broke a rule of the protocol; `blamed` is a site, or null when the signature proves nobody.
+
+    `evidence_sha256` is of the very message that broke it, as the coordinator keeps it, if there is one.
+    """
 
     TYPE: ClassVar[str] = "secagg.failed"
     outcome: Outcome = "8"
     blamed: MaybeName
+    phase: Label
     rule: Line
+    evidence_sha256: MaybeDigest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecaggAccused(SiteRoundEntry):
+    """A site left an attempt because another site, or the coordinator, broke a rule of the protocol.
+
+    `evidence_sha256` is of the message in which the site found it, as the site keeps it.
+    """
+
+    TYPE: ClassVar[str] = "secagg.accused"
+    outcome: Outcome = "8"
+    accused: Name
+    phase: Label
+    rule: Line
+    evidence_sha256: MaybeDigest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,6 +540,7 @@ KINDS: dict[str, type[Entry]] = {
         RoundRefused,
         SecaggDropout,
         SecaggFailed,
+        SecaggAccused,
         UpdateSubmitted,
         RoundClosed,
         RoundAborted,

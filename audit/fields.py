@@ -180,6 +180,15 @@ class Metrics:
         return dict(value)
 
 
+LINE_CHARACTERS_MAX = 200
+
+
+def one_line(text: str) -> str:
+    """Text from elsewhere, short and printable enough for a Line."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return printable[:LINE_CHARACTERS_MAX].strip() or "unspecified"
+
+
 def _show(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
@@ -203,6 +212,7 @@ Epsilon: TypeAlias = Annotated[float, Number(0.0, 1e9)]
 Probability: TypeAlias = Annotated[float, Number(0.0, 1.0)]
 Size: TypeAlias = Annotated[float, Number(0.0, 1e12)]
 MaybeName: TypeAlias = Annotated[str | None, Optional(NAME)]
+MaybeDigest: TypeAlias = Annotated[str | None, Optional(DIGEST)]
 Figures: TypeAlias = Annotated[tuple[tuple[str, float | None], ...], Metrics()]
 Columns: TypeAlias = Annotated[tuple[str, ...], Each(Text(64), most=500)]
 Bucket: TypeAlias = Annotated[

@@ -228,7 +228,13 @@ class _Reader:
         self.concerned: set[str] = set()
         self.rounds: dict[tuple[int, int], RoundFigures] = {}
         self.released: list[Release] = []
-        self.refusals = {"auth.failed": 0, "authz.denied": 0, "round.refused": 0, "secagg.failed": 0}
+        self.refusals = {
+            "auth.failed": 0,
+            "authz.denied": 0,
+            "round.refused": 0,
+            "secagg.failed": 0,
+            "secagg.accused": 0,
+        }
         self.approvals: list[Line] = []
         self.cohorts: list[Line] = []
         self.plans: list[Line] = []
@@ -321,6 +327,9 @@ class _Reader:
                 self.key_leaves.append(leaf)
             case entries.DpExhausted():
                 self.refused.append(_line(leaf, entry, name, f"budget exhausted: {entry.rule}"))
+            case entries.SecaggAccused():
+                where = f"round {entry.round}, attempt {entry.attempt}"
+                self.refused.append(_line(leaf, entry, name, f"{where}, left because of {entry.accused}: {entry.rule}"))
             case entries.UpdateSubmitted():
                 line = replace(line, updates=line.updates + 1, bytes_sent=line.bytes_sent + entry.size_bytes)
             case entries.DpSpent():

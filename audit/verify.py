@@ -77,6 +77,7 @@ SITE_TYPES = {
     "dp.configured",
     "dp.spent",
     "dp.exhausted",
+    "secagg.accused",
     "update.submitted",
     "model.verified",
 }
@@ -569,7 +570,13 @@ class Figures:
         self.created: Record | None = None
         self.model: str | None = None
         self.released: list[Record] = []
-        self.refusals = {"auth.failed": 0, "authz.denied": 0, "round.refused": 0, "secagg.failed": 0}
+        self.refusals = {
+            "auth.failed": 0,
+            "authz.denied": 0,
+            "round.refused": 0,
+            "secagg.failed": 0,
+            "secagg.accused": 0,
+        }
         self.sites: dict[str, Record] = {}
         self.concerned: set[str] = set()
         self.rounds: dict[tuple[int, int], Record] = {}

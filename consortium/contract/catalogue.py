@@ -7,12 +7,14 @@ without importing any of it, so that a coordinator and a steward can read a stud
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Annotated, Literal, TypeAlias, get_args
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import Field
 
+from consortium.contract.global_model import ParameterLayout
 from consortium.contract.schema import NotYet, Section
 
 
@@ -30,7 +32,7 @@ class Logistic(Section):
 class MlpArgs(Section):
     """The shape of a multilayer perceptron."""
 
-    hidden: Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], Len(1, 4)]  # units of each hidden layer
+    hidden: Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], Len(1, 8)]  # units of each hidden layer
     activation: Literal["relu", "tanh", "gelu"]
 
 
@@ -66,6 +68,20 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 )
 
 
+def parameters_of(model: Logistic | Mlp, inputs: int) -> ParameterLayout:
+    """Names and shapes of a network's parameters, as they are in its first global model.
+
+    Fully connected layers stand at the even places of a torch `Sequential`, activations between them. A test compares
+    this with what `site_agent/networks.py` builds.
+    """
+    hidden = model.args.hidden if isinstance(model, Mlp) else ()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (width_in, width_out) in enumerate(pairwise((inputs, *hidden, 1))):
+        shapes[f"{2 * layer}.bias"] = (width_out,)
+        shapes[f"{2 * layer}.weight"] = (width_out, width_in)
+    return tuple(sorted(shapes.items()))
+
+
 class Sgd(Section):
     """Stochastic gradient descent, on the clipped and noised gradient."""
 
@@ -77,6 +93,9 @@ class Sgd(Section):
 NetworkName: TypeAlias = Literal["logistic", "mlp"]
 LossName: TypeAlias = Literal["binary-cross-entropy"]
 MetricName: TypeAlias = Literal["auc", "accuracy", "loss"]
+SuiteChoice: TypeAlias = Literal["hybrid-pq", "p256"]
+"""The names of `privacy.secagg.suites.SuiteName`, as a study and a site file spell them."""
+
 MechanismName: TypeAlias = Annotated[Literal["local-dp-sgd"], NotYet(("distributed-dp-sgd", "none"))]
 
 LOSSES: tuple[str, ...] = get_args(LossName)

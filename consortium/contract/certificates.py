@@ -1,4 +1,4 @@
-"""The consortium's certificates: who may speak as whom, and which signing key is theirs.
+"""The consortium's certificates: who may speak as whom, and which signing keys are theirs.
 
 One authority per consortium, one level deep (path length 0). A certificate names its holder by exactly one URI:
 
@@ -6,18 +6,21 @@ One authority per consortium, one level deep (path length 0). A certificate name
     consortium://<consortium>/site/<site>
     consortium://<consortium>/operator/<operator>
 
-TLS keys are ECDSA P-256 and signing keys Ed25519. A site makes both itself; its certificate request carries the
-signing key with a proof that the site holds it, and the authority copies the key into the certificate. Whoever trusts
-the authority therefore knows, from one certificate, which TLS key and which signing key are the same hospital's
-(protocol section 3: the roster). Time is an argument everywhere; nothing here reads a clock, a file or a socket.
+TLS keys are ECDSA P-256. A site has two keys more, which sign and do nothing else: an Ed25519 key for its log entries
+and for secure aggregation in the suite hybrid-pq, and a second ECDSA P-256 key, never that of TLS, for secure
+aggregation in the suite p256. It makes all three itself; its certificate request carries both signing keys, each with a
+proof that the site holds it, and the authority copies them into the certificate. Whoever trusts the authority therefore
+knows, from one certificate, which TLS key and which signing keys are the same hospital's (protocol section 3: the
+roster). Time is an argument everywhere; nothing here reads a clock, a file or a socket.
 """
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -29,23 +32,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from consortium.contract.digest import digest_of
 from consortium.contract.names import Digest, SiteId, is_name
-from privacy.secagg.messages import COORDINATOR
+from privacy import p256
+from privacy.secagg.messages import COORDINATOR, SIGNATURE_BYTES
 
 CERTIFICATE_BYTES_MAX = 4096
-"""DER. A certificate of ours has about 700 bytes; a longer one is refused before it is parsed."""
+"""DER. A certificate of ours has about 800 bytes; a longer one is refused before it is parsed."""
 REQUEST_BYTES_MAX = 4096
 CONSORTIUM_NAME_MAX = 64
 CLOCK_SKEW = timedelta(minutes=5)
 """Certificates are valid from this long before they are made, for computers whose clocks are a little behind."""
-
-# Private arcs under 2.25 (an arc for every UUID, ITU-T X.667), so nobody had to register them.
-_SIGNING_KEY = x509.ObjectIdentifier("2.25.265011600984919496096131262444137398272")
-_SIGNING_KEY_PROOF = x509.ObjectIdentifier("2.25.266412538969954458959461202953903211950")
-# DER by hand, because both values have one fixed length: OCTET STRING(32) and SEQUENCE {it, OCTET STRING(64)}.
-_KEY_HEAD = b"\x04\x20"
-_PROOF_HEAD = b"\x30\x64" + _KEY_HEAD
-_PROOF_MIDDLE = b"\x04\x40"
-_PROOF_LABEL = b"consortium/enrolment/v1/signing-key-proof"
 
 _URI = re.compile(r"consortium://([a-z0-9-]+)/(?:(site|operator)/([a-z0-9-]+)|(coordinator))")
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
@@ -118,6 +113,7 @@ class PeerIdentity:
     consortium: str
     spki_sha256: bytes  # 32 bytes: SHA-256 of the TLS public key (SubjectPublicKeyInfo, DER)
     signing_key: bytes | None  # 32 bytes, Ed25519; every site's certificate has one
+    ecdsa_key: bytes | None  # 65 bytes, an uncompressed P-256 point; every site's certificate has one
     serial: int
     not_after: datetime  # UTC
 
@@ -173,6 +169,11 @@ def new_signing_key() -> Ed25519PrivateKey:
     return Ed25519PrivateKey.generate()
 
 
+def new_ecdsa_key() -> ec.EllipticCurvePrivateKey:
+    """A fresh ECDSA P-256 key that signs messages of secure aggregation; never the TLS key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
 def private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
     """PKCS #8 in PEM, without a passphrase: the file's mode and folder protect it."""
     return key.private_bytes(
@@ -181,6 +182,11 @@ def private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
 
 
 def load_tls_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """The ECDSA P-256 key in `pem`; raises ValueError for anything else."""
+    return load_ecdsa_key(pem)
+
+
+def load_ecdsa_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     """The ECDSA P-256 key in `pem`; raises ValueError for anything else."""
     key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -194,6 +200,110 @@ def load_signing_key(pem: bytes) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("not an Ed25519 private key")  # noqa: TRY004 - the same
     return key
+
+
+# --- bound keys ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BoundKey:
+    """A signing key that a certificate binds to its holder, and how a request proves that the requester has it.
+
+    DER by hand, because both values have one fixed length: OCTET STRING of the key in the certificate, SEQUENCE {it,
+    OCTET STRING(64)} in the request.
+    """
+
+    name: str
+    oid: x509.ObjectIdentifier
+    proof_oid: x509.ObjectIdentifier
+    size: int  # bytes of the public key
+    label: bytes  # of the proof
+    parse: Callable[[bytes], object]  # raises ValueError for bytes that are no such key
+    verify: Callable[[bytes, bytes, bytes], None]  # key, signature, data; raises InvalidSignature or ValueError
+
+    @property
+    def _key_head(self) -> bytes:
+        return bytes((0x04, self.size))
+
+    @property
+    def _proof_head(self) -> bytes:
+        length = 2 + self.size + 2 + SIGNATURE_BYTES
+        return b"\x30" + (bytes((length,)) if length < 128 else bytes((0x81, length))) + self._key_head
+
+    def extension(self, key: bytes) -> x509.UnrecognizedExtension:
+        """What the certificate carries."""
+        return x509.UnrecognizedExtension(self.oid, self._key_head + key)
+
+    def proof(self, key: bytes, signature: bytes) -> x509.UnrecognizedExtension:
+        """What the request carries."""
+        value = self._proof_head + key + bytes((0x04, SIGNATURE_BYTES)) + signature
+        return x509.UnrecognizedExtension(self.proof_oid, value)
+
+    def message(self, uri: str, spki: bytes) -> bytes:
+        """What the key signs to prove that it is there."""
+        # The URI cannot contain a zero byte, so the three parts cannot be read in two ways.
+        return b"\0".join((self.label, uri.encode(), spki))
+
+    def read(self, certificate: x509.Certificate) -> bytes | None:
+        """The key in a certificate, None if it has none; raises CertificateRefused for one that is no such key."""
+        try:
+            value = certificate.extensions.get_extension_for_oid(self.oid).value
+        except x509.ExtensionNotFound:
+            return None
+        raw = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
+        key = raw.removeprefix(self._key_head)
+        if raw != self._key_head + key or len(key) != self.size:
+            raise CertificateRefused(
+                Fault.MALFORMED, found=f"a {self.name} of {len(key)} bytes", allowed=f"{self.size} bytes"
+            )
+        try:
+            self.parse(key)
+        except ValueError as error:
+            raise CertificateRefused(Fault.MALFORMED, found=f"bytes that are no {self.name}", allowed="one") from error
+        return key
+
+    def proven(self, extension: x509.ExtensionType, uri: str, spki: bytes) -> bytes:
+        """The key in a request, once its proof of possession holds; raises RequestRefused."""
+        raw = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
+        start = len(self._proof_head)
+        key, signature = raw[start : start + self.size], raw[start + self.size + 2 :]
+        if len(signature) != SIGNATURE_BYTES or raw != self.proof(key, signature).value:
+            raise RequestRefused(
+                found=f"a proof of {len(raw)} bytes for the {self.name}", allowed="a key and its signature"
+            )
+        try:
+            self.verify(key, signature, self.message(uri, spki))
+        except (InvalidSignature, ValueError) as error:
+            raise RequestRefused(
+                found=f"a proof by another key for the {self.name}",
+                allowed="a signature by that key over the TLS key and the name",
+            ) from error
+        return key
+
+
+def _verify_ed25519(key: bytes, signature: bytes, data: bytes) -> None:
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, data)
+
+
+# Private arcs under 2.25 (an arc for every UUID, ITU-T X.667), so nobody had to register them.
+_SIGNING = _BoundKey(
+    name="signing key",
+    oid=x509.ObjectIdentifier("2.25.265011600984919496096131262444137398272"),
+    proof_oid=x509.ObjectIdentifier("2.25.266412538969954458959461202953903211950"),
+    size=32,
+    label=b"consortium/enrolment/v1/signing-key-proof",
+    parse=Ed25519PublicKey.from_public_bytes,
+    verify=_verify_ed25519,
+)
+_ECDSA = _BoundKey(
+    name="ECDSA key",
+    oid=x509.ObjectIdentifier("2.25.200673123705566827943006635199353249705"),
+    proof_oid=x509.ObjectIdentifier("2.25.183195678803332494820661765431474463278"),
+    size=p256.POINT_BYTES,
+    label=b"consortium/enrolment/v1/ecdsa-key-proof",
+    parse=p256.parse_point,
+    verify=p256.verify,
+)
 
 
 # --- the authority -------------------------------------------------------------------------------------------------
@@ -261,6 +371,11 @@ def fingerprint(certificate: x509.Certificate) -> Digest:
     return digest_of(certificate.public_bytes(serialization.Encoding.DER))
 
 
+def key_fingerprint(ecdsa_key: str) -> Digest:
+    """SHA-256 of an ECDSA public key given in hexadecimal: half as long, for people to compare."""
+    return digest_of(bytes.fromhex(ecdsa_key))
+
+
 # --- issuing -------------------------------------------------------------------------------------------------------
 
 
@@ -303,24 +418,28 @@ def issue_operator(authority: Authority, operator: str, *, now: datetime, valid_
 
 
 def site_request(
-    *, tls_key: ec.EllipticCurvePrivateKey, signing_key: Ed25519PrivateKey, site: SiteId, consortium: str
+    *,
+    tls_key: ec.EllipticCurvePrivateKey,
+    signing_key: Ed25519PrivateKey,
+    ecdsa_key: ec.EllipticCurvePrivateKey,
+    site: SiteId,
+    consortium: str,
 ) -> bytes:
     """The request a site sends to enrol: PKCS #10, DER.
 
-    It is signed by the TLS key, and carries the signing key with that key's own signature over the TLS public key and
-    the site's name: proof that whoever asks holds both.
+    It is signed by the TLS key, and carries both signing keys, each with its own signature over the TLS public key and
+    the site's name: proof that whoever asks holds all three.
     """
     uri = f"consortium://{consortium}/site/{site}"
+    spki = spki_of(tls_key.public_key())
+    ecdsa = p256.EcdsaSigner(ecdsa_key)
     public = signing_key.public_key().public_bytes_raw()
-    proof = signing_key.sign(_proof_message(uri, spki_of(tls_key.public_key())))
     request = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(_leaf_name(consortium, site))
         .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
-        .add_extension(
-            x509.UnrecognizedExtension(_SIGNING_KEY_PROOF, _PROOF_HEAD + public + _PROOF_MIDDLE + proof),
-            critical=False,
-        )
+        .add_extension(_SIGNING.proof(public, signing_key.sign(_SIGNING.message(uri, spki))), critical=False)
+        .add_extension(_ECDSA.proof(ecdsa.public, ecdsa.sign(_ECDSA.message(uri, spki))), critical=False)
         .sign(tls_key, hashes.SHA256())
     )
     return request.public_bytes(serialization.Encoding.DER)
@@ -330,7 +449,8 @@ def issue_site(authority: Authority, site: SiteId, request_der: bytes, *, now: d
     """The certificate (PEM) for `site`, the name its token was made for, from the request it sent.
 
     Raises:
-        RequestRefused: the request is not one, names another site, or does not prove both keys.
+        RequestRefused: the request is not one, names another site, does not prove its keys, or has one key for two
+            purposes.
     """
     if site == COORDINATOR:
         raise RequestRefused(found=f"the reserved name {site}", allowed="any other name")
@@ -343,14 +463,18 @@ def issue_site(authority: Authority, site: SiteId, request_der: bytes, *, now: d
     try:
         extensions = request.extensions
         alternative = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        proof = extensions.get_extension_for_oid(_SIGNING_KEY_PROOF).value
+        proofs = {bound: extensions.get_extension_for_oid(bound.proof_oid).value for bound in (_SIGNING, _ECDSA)}
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
-        raise RequestRefused(found=f"missing or repeated extensions ({error})", allowed="a name and a proof") from error
+        raise RequestRefused(
+            found=f"missing or repeated extensions ({error})", allowed="a name and two proofs"
+        ) from error
     uri = _uri(authority, Role.SITE, site)
     found = alternative.get_values_for_type(x509.UniformResourceIdentifier)
     if len(list(alternative)) != 1 or found != [uri]:
         raise RequestRefused(found=f"a request for {_shown(found)}", allowed=uri)
-    signing_key = _proven_signing_key(proof, uri, spki_of(public))
+    bound_keys = {bound: bound.proven(proof, uri, spki_of(public)) for bound, proof in proofs.items()}
+    if bound_keys[_ECDSA] == p256.point_bytes(public):
+        raise RequestRefused(found="the TLS key as the ECDSA key too", allowed="a key of its own for each purpose")
     names = [x509.UniformResourceIdentifier(uri)]
     certificate = _issue(
         authority,
@@ -359,7 +483,7 @@ def issue_site(authority: Authority, site: SiteId, request_der: bytes, *, now: d
         names=names,
         purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
         lifetime=(now, valid_for),
-        signing_key=signing_key,
+        bound_keys=[bound.extension(key) for bound, key in bound_keys.items()],
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
 
@@ -398,15 +522,22 @@ def identity_of(certificate: x509.Certificate) -> PeerIdentity:
     consortium, role, name = match[1], Role(match[2] or match[4]), match[3] or match[4]
     if not is_name(consortium, longest=CONSORTIUM_NAME_MAX) or not is_name(name):
         raise CertificateRefused(Fault.MALFORMED, found=f"named {_shown(uris)}", allowed="names of 3 to 40 characters")
-    signing_key = _bound_signing_key(certificate)
-    if role is Role.SITE and signing_key is None:
-        raise CertificateRefused(Fault.MALFORMED, found="no signing key", allowed="one bound Ed25519 key for a site")
+    keys = {bound: bound.read(certificate) for bound in (_SIGNING, _ECDSA)}
+    for bound, key in keys.items():
+        if role is Role.SITE and key is None:
+            raise CertificateRefused(Fault.MALFORMED, found=f"no {bound.name}", allowed="both signing keys of a site")
+    spki = _spki_der(certificate)
+    # DER puts the point last: a key that also answers TLS handshakes could be made to sign for one as for the other.
+    ecdsa_key = keys[_ECDSA]
+    if ecdsa_key is not None and spki.endswith(ecdsa_key):
+        raise CertificateRefused(Fault.MALFORMED, found="the TLS key as the ECDSA key too", allowed="two keys")
     return PeerIdentity(
         role=role,
         name=name,
         consortium=consortium,
-        spki_sha256=bytes.fromhex(digest_of(_spki_der(certificate))),
-        signing_key=signing_key,
+        spki_sha256=bytes.fromhex(digest_of(spki)),
+        signing_key=keys[_SIGNING],
+        ecdsa_key=ecdsa_key,
         serial=certificate.serial_number,
         not_after=certificate.not_valid_after_utc,
     )
@@ -421,19 +552,7 @@ def verify_certificate(
         CertificateRefused: with the first fault found, in the order malformed, foreign, expired or not yet valid,
             malformed (in what it says), wrong role.
     """
-    if len(der) > CERTIFICATE_BYTES_MAX:
-        raise CertificateRefused(
-            Fault.MALFORMED, found=f"{len(der)} bytes", allowed=f"at most {CERTIFICATE_BYTES_MAX} bytes"
-        )
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        # One certificate, one byte string: the count of unused bits before the signature is covered by nothing.
-        canonical = der.endswith(b"\0" + certificate.signature) and certificate.serial_number > 0
-    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, CryptographyDeprecationWarning) as error:
-        raise CertificateRefused(Fault.MALFORMED, found=f"bytes that are none ({error})", allowed="DER") from error
-    if not canonical:
-        raise CertificateRefused(Fault.MALFORMED, found="an unusual encoding", allowed="DER")
-    _check_issuer(certificate, authority)
+    certificate = _issued(der, authority)
     for one, whose in ((certificate, "certificate"), (authority, "authority")):
         if now > one.not_valid_after_utc:
             raise CertificateRefused(
@@ -447,6 +566,37 @@ def verify_certificate(
                 found=f"the {whose} begins {one.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
                 allowed=f"valid at {now:%Y-%m-%d %H:%M} UTC",
             )
+    identity = _holder(certificate, authority)
+    if role is not None and identity.role is not role:
+        raise CertificateRefused(Fault.WRONG_ROLE, found=f"{identity.role} {identity.name}", allowed=f"role {role}")
+    return identity
+
+
+@lru_cache(maxsize=1024)
+def _issued(der: bytes, authority: x509.Certificate) -> x509.Certificate:
+    """The certificate, if `authority` signed these bytes. Asked with every call a site makes, so it is remembered.
+
+    What was refused is not: only genuine certificates take up memory.
+    """
+    if len(der) > CERTIFICATE_BYTES_MAX:
+        raise CertificateRefused(
+            Fault.MALFORMED, found=f"{len(der)} bytes", allowed=f"at most {CERTIFICATE_BYTES_MAX} bytes"
+        )
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        # One certificate, one byte string: the count of unused bits before the signature is covered by nothing.
+        canonical = der.endswith(b"\0" + certificate.signature) and certificate.serial_number > 0
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, CryptographyDeprecationWarning) as error:
+        raise CertificateRefused(Fault.MALFORMED, found=f"bytes that are none ({error})", allowed="DER") from error
+    if not canonical:
+        raise CertificateRefused(Fault.MALFORMED, found="an unusual encoding", allowed="DER")
+    _check_issuer(certificate, authority)
+    return certificate
+
+
+@lru_cache(maxsize=1024)
+def _holder(certificate: x509.Certificate, authority: x509.Certificate) -> PeerIdentity:
+    """Whom a certificate names, if it says nothing that it must not. It does not depend on the time either."""
     _check_use(certificate)
     identity = identity_of(certificate)
     if identity.consortium != consortium_of(authority):
@@ -454,8 +604,6 @@ def verify_certificate(
             Fault.MALFORMED, found=f"consortium {identity.consortium!r}", allowed=consortium_of(authority)
         )
     _check_purpose(certificate, identity.role)
-    if role is not None and identity.role is not role:
-        raise CertificateRefused(Fault.WRONG_ROLE, found=f"{identity.role} {identity.name}", allowed=f"role {role}")
     return identity
 
 
@@ -509,33 +657,6 @@ def _purpose(role: Role) -> x509.ObjectIdentifier:
     return ExtendedKeyUsageOID.CLIENT_AUTH
 
 
-def _bound_signing_key(certificate: x509.Certificate) -> bytes | None:
-    try:
-        value = certificate.extensions.get_extension_for_oid(_SIGNING_KEY).value
-    except x509.ExtensionNotFound:
-        return None
-    raw = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
-    key = raw.removeprefix(_KEY_HEAD)
-    if raw != _KEY_HEAD + key or len(key) != 32:
-        raise CertificateRefused(Fault.MALFORMED, found=f"a signing key of {len(key)} bytes", allowed="32 bytes")
-    return key
-
-
-def _proven_signing_key(extension: x509.ExtensionType, uri: str, spki: bytes) -> bytes:
-    """The signing key of a request, once its proof of possession holds."""
-    raw = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
-    key, proof = raw[4:36], raw[38:]
-    if raw != _PROOF_HEAD + key + _PROOF_MIDDLE + proof or len(proof) != 64:
-        raise RequestRefused(found=f"a signing-key proof of {len(raw)} bytes", allowed="a key and its signature")
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(proof, _proof_message(uri, spki))
-    except (InvalidSignature, ValueError) as error:
-        raise RequestRefused(
-            found="a proof by another key", allowed="a signature by the signing key over the TLS key and the name"
-        ) from error
-    return key
-
-
 def _parsed_request(der: bytes) -> x509.CertificateSigningRequest:
     if len(der) > REQUEST_BYTES_MAX:
         raise RequestRefused(found=f"{len(der)} bytes", allowed=f"at most {REQUEST_BYTES_MAX} bytes")
@@ -545,11 +666,6 @@ def _parsed_request(der: bytes) -> x509.CertificateSigningRequest:
     except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise RequestRefused(found=f"bytes that are no request ({error})", allowed="PKCS #10 in DER") from error
     return request
-
-
-def _proof_message(uri: str, spki: bytes) -> bytes:
-    # The URI cannot contain a zero byte, so the three parts cannot be read in two ways.
-    return b"\0".join((_PROOF_LABEL, uri.encode(), spki))
 
 
 def _spki_der(certificate: x509.Certificate) -> bytes:
@@ -603,7 +719,7 @@ def _issue(
     names: Sequence[x509.GeneralName],
     purpose: x509.ObjectIdentifier,
     lifetime: tuple[datetime, timedelta],
-    signing_key: bytes | None = None,
+    bound_keys: Sequence[x509.ExtensionType] = (),
 ) -> x509.Certificate:
     """One leaf certificate. It never outlives the authority."""
     ca = authority.certificate
@@ -619,10 +735,8 @@ def _issue(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
     )
-    if signing_key is not None:
-        builder = builder.add_extension(
-            x509.UnrecognizedExtension(_SIGNING_KEY, _KEY_HEAD + signing_key), critical=False
-        )
+    for extension in bound_keys:
+        builder = builder.add_extension(extension, critical=False)
     return builder.sign(authority.key, hashes.SHA256())
 
 

@@ -1,11 +1,11 @@
 """The lanes of the masked vector in one round: what every hospital's upload consists of (protocol section 5).
 
-A function of the study, the network's size and the round alone, so that every site and the coordinator arrive at the
-same layout and a site can refuse a plan that says otherwise.
+A function of the study, the network's parameters and the round alone, so that every site and the coordinator arrive
+at the same layout and a site can refuse a plan that says otherwise.
 
 | lane | values | length | of each site | in rounds |
 |---|---|---|---|---|
-| update | model difference, times weight / W_max | d | real, clipped to update_clip | train |
+| update | model difference, times weight / W_max | d | real, clipped | train |
 | weight | 1, or declared patients | 1 | exact | train |
 | sites_reporting | 1 if the site shares metrics, else 0 | 1 | exact | with metrics |
 | test_patients | patients set aside | 1 | exact | with metrics |
@@ -15,6 +15,10 @@ same layout and a site can refuse a plan that says otherwise.
 | scores_positive | patients with the label, by score | bins | exact | auc |
 | scores_negative | patients without it, by score | bins | exact | auc |
 
+The update is one lane named `update`, clipped to `update_clip`. Where `tensor_clips` gives parameters a clip of their
+own it is several, `update/0`, `update/1` and so on: neighbouring parameters with one clip share a lane, and every lane
+is as fine as its clip allows.
+
 W_max is 1 with uniform weighting and `max_patients_per_site` otherwise: the clip of the weight lane. The lanes with
 metrics describe the global model as it is when the round starts.
 """
@@ -22,9 +26,11 @@ metrics describe the global model as it is when the round starts.
 from collections.abc import Iterator
 from enum import StrEnum
 
+from consortium.contract.global_model import ParameterLayout
 from consortium.contract.names import RoundNumber
 from consortium.contract.plan import RoundKind
 from consortium.contract.study import StudyFile
+from consortium.contract.tensor_clips import clipped_stretches
 from privacy.encoding import Lane, Layout, lane_scale
 
 LOSS_PER_PATIENT_MAX = 16.0
@@ -46,7 +52,12 @@ class LaneName(StrEnum):
 
 
 def measures(study: StudyFile, kind: RoundKind, round_number: RoundNumber) -> bool:
-    """Whether a round carries metrics: evaluation rounds always, training rounds 1, 1 + every_rounds and so on."""
+    """Whether a round carries metrics: evaluation rounds always, training rounds 1, 1 + every_rounds and so on.
+
+    In groups none does: metrics are exact, and the coordinator sees the sum of every group.
+    """
+    if study.aggregation.group_size is not None:
+        return False
     return kind is RoundKind.EVALUATE or (round_number - 1) % study.evaluation.every_rounds == 0
 
 
@@ -55,23 +66,49 @@ def weight_max(study: StudyFile) -> float:
     return float(study.aggregation.max_patients_per_site) if study.training.weighting == "patients" else 1.0
 
 
-def round_layout(study: StudyFile, *, parameter_count: int, kind: RoundKind, measured: bool) -> Layout:
+def round_layout(study: StudyFile, *, parameters: ParameterLayout, kind: RoundKind, measured: bool) -> Layout:
     """The layout of one round.
 
     Args:
         study: The study.
-        parameter_count: d, the trainable parameters of the study's network.
+        parameters: Names and shapes of the trainable parameters of the study's network, d values in all.
         kind: Training, or evaluation, which is always measured.
         measured: Whether the metric lanes are there. The study says when they may be (`measures`); a round goes
             without them when the survivors would otherwise differ by one hospital from those measured before.
+
+    Raises:
+        TensorClipsRefused: The study's clips do not fit these parameters.
     """
     lanes: list[Lane] = []
     if kind is RoundKind.TRAIN:
-        lanes.append(_real(study, LaneName.UPDATE, parameter_count, study.aggregation.update_clip))
+        lanes += _update_lanes(study, parameters)
         lanes.append(_count(LaneName.WEIGHT, 1, weight_max(study)))
     if measured:
         lanes += _metric_lanes(study)
     return Layout(modulus_bits=study.aggregation.modulus_bits, lanes=tuple(lanes))
+
+
+def _update_lanes(study: StudyFile, parameters: ParameterLayout) -> Iterator[Lane]:
+    aggregation = study.aggregation
+    stretches = clipped_stretches(parameters, aggregation.update_clip, aggregation.tensor_clips or {})
+    for index, stretch in enumerate(stretches):
+        name = LaneName.UPDATE.value if len(stretches) == 1 else f"{LaneName.UPDATE}/{index}"
+        yield _real(study, name, stretch.length, stretch.clip)
+
+
+def update_lanes(layout: Layout) -> tuple[Lane, ...]:
+    """The lanes that carry the model difference, in the order of the parameters; none in a round of evaluation.
+
+    One lane named `update`, or `update/0`, `update/1` and so on where the study gives parameters clips of their own.
+    Their lengths add up to the number of parameters.
+    """
+    return tuple(lane for lane in layout.lanes if lane.name.partition("/")[0] == LaneName.UPDATE)
+
+
+def largest_layout(study: StudyFile, *, parameters: ParameterLayout) -> Layout:
+    """The layout of the rounds that send most: of training with metrics, unless the study has groups."""
+    measured = measures(study, RoundKind.TRAIN, RoundNumber(1))
+    return round_layout(study, parameters=parameters, kind=RoundKind.TRAIN, measured=measured)
 
 
 def _metric_lanes(study: StudyFile) -> Iterator[Lane]:
@@ -82,9 +119,9 @@ def _metric_lanes(study: StudyFile) -> Iterator[Lane]:
     yield _count(LaneName.TEST_PATIENTS, 1, patients)
     if "accuracy" in metrics:
         yield _count(LaneName.CORRECT, 1, patients)
-        yield _real(study, LaneName.SITE_ACCURACY, 1, 1.0)
+        yield _real(study, LaneName.SITE_ACCURACY.value, 1, 1.0)
     if "loss" in metrics:
-        yield _real(study, LaneName.LOSS_SUM, 1, LOSS_PER_PATIENT_MAX * patients)
+        yield _real(study, LaneName.LOSS_SUM.value, 1, LOSS_PER_PATIENT_MAX * patients)
     if "auc" in metrics:
         yield _count(LaneName.SCORES_POSITIVE, study.evaluation.score_bins, patients)
         yield _count(LaneName.SCORES_NEGATIVE, study.evaluation.score_bins, patients)
@@ -95,9 +132,13 @@ def _count(name: LaneName, length: int, clip: float) -> Lane:
     return Lane(name=name.value, length=length, clip=clip, scale=1.0)
 
 
-def _real(study: StudyFile, name: LaneName, length: int, clip: float) -> Lane:
-    """A lane of real numbers, as fine as the ring allows for the whole roster."""
-    scale = lane_scale(len(study.sites.required), clip, study.aggregation.modulus_bits)
-    if scale == 1:
-        scale = 0.5  # scale 1 marks a lane of exact counts, which refuses fractions
-    return Lane(name=name.value, length=length, clip=clip, scale=scale)
+def _real(study: StudyFile, name: str, length: int, clip: float) -> Lane:
+    """A lane of real numbers."""
+    scale = real_scale(len(study.sites.required), clip, study.aggregation.modulus_bits)
+    return Lane(name=name, length=length, clip=clip, scale=scale)
+
+
+def real_scale(sites: int, clip: float, bits: int) -> float:
+    """Steps per unit of a lane of real numbers, as fine as the ring allows for the whole roster."""
+    scale = lane_scale(sites, clip, bits)
+    return 0.5 if scale == 1 else scale  # scale 1 marks a lane of exact counts, which refuses fractions

@@ -10,9 +10,14 @@ from typing import TypeAlias
 
 from consortium.contract.names import Digest, SiteId, StudyId
 from privacy.secagg.messages import (
+    BeaconCommitment,
+    BeaconReveal,
+    CommitmentList,
     Confirmation,
     DeliveredShares,
+    GroupedUnmaskRequest,
     KeyBundle,
+    RevealList,
     SealedShares,
     SurvivorProposal,
     UnmaskRequest,
@@ -179,17 +184,29 @@ class VectorHeader:
 
 
 SiteMessage: TypeAlias = (
-    Hello | StudyPrepared | Refusal | KeyBundle | SealedShares | Confirmation | UnmaskShares | ResultVerified
+    Hello
+    | StudyPrepared
+    | Refusal
+    | BeaconCommitment
+    | BeaconReveal
+    | KeyBundle
+    | SealedShares
+    | Confirmation
+    | UnmaskShares
+    | ResultVerified
 )
 CoordinatorMessage: TypeAlias = (
     Welcome
     | PrepareStudy
     | SendInitialModel
     | Invitation
+    | CommitmentList
+    | RevealList
     | BundleList
     | ShareDelivery
     | SurvivorProposal
     | UnmaskRequest
+    | GroupedUnmaskRequest
     | RoundResult
     | RoundAborted
     | StudyEnded

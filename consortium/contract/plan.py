@@ -10,6 +10,7 @@ that the bytes are the canonical ones. Whether the plan fits the study and the s
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NoReturn, Self
@@ -17,22 +18,34 @@ from typing import Any, NoReturn, Self
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.errors import DocumentInvalid, Problem, shown
 from consortium.contract.names import MODEL_BYTES_MAX, Digest, RoundNumber, SiteId, StudyId, is_digest, is_name
+from consortium.contract.tensor_clips import STRETCHES_MAX
 from privacy.encoding import Lane, Layout
 from privacy.errors import EncodingOverflow
-from privacy.secagg.context import Context, RosterEntry
+from privacy.p256 import POINT_BYTES
+from privacy.secagg.context import (
+    GROUP_SIZE_MAX,
+    GROUPED_SITES_MAX,
+    SITES_MAX,
+    SITES_MIN,
+    Context,
+    RosterEntry,
+)
+from privacy.secagg.suites import SuiteName
 
 SCHEMA = "consortium/round-plan/v1"
-PLAN_BYTES_MAX = 2**18
-PARTICIPANTS_MAX = 128
+PLAN_BYTES_MAX = 2**19
+PARTICIPANTS_MAX = GROUPED_SITES_MAX
 PLAN_SIGNATURE_CONTEXT = b"consortium/round-plan/v1\n"
 """Stands before a plan under the coordinator's signature, so that it can mean nothing else."""
 
-PARTICIPANTS_MIN = 3
-LANES_MAX = 64
+PARTICIPANTS_MIN = SITES_MIN
+LANES_MAX = STRETCHES_MAX + 24  # the update's, the weight's and those of the metrics
 ROUNDS_MAX = 1_000_000
 ATTEMPTS_MAX = 10_000
 DEADLINE_S_MAX = 604_800.0
 _MODULI_BITS = (16, 32, 64)
+_SCALE_MAX = 2.0**96  # the ring of 64 bits and the smallest clip, 1e-9, stay below it
+_POINT = re.compile(f"04[0-9a-f]{{{2 * POINT_BYTES - 2}}}")
 
 
 class RoundKind(StrEnum):
@@ -48,7 +61,12 @@ class Participant:
 
     site: SiteId
     spki_sha256: Digest
-    signing_key: str  # 64 hex characters: Ed25519 public key
+    signing_key: str  # 64 hex characters: Ed25519 public key; signs entries, and messages of the suite hybrid-pq
+    ecdsa_key: str  # 130 hex characters: P-256 point, uncompressed; signs messages of the suite p256
+
+    def key_of(self, suite: SuiteName) -> str:
+        """The key that signs this site's messages of secure aggregation in a suite, in hexadecimal."""
+        return self.ecdsa_key if suite is SuiteName.P256 else self.signing_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +74,7 @@ class RoundPlan:
     """One attempt at one round."""
 
     consortium: str
+    suite: SuiteName
     study: StudyId
     study_digest: Digest
     kind: RoundKind
@@ -69,6 +88,7 @@ class RoundPlan:
     layout: Layout
     round_deadline_s: float
     upload_deadline_s: float
+    group_size: int = 0  # the fewest sites of a group whose sum the coordinator sees; 0: one sum, of everybody
 
     def to_bytes(self) -> bytes:
         """Canonical bytes, the thing that is signed and digested."""
@@ -76,12 +96,13 @@ class RoundPlan:
             {
                 "schema": SCHEMA,
                 "consortium": self.consortium,
+                "suite": self.suite.value,
                 "study": self.study,
                 "study_digest": self.study_digest,
                 "kind": self.kind.value,
                 "round": self.round,
                 "attempt": self.attempt,
-                "participants": [[p.site, p.spki_sha256, p.signing_key] for p in self.participants],
+                "participants": [[p.site, p.spki_sha256, p.signing_key, p.ecdsa_key] for p in self.participants],
                 "threshold": self.threshold,
                 "minimum": self.minimum,
                 "model_digest": self.model_digest,
@@ -94,6 +115,7 @@ class RoundPlan:
                 },
                 "round_deadline_s": float(self.round_deadline_s),
                 "upload_deadline_s": float(self.upload_deadline_s),
+                "group_size": self.group_size,
             }
         )
 
@@ -118,6 +140,7 @@ class RoundPlan:
             _refuse("participants", "sites out of order or twice", "each site once, sorted")
         plan = cls(
             consortium=_text(keys["consortium"], "consortium"),
+            suite=_suite(keys["suite"]),
             study=StudyId(_name(keys["study"], "study", 64)),
             study_digest=_digest(keys["study_digest"], "study_digest"),
             kind=_kind(keys["kind"]),
@@ -132,6 +155,7 @@ class RoundPlan:
             layout=_layout(keys["layout"], len(names)),
             round_deadline_s=_number(keys["round_deadline_s"], "round_deadline_s", DEADLINE_S_MAX),
             upload_deadline_s=_number(keys["upload_deadline_s"], "upload_deadline_s", DEADLINE_S_MAX),
+            group_size=_group_size(keys["group_size"], len(names)),
         )
         if keys["schema"] != SCHEMA:
             _refuse("schema", shown(keys["schema"]), SCHEMA)
@@ -145,6 +169,7 @@ def context_of(plan: RoundPlan) -> Context:
     """What secure aggregation is bound to in this attempt: the plan's own fields and the SHA-256 of its bytes."""
     return Context(
         consortium=plan.consortium,
+        suite=plan.suite,
         study_hash=bytes.fromhex(plan.study_digest),
         round=plan.round,
         attempt=plan.attempt,
@@ -153,7 +178,7 @@ def context_of(plan: RoundPlan) -> Context:
             RosterEntry(
                 site=participant.site,
                 spki_sha256=bytes.fromhex(participant.spki_sha256),
-                signing_key=bytes.fromhex(participant.signing_key),
+                signing_key=bytes.fromhex(participant.key_of(plan.suite)),
             )
             for participant in plan.participants
         ),
@@ -162,6 +187,7 @@ def context_of(plan: RoundPlan) -> Context:
         model_hash=bytes.fromhex(plan.model_digest),
         plan_hash=hashlib.sha256(plan.to_bytes()).digest(),
         layout=plan.layout,
+        group_size=plan.group_size,
     )
 
 
@@ -169,8 +195,9 @@ def context_of(plan: RoundPlan) -> Context:
 
 _KEYS = frozenset(
     {
-        "schema", "consortium", "study", "study_digest", "kind", "round", "attempt", "participants", "threshold",
-        "minimum", "model_digest", "previous_transcript", "layout", "round_deadline_s", "upload_deadline_s",
+        "schema", "consortium", "suite", "study", "study_digest", "kind", "round", "attempt", "participants",
+        "threshold", "minimum", "model_digest", "previous_transcript", "layout", "round_deadline_s",
+        "upload_deadline_s", "group_size",
     }
 )  # fmt: skip
 
@@ -228,12 +255,34 @@ def _kind(value: Any) -> RoundKind:
     return RoundKind(value)
 
 
+def _group_size(value: Any, sites: int) -> int:
+    size = _whole(value, "group_size", 0, GROUP_SIZE_MAX)
+    if size == 0 and sites > SITES_MAX:
+        _refuse("group_size", f"0 with {sites} participants", f"groups, or at most {SITES_MAX} participants")
+    if 0 < size < SITES_MIN:
+        _refuse("group_size", str(size), f"0, or {SITES_MIN} to {GROUP_SIZE_MAX}")
+    return size
+
+
+def _suite(value: Any) -> SuiteName:
+    if value not in tuple(SuiteName):
+        _refuse("suite", shown(value), "one of " + ", ".join(SuiteName))
+    return SuiteName(value)
+
+
+def _point(value: Any, path: str) -> str:
+    if not isinstance(value, str) or not _POINT.fullmatch(value):
+        _refuse(path, shown(value), f"{2 * POINT_BYTES} lowercase hexadecimal characters that begin with 04")
+    return value
+
+
 def _participant(value: Any, path: str) -> Participant:
-    site, spki_sha256, signing_key = _items(value, path, 3, 3)
+    site, spki_sha256, signing_key, ecdsa_key = _items(value, path, 4, 4)
     return Participant(
         site=SiteId(_name(site, f"{path}[0]", 40)),
         spki_sha256=_digest(spki_sha256, f"{path}[1]"),
         signing_key=_digest(signing_key, f"{path}[2]"),
+        ecdsa_key=_point(ecdsa_key, f"{path}[3]"),
     )
 
 
@@ -252,7 +301,7 @@ def _layout(value: Any, sites: int) -> Layout:
                 name=_text(name, f"{path}[0]"),
                 length=_whole(length, f"{path}[1]", 1, elements_max),
                 clip=_number(clip, f"{path}[2]", 2.0**62),
-                scale=_number(scale, f"{path}[3]", 2.0**62),
+                scale=_number(scale, f"{path}[3]", _SCALE_MAX),
             )
         )
     if len({lane.name for lane in lanes}) != len(lanes):

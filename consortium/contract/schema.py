@@ -51,7 +51,7 @@ class Refused(ValueError):
 class Finding(NamedTuple):
     """What a rule found wrong: the path, relative to the rule's section, what is there, and what is allowed."""
 
-    at: str
+    at: str | Path  # "required[2]"; as steps where the author's own names may have dots in them
     found: str
     allowed: str
 
@@ -69,7 +69,7 @@ class RulesBroken(ValueError):
 
     def __init__(self, findings: list[Finding]) -> None:
         self.findings = tuple(findings)
-        super().__init__("; ".join(f"{f.at}: found {f.found}; allowed: {f.allowed}" for f in findings))
+        super().__init__("; ".join(f"{dotted(_steps(f.at))}: found {f.found}; allowed: {f.allowed}" for f in findings))
 
 
 class Section(BaseModel):
@@ -396,11 +396,19 @@ def _attribute(section: Section, path: str) -> Any:
 
 
 def _placed(finding: Finding, base: Path) -> tuple[Path, Problem]:
-    path: Path = base
-    for part in finding.at.split(".") if finding.at else ():
+    path = (*base, *_steps(finding.at))
+    return path, Problem(path=dotted(path), line=None, found=finding.found, allowed=finding.allowed)
+
+
+def _steps(at: str | Path) -> Path:
+    """`"required[2]"` as `("required", 2)`."""
+    if not isinstance(at, str):
+        return at
+    path: Path = ()
+    for part in at.split(".") if at else ():
         name, _, index = part.partition("[")
         path = (*path, name, int(index.rstrip("]"))) if index else (*path, name)
-    return path, Problem(path=dotted(path), line=None, found=finding.found, allowed=finding.allowed)
+    return path
 
 
 def _line_of(path: Path, lines: Mapping[Path, int] | None) -> int | None:

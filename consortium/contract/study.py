@@ -8,8 +8,11 @@ Raises, here and in the loader: FileInvalid for a file, with every problem and i
 """
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
@@ -17,24 +20,41 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, Field, ValidationError
 
 from consortium.contract import yaml_file
-from consortium.contract.catalogue import LossName, MechanismName, MetricName, ModelChoice, Sgd
+from consortium.contract.catalogue import (
+    LossName,
+    MechanismName,
+    MetricName,
+    ModelChoice,
+    Sgd,
+    SuiteChoice,
+    parameters_of,
+)
 from consortium.contract.digest import canonical_bytes, digest_of
 from consortium.contract.errors import DocumentInvalid, Problem, shown
 from consortium.contract.fields import ColumnName, Line, Prose, Seconds, SiteName, StudyName
+from consortium.contract.global_model import ParameterLayout
 from consortium.contract.names import Digest, SiteId, StudyId
 from consortium.contract.schema import Finding, NotYet, Refused, Rule, Section, Words, field_problems
+from consortium.contract.tensor_clips import PATTERN_CHARACTERS_MAX, PATTERNS_MAX, misfits_of
 from privacy.encoding import Lane, Layout, lane_scale
 from privacy.errors import EncodingOverflow
+from privacy.secagg.context import GROUPED_SITES_MAX
+from privacy.secagg.context import SITES_MAX as _GRAPH_MAX
+from privacy.secagg.groups import scaled
 
 SITES_MIN = 3
 """With two sites, each could subtract its own update from the sum and read the other's."""
 
-SITES_MAX = 128
-"""The largest complete pair graph (protocol section 1)."""
+SITES_MAX = GROUPED_SITES_MAX
+"""The most hospitals of a study; above `GRAPH_MAX` it must divide them into groups (protocol section 10)."""
+
+GRAPH_MAX = _GRAPH_MAX
+"""The largest complete graph of pairs (protocol section 1)."""
 
 DOCUMENT_BYTES_MAX = yaml_file.FILE_BYTES_MAX
-_STEPS_PER_CLIP_MIN = 256
+STEPS_MIN = 256
 """An update encoded in fewer steps than this, from zero to the clip bound, would be mostly rounding."""
+_RINGS_BITS = (16, 32, 64)
 
 
 class Ethics(Section):
@@ -238,13 +258,17 @@ class Data(Section):
     @property
     def input_names(self) -> tuple[str, ...]:
         """The network's inputs in order: features by name, a category as `name=value` without its first value."""
-        names: list[str] = []
-        for name, feature in self.features.items():
-            if isinstance(feature, CategoryFeature):
-                names += [f"{name}={value}" for value in feature.values[1:]]
-            else:
-                names.append(name)
-        return tuple(names)
+        return _input_names(self.features)
+
+
+def _input_names(features: Mapping[str, Feature]) -> tuple[str, ...]:
+    names: list[str] = []
+    for name, feature in features.items():
+        if isinstance(feature, CategoryFeature):
+            names += [f"{name}={value}" for value in feature.values[1:]]
+        else:
+            names.append(name)
+    return tuple(names)
 
 
 class Training(Section):
@@ -283,15 +307,47 @@ def _upload_within_round(round_deadline_s: float, upload_deadline_s: float) -> I
         )
 
 
+_PATTERN = re.compile(rf"[A-Za-z0-9_.*-]{{1,{PATTERN_CHARACTERS_MAX}}}")
+
+
+def _pattern(text: str) -> str:
+    if _PATTERN.fullmatch(text) is None:
+        raise Refused
+    return text
+
+
+ParameterPattern: TypeAlias = Annotated[
+    str,
+    AfterValidator(_pattern),
+    Words(
+        f"a parameter's name, or a pattern with '*' for any characters: at most {PATTERN_CHARACTERS_MAX} letters, "
+        "digits, '_', '.', '-' and '*'"
+    ),
+]
+Clip: TypeAlias = Annotated[float, Ge(1e-9), Le(1e6)]
+
+
+def _clips_by_name(clips: Mapping[str, float]) -> Mapping[str, float]:
+    # As with features: the order of keys in a file means nothing.
+    return dict(sorted(clips.items()))
+
+
 class Aggregation(Section):
     """How updates are summed without anyone seeing one."""
 
     protocol: Literal["secagg-v1"]
+    suite: SuiteChoice = "hybrid-pq"  # hybrid post-quantum, or algorithms that FIPS 140 knows
     modulus_bits: Literal[16, 32, 64]
     threshold: Annotated[int, Ge(2), Le(SITES_MAX)]  # sites whose shares open the sum
+    # The fewest hospitals of a group whose sum the coordinator sees, when there are too many for one sum.
+    group_size: Annotated[int, Ge(64), Le(128)] | None = None
     round_deadline_s: Seconds
     upload_deadline_s: Seconds
-    update_clip: Annotated[float, Gt(0), Le(1e6)]  # largest absolute value of one coordinate of an update
+    update_clip: Clip  # largest absolute value of one coordinate of an update, after weighting
+    # Parameters with a clip of their own, by name or pattern (`tensor_clips.py`).
+    tensor_clips: (
+        Annotated[Mapping[ParameterPattern, Clip], Len(1, PATTERNS_MAX), AfterValidator(_clips_by_name)] | None
+    ) = None
     max_patients_per_site: Annotated[int, Ge(1), Le(10_000_000)]  # bounds counts and weights in the ring
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -328,6 +384,29 @@ def _threshold_fits(required: tuple[SiteId, ...], threshold: int) -> Iterator[Fi
         )
 
 
+def _groups_fit(
+    required: tuple[SiteId, ...], minimum: int, group_size: int | None, weighting: str
+) -> Iterator[Finding]:
+    """Section 10: many hospitals are divided, into groups of the size that was promised, over private values only."""
+    if group_size is None:
+        if len(required) > GRAPH_MAX:
+            yield Finding(
+                "aggregation.group_size", f"nothing with {len(required)} hospitals in sites.required",
+                f"a whole number from 64 to 128: more than {GRAPH_MAX} hospitals are summed in groups",
+            )  # fmt: skip
+        return
+    if group_size > minimum:
+        yield Finding(
+            "aggregation.group_size", shown(group_size),
+            f"a whole number of at most sites.minimum, {minimum}: a round of so few has no group of that size",
+        )  # fmt: skip
+    if weighting != "uniform":
+        # The numbers of patients stay the same while the groups change: each could be solved for.
+        yield Finding(
+            "training.weighting", weighting, "uniform, with aggregation.group_size: weights would show in group sums"
+        )
+
+
 def _delta_protects_one(minimum_patients: int, delta: float) -> Iterator[Finding]:
     # At delta >= 1/n, publishing one patient's record at random would count as private.
     if delta * minimum_patients >= 1:
@@ -337,21 +416,64 @@ def _delta_protects_one(minimum_patients: int, delta: float) -> Iterator[Finding
         )  # fmt: skip
 
 
-def _sums_fit(required: tuple[SiteId, ...], bits: int, update_clip: float, patients: int) -> Iterator[Finding]:
+def _sums_fit(
+    required: tuple[SiteId, ...],
+    bits: int,
+    update_clip: float,
+    tensor_clips: Mapping[str, float] | None,
+    patients: int,
+) -> Iterator[Finding]:
+    """Section 5: the ring holds every sum over the whole roster, and an update is more than rounding."""
     sites = len(required)
-    if update_clip * lane_scale(sites, update_clip, bits) < _STEPS_PER_CLIP_MIN:
+    clips = [(update_clip, "update_clip"), *((clip, "its clip") for clip in (tensor_clips or {}).values())]
+    too_coarse = [(steps, clip, name) for clip, name in clips if (steps := _steps(sites, clip, bits)) < STEPS_MIN]
+    if too_coarse:
+        steps, clip, name = min(too_coarse)
+        fitting = next((b for b in _RINGS_BITS if b > bits and _steps(sites, clip, b) >= STEPS_MIN), None)
+        larger = f"{fitting}, or fewer hospitals" if fitting else "fewer hospitals"
         yield Finding(
             "aggregation.modulus_bits", f"{bits} with {sites} hospitals",
-            "a larger ring: an update would travel in too few steps",
+            f"{larger}: with {bits} bits an update would travel in {steps:g} steps from 0 to {name}, {shown(clip)}; at "
+            f"least {STEPS_MIN} are needed, which {bits} bits have for up to {_sites_most(clip, bits)} hospitals",
         )  # fmt: skip
     counts = Lane(name="patients", length=1, clip=float(patients), scale=1.0)
     try:
         Layout(modulus_bits=bits, lanes=(counts,)).check(sites)
     except EncodingOverflow:
+        room = (2 ** (bits - 1) - 1) // sites - 1
+        fitting = next((b for b in _RINGS_BITS if (2 ** (b - 1) - 1) // sites - 1 >= patients), 64)
         yield Finding(
             "aggregation.max_patients_per_site", f"{patients} with {sites} hospitals and modulus_bits {bits}",
-            "a smaller number or a larger ring: the sum over all hospitals would wrap",
+            f"at most {room}, or modulus_bits {fitting}: the sum over all hospitals would wrap",
         )  # fmt: skip
+
+
+def _steps(sites: int, clip: float, bits: int) -> float:
+    """Steps from 0 to the clip; less than 1 where not even those fit."""
+    try:
+        return clip * lane_scale(sites, clip, bits)
+    except EncodingOverflow:
+        return 0.0
+
+
+def _sites_most(clip: float, bits: int) -> int:
+    """The most hospitals for which the ring has `STEPS_MIN` steps from 0 to the clip."""
+    scale = Fraction(2) ** (math.frexp(STEPS_MIN / clip)[1])
+    while scale / 2 * Fraction(clip) >= STEPS_MIN:
+        scale /= 2
+    return int((2 ** (bits - 1) - 1) // (scale * Fraction(clip) + 1))
+
+
+def _clips_fit_network(
+    model: ModelChoice, features: Mapping[str, Feature], update_clip: float, tensor_clips: Mapping[str, float] | None
+) -> Iterator[Finding]:
+    if tensor_clips is None:
+        return
+    # Said here, with the line, rather than at the first hospital that builds the network.
+    parameters = parameters_of(model, len(_input_names(features)))
+    for misfit in misfits_of(parameters, update_clip, tensor_clips):
+        at = ("aggregation", "tensor_clips", *filter(None, [misfit.pattern]))
+        yield Finding(at, misfit.found, misfit.allowed)
 
 
 def _evaluates_once(rounds: int, every_rounds: int) -> Iterator[Finding]:
@@ -386,15 +508,24 @@ class StudyFile(Section):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(reads=("sites.required", "aggregation.threshold"), check=_threshold_fits),
+        Rule(
+            reads=("sites.required", "sites.minimum", "aggregation.group_size", "training.weighting"),
+            check=_groups_fit,
+        ),
         Rule(reads=("data.minimum_patients", "privacy.delta"), check=_delta_protects_one),
         Rule(
             reads=(
                 "sites.required",
                 "aggregation.modulus_bits",
                 "aggregation.update_clip",
+                "aggregation.tensor_clips",
                 "aggregation.max_patients_per_site",
             ),
             check=_sums_fit,
+        ),
+        Rule(
+            reads=("model", "data.features", "aggregation.update_clip", "aggregation.tensor_clips"),
+            check=_clips_fit_network,
         ),
         Rule(reads=("training.rounds", "evaluation.every_rounds"), check=_evaluates_once),
         Rule(reads=("data.minimum_patients", "aggregation.max_patients_per_site"), check=_patients_bounds),
@@ -404,6 +535,25 @@ class StudyFile(Section):
     def study_id(self) -> StudyId:
         """The study's name, as its type."""
         return StudyId(self.id)
+
+    @property
+    def sites_in_a_sum(self) -> int:
+        """The fewest hospitals in any sum that the coordinator may see: in groups, in the sum of one group."""
+        return self._in_a_group(max(self.aggregation.threshold, self.sites.minimum))
+
+    @property
+    def sites_that_open(self) -> int:
+        """The fewest hospitals whose shares open any sum."""
+        return self._in_a_group(self.aggregation.threshold)
+
+    def _in_a_group(self, of_all: int) -> int:
+        size = self.aggregation.group_size
+        return of_all if size is None else scaled(of_all, size, len(self.sites.required))
+
+    @property
+    def parameters(self) -> ParameterLayout:
+        """Names and shapes of the network's parameters; no torch is needed to know them."""
+        return parameters_of(self.model, len(self.data.input_names))
 
     def document(self) -> bytes:
         """The canonical bytes that stewards approve and digests refer to."""

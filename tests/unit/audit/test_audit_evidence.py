@@ -185,7 +185,10 @@ def test_every_entry_of_a_troubled_study_is_told(tmp_path):
     sample.one_round(1, survivors=(), closed=False)
     at = {"study": STUDY, "round": 1, "attempt": 1}
     sample.coordinator(entries.RoundRefused, **at, site="hungary", rule="approval required")
-    sample.coordinator(entries.SecaggFailed, **at, blamed=None, rule="a share that does not open")
+    broken = {"phase": "unmasking", "evidence_sha256": "e" * 64}
+    sample.coordinator(entries.SecaggFailed, **at, blamed=None, rule="a share that does not open", **broken)
+    accused = {"accused": "coordinator", "phase": "confirm", "evidence_sha256": None}
+    sample.site("cleveland", entries.SecaggAccused, round=1, attempt=1, rule="an unsigned survivor", **accused)
     sample.site("cleveland", entries.DpExhausted, dataset="heart", rule="cap of the dataset")
     sample.coordinator(entries.StudyAborted, study=STUDY, reason="too few hospitals")
     sample.coordinator(entries.SiteRevoked, site="hungary", reason="left")
@@ -194,7 +197,14 @@ def test_every_entry_of_a_troubled_study_is_told(tmp_path):
     log.close()
     assert done.report.status == "aborted"
     told = " ".join(line.text for line in done.report.refused)
-    for said in ("not our ethics", "approval required", "does not open", "cap of the dataset", "too few hospitals"):
+    for said in (
+        "not our ethics",
+        "approval required",
+        "does not open",
+        "unsigned survivor",
+        "cap of the dataset",
+        "too few hospitals",
+    ):
         assert said in told
     page = unpack(done.path)["report.html"].decode()
     assert "No model was released" in page

@@ -25,8 +25,10 @@ from consortium.contract.certificates import (
     issue_site,
     load_authority,
     load_authority_certificate,
+    load_ecdsa_key,
     load_signing_key,
     load_tls_key,
+    new_ecdsa_key,
     new_signing_key,
     new_tls_key,
     private_pem,
@@ -36,23 +38,27 @@ from consortium.contract.certificates import (
 )
 from consortium.contract.digest import digest_of
 from consortium.contract.names import SiteId
+from privacy.p256 import point_bytes
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 SITE = SiteId("north-clinic")
 NAME = "alpine-heart"
-TLS_KEY, SIGNING_KEY = new_tls_key(), new_signing_key()
+TLS_KEY, SIGNING_KEY, ECDSA_KEY = new_tls_key(), new_signing_key(), new_ecdsa_key()
+ECDSA_POINT = point_bytes(ECDSA_KEY.public_key())
 AUTHORITY = create_authority(NAME, now=NOW, valid_for=365 * DAY)
-REQUEST = site_request(tls_key=TLS_KEY, signing_key=SIGNING_KEY, site=SITE, consortium=NAME)
+REQUEST = site_request(tls_key=TLS_KEY, signing_key=SIGNING_KEY, ecdsa_key=ECDSA_KEY, site=SITE, consortium=NAME)
 SITE_PEM = issue_site(AUTHORITY, SITE, REQUEST, now=NOW, valid_for=30 * DAY)
 SITE_DER = certificate_der(SITE_PEM)
 
 
-def test_a_sites_certificate_binds_its_name_and_both_keys() -> None:
+def test_a_sites_certificate_binds_its_name_and_its_three_keys() -> None:
     identity = verify_certificate(SITE_DER, AUTHORITY.certificate, NOW, role=Role.SITE)
     assert (identity.role, identity.name, identity.site, identity.consortium) == (Role.SITE, SITE, SITE, NAME)
     assert identity.spki_sha256.hex() == digest_of(spki_of(TLS_KEY.public_key()))
     assert identity.signing_key == SIGNING_KEY.public_key().public_bytes_raw()
+    assert identity.ecdsa_key == ECDSA_POINT
+    assert not spki_of(TLS_KEY.public_key()).endswith(ECDSA_POINT)
     assert identity.not_after == NOW + 30 * DAY
     assert identity.serial == x509.load_pem_x509_certificate(SITE_PEM).serial_number
     assert identity == identity_of(x509.load_pem_x509_certificate(SITE_PEM))
@@ -63,6 +69,7 @@ def test_an_operators_certificate() -> None:
     issued = issue_operator(AUTHORITY, "lead", now=NOW, valid_for=DAY)
     identity = verify_certificate(certificate_der(issued.certificate_pem), AUTHORITY.certificate, NOW)
     assert (identity.role, identity.name, identity.signing_key) == (Role.OPERATOR, "lead", None)
+    assert identity.ecdsa_key is None
     with pytest.raises(CertificateRefused, match="allowed: a site"):
         _ = identity.site
     assert (
@@ -140,6 +147,7 @@ def test_no_certificate_outlives_the_authority_or_precedes_it() -> None:
 def test_keys_are_read_back_as_what_they_are() -> None:
     assert load_tls_key(private_pem(TLS_KEY)).private_numbers() == TLS_KEY.private_numbers()
     assert load_signing_key(private_pem(SIGNING_KEY)).private_bytes_raw() == SIGNING_KEY.private_bytes_raw()
+    assert load_ecdsa_key(private_pem(ECDSA_KEY)).private_numbers() == ECDSA_KEY.private_numbers()
     with pytest.raises(ValueError, match="P-256"):
         load_tls_key(private_pem(SIGNING_KEY))
     with pytest.raises(ValueError, match="P-256"):
@@ -201,11 +209,13 @@ def test_pem_that_is_none() -> None:
 
 
 SIGNING_KEY_OID = x509.ObjectIdentifier("2.25.265011600984919496096131262444137398272")
+ECDSA_KEY_OID = x509.ObjectIdentifier("2.25.200673123705566827943006635199353249705")
 
 
 def _leaf(
     *uris: str,
     signing_key: bytes | None = b"\x04\x20" + b"k" * 32,
+    ecdsa_key: bytes | None = b"\x04\x41" + ECDSA_POINT,
     usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CLIENT_AUTH,
     ca: bool = False,
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
@@ -230,6 +240,8 @@ def _leaf(
         builder = builder.add_extension(names, critical=False)
     if signing_key is not None:
         builder = builder.add_extension(x509.UnrecognizedExtension(SIGNING_KEY_OID, signing_key), critical=False)
+    if ecdsa_key is not None:
+        builder = builder.add_extension(x509.UnrecognizedExtension(ECDSA_KEY_OID, ecdsa_key), critical=False)
     return builder.sign(AUTHORITY.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
@@ -237,7 +249,8 @@ GOOD = f"consortium://{NAME}/site/{SITE}"
 
 
 def test_the_hand_made_certificate_is_good_but_for_what_is_wrong_with_it() -> None:
-    assert verify_certificate(_leaf(GOOD), AUTHORITY.certificate, NOW, role=Role.SITE).signing_key == b"k" * 32
+    identity = verify_certificate(_leaf(GOOD), AUTHORITY.certificate, NOW, role=Role.SITE)
+    assert (identity.signing_key, identity.ecdsa_key) == (b"k" * 32, ECDSA_POINT)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +277,31 @@ def test_a_name_that_is_none_or_not_of_this_consortium(uris: tuple[str, ...]) ->
 )
 def test_a_site_without_a_proper_signing_key(value: bytes | None) -> None:
     assert _fault(_leaf(GOOD, signing_key=value)) is Fault.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"\x04\x41" + ECDSA_POINT[:-1],
+        b"\x04\x41" + ECDSA_POINT + b"\0",
+        b"\x03\x41" + ECDSA_POINT,
+        b"\x04\x41" + ECDSA_POINT[:-1] + bytes([ECDSA_POINT[-1] ^ 1]),
+        b"\x04\x41" + bytes(65),
+        b"\x04\x20" + b"k" * 32,
+    ],
+)
+def test_a_site_without_a_proper_ecdsa_key(value: bytes | None) -> None:
+    assert _fault(_leaf(GOOD, ecdsa_key=value)) is Fault.MALFORMED
+
+
+def test_a_site_whose_tls_key_is_its_ecdsa_key() -> None:
+    """What a handshake has it sign must not be able to pass for a message of secure aggregation, nor the reverse."""
+    with pytest.raises(CertificateRefused, match="the TLS key as the ECDSA key too"):
+        verify_certificate(
+            _leaf(GOOD, ecdsa_key=b"\x04\x41" + point_bytes(TLS_KEY.public_key())), AUTHORITY.certificate, NOW
+        )
 
 
 @pytest.mark.parametrize(

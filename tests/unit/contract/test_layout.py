@@ -6,13 +6,23 @@ from typing import Any
 
 import pytest
 
-from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName, measures, round_layout, weight_max
+from consortium.contract.digest import canonical_bytes
+from consortium.contract.layout import (
+    LOSS_PER_PATIENT_MAX,
+    LaneName,
+    measures,
+    round_layout,
+    update_lanes,
+    weight_max,
+)
 from consortium.contract.names import RoundNumber
-from consortium.contract.plan import RoundKind
+from consortium.contract.plan import LANES_MAX, PARTICIPANTS_MAX, PLAN_BYTES_MAX, RoundKind
 from consortium.contract.study import StudyFile, load_study
+from consortium.contract.tensor_clips import STRETCHES_MAX, TensorClipsRefused
 from privacy.encoding import Layout
 
 HEART = load_study(Path(__file__).parents[3] / "configs/heart-disease/study.yaml")
+PARAMETERS = (("0.bias", (1,)), ("0.weight", (1, 13)))
 
 
 def changed(section: str, **values: Any) -> StudyFile:
@@ -21,11 +31,11 @@ def changed(section: str, **values: Any) -> StudyFile:
 
 
 def train(study: StudyFile, *, measured: bool = True) -> Layout:
-    return round_layout(study, parameter_count=14, kind=RoundKind.TRAIN, measured=measured)
+    return round_layout(study, parameters=PARAMETERS, kind=RoundKind.TRAIN, measured=measured)
 
 
 def evaluate(study: StudyFile) -> Layout:
-    return round_layout(study, parameter_count=14, kind=RoundKind.EVALUATE, measured=True)
+    return round_layout(study, parameters=PARAMETERS, kind=RoundKind.EVALUATE, measured=True)
 
 
 def shape(layout: Layout) -> dict[str, tuple[int, float]]:
@@ -87,12 +97,14 @@ COUNTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize(("bits", "patients"), [(16, 200), (32, 10_000), (64, 10_000_000)])
 @pytest.mark.parametrize("sites", [3, 4, 100, 128])
-@pytest.mark.parametrize("update_clip", [1e-3, 1.0, 4.0, 7.5])
-def test_counts_are_exact_and_the_rest_as_fine_as_the_ring_allows(bits: int, sites: int, update_clip: float) -> None:
+@pytest.mark.parametrize("update_clip", [1e-9, 1e-3, 1.0, 4.0, 7.5, 1e6])
+def test_counts_are_exact_and_the_rest_as_fine_as_the_ring_allows(
+    bits: int, patients: int, sites: int, update_clip: float
+) -> None:
     names = tuple(f"site-{index:03}" for index in range(sites))
-    study = changed("aggregation", modulus_bits=bits, update_clip=update_clip, max_patients_per_site=10_000)
+    study = changed("aggregation", modulus_bits=bits, update_clip=update_clip, max_patients_per_site=patients)
     study = study.model_copy(update={"sites": study.sites.model_copy(update={"required": names})})
     layout = train(study)
     layout.check(sites)
@@ -105,6 +117,57 @@ def test_counts_are_exact_and_the_rest_as_fine_as_the_ring_allows(bits: int, sit
             assert scale.denominator & (scale.denominator - 1) == 0
             assert sites * (Fraction(lane.clip) * scale + 1) <= room
             assert sites * (Fraction(lane.clip) * scale * 2 + 1) > room  # the largest such power of two
+
+
+# --- clips by parameter --------------------------------------------------------------------------------------------
+
+
+def test_parameters_with_a_clip_of_their_own_have_lanes_of_their_own() -> None:
+    layout = train(changed("aggregation", tensor_clips={"0.bias": 0.5}), measured=False)
+    assert shape(layout) == {"update/0": (1, 0.5), "update/1": (13, 4.0), "weight": (1, 1.0)}
+    fine, coarse = update_lanes(layout)
+    assert fine.scale == 8 * coarse.scale  # as fine as its own clip allows
+    layout.check(len(HEART.sites.required))
+
+
+def test_one_clip_for_all_is_the_lane_it_always_was() -> None:
+    assert train(changed("aggregation", tensor_clips={"0.bias": 4.0})) == train(HEART)
+    assert train(changed("aggregation", tensor_clips={"*": 4.0})) == train(HEART)
+    assert [lane.name for lane in update_lanes(train(HEART))] == ["update"]
+
+
+def test_the_lanes_of_an_update_add_up_to_the_parameters_in_their_order() -> None:
+    parameters = tuple((f"layer{index}.{kind}", (index + 1,)) for index in range(9) for kind in ("bias", "weight"))
+    study = changed("aggregation", tensor_clips={"layer0.*": 1.0, "layer4.bias": 2.0, "layer8.weight": 3.0})
+    layout = round_layout(study, parameters=parameters, kind=RoundKind.TRAIN, measured=True)
+    assert [(lane.length, lane.clip) for lane in update_lanes(layout)] == [
+        (2, 1.0), (4 + 6 + 8, 4.0), (5, 2.0), (5 + 12 + 14 + 16 + 9, 4.0), (9, 3.0),
+    ]  # fmt: skip
+    assert sum(lane.length for lane in update_lanes(layout)) == sum(size for _, (size,) in parameters)
+
+
+def test_a_round_of_evaluation_has_no_lane_of_an_update() -> None:
+    assert update_lanes(evaluate(changed("aggregation", tensor_clips={"0.bias": 0.5}))) == ()
+
+
+def test_clips_that_do_not_fit_the_parameters_are_refused() -> None:
+    with pytest.raises(TensorClipsRefused, match="head"):
+        train(changed("aggregation", tensor_clips={"head": 0.5}))
+
+
+def test_a_plan_holds_the_most_lanes_that_a_study_can_have() -> None:
+    everything = changed("evaluation", metrics=("auc", "accuracy", "loss"))
+    parameters = tuple(
+        (f"{index:04}.{kind}", (2**21,)) for index in range(STRETCHES_MAX // 2) for kind in ("bias", "weight")
+    )
+    awkward = {"modulus_bits": 16, "update_clip": 1 / 3, "tensor_clips": {"*.bias": 1e-9 / 3}}
+    study = everything.model_copy(update={"aggregation": everything.aggregation.model_copy(update=awkward)})
+    layout = round_layout(study, parameters=parameters, kind=RoundKind.TRAIN, measured=True)
+    assert len(update_lanes(layout)) == STRETCHES_MAX
+    assert len(layout.lanes) <= LANES_MAX
+    lanes = len(canonical_bytes(layout.canonical()))  # type: ignore[arg-type]
+    others = PARTICIPANTS_MAX * (40 + 64 + 64 + 130 + 16) + 2000
+    assert lanes + others < PLAN_BYTES_MAX
 
 
 def test_a_real_lane_never_has_the_scale_that_marks_counts() -> None:

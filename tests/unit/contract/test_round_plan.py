@@ -12,16 +12,24 @@ from consortium.contract.errors import DocumentInvalid
 from consortium.contract.names import Digest, RoundNumber, SiteId, StudyId
 from consortium.contract.plan import Participant, RoundKind, RoundPlan, context_of
 from privacy.encoding import Lane, Layout
+from privacy.secagg.context import SITES_MAX
+from privacy.secagg.suites import SuiteName
 
 DIGEST = Digest("ab" * 32)
 
 
 def participant(name: str, key: int) -> Participant:
-    return Participant(site=SiteId(name), spki_sha256=Digest(f"{key:02x}" * 32), signing_key=f"{key + 16:02x}" * 32)
+    return Participant(
+        site=SiteId(name),
+        spki_sha256=Digest(f"{key:02x}" * 32),
+        signing_key=f"{key + 16:02x}" * 32,
+        ecdsa_key="04" + f"{key + 32:02x}" * 64,
+    )
 
 
 PLAN = RoundPlan(
     consortium="Cardio",
+    suite=SuiteName.HYBRID_PQ,
     study=StudyId("heart-disease"),
     study_digest=DIGEST,
     kind=RoundKind.TRAIN,
@@ -42,6 +50,7 @@ PLAN = RoundPlan(
     round_deadline_s=600.0,
     upload_deadline_s=120.0,
 )
+OTHER_ECDSA_KEY = dataclasses.replace(PLAN.participants[0], ecdsa_key="04" + "aa" * 64)
 RECORD = json.loads(PLAN.to_bytes())
 
 
@@ -77,13 +86,25 @@ def test_context_carries_every_field_of_the_plan() -> None:
     ]  # fmt: skip
 
 
+def test_the_context_has_the_keys_of_the_plans_suite() -> None:
+    context = context_of(dataclasses.replace(PLAN, suite=SuiteName.P256))
+    assert context.suite is SuiteName.P256
+    assert [entry.signing_key for entry in context.roster] == [b"\4" + bytes([key]) * 64 for key in (33, 34, 35, 36)]
+    context.check()
+    context_of(PLAN).check()
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"consortium": "Other"}, {"study": "other-study"}, {"study_digest": "ef" * 32}, {"kind": RoundKind.EVALUATE},
+        {"consortium": "Other"}, {"suite": SuiteName.P256},
+        {"study": "other-study"}, {"study_digest": "ef" * 32}, {"kind": RoundKind.EVALUATE},
         {"round": 4}, {"attempt": 2}, {"threshold": 4}, {"minimum": 4}, {"model_digest": "ef" * 32},
         {"previous_transcript": "ef" * 32}, {"round_deadline_s": 601.0}, {"upload_deadline_s": 121.0},
+        {"group_size": 3},
         {"participants": (participant("east", 9), *PLAN.participants[1:])},
+        # The key of the other suite is in the plan's digest too.
+        {"participants": (OTHER_ECDSA_KEY, *PLAN.participants[1:])},
         {"layout": Layout(modulus_bits=64, lanes=PLAN.layout.lanes)},
     ],
 )  # fmt: skip
@@ -105,6 +126,9 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"consortium": "x" * 201}, "consortium"),
     ({"consortium": "a\x1b[2J"}, "consortium"),
     ({"consortium": 1}, "consortium"),
+    ({"suite": "p-256"}, "suite"),
+    ({"suite": None}, "suite"),
+    ({"suite": []}, "suite"),
     ({"study": "Heart Disease"}, "study"),
     ({"study": "x" * 65}, "study"),
     ({"study_digest": "AB" * 32}, "study_digest"),
@@ -123,11 +147,22 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"participants": RECORD["participants"][:2]}, "participants"),
     ({"participants": [*RECORD["participants"], RECORD["participants"][3]]}, "participants"),
     ({"participants": RECORD["participants"][::-1]}, "participants"),
-    ({"participants": [ONE] * 300}, "participants"),
+    ({"participants": [ONE] * 1025}, "participants"),
+    ({"group_size": None}, "group_size"),
+    ({"group_size": False}, "group_size"),
+    ({"group_size": 2}, "group_size"),
+    ({"group_size": 129}, "group_size"),
     ({"participants": [[*ONE, 1], *RECORD["participants"][1:]]}, "participants[0]"),
     ({"participants": [["East", *ONE[1:]], *RECORD["participants"][1:]]}, "participants[0][0]"),
-    ({"participants": [[ONE[0], "xx", ONE[2]], *RECORD["participants"][1:]]}, "participants[0][1]"),
-    ({"participants": [[ONE[0], ONE[1], ""], *RECORD["participants"][1:]]}, "participants[0][2]"),
+    ({"participants": [ONE[:3], *RECORD["participants"][1:]]}, "participants[0]"),
+    ({"participants": [[ONE[0], "xx", *ONE[2:]], *RECORD["participants"][1:]]}, "participants[0][1]"),
+    ({"participants": [[*ONE[:2], "", ONE[3]], *RECORD["participants"][1:]]}, "participants[0][2]"),
+    ({"participants": [[*ONE[:3], ""], *RECORD["participants"][1:]]}, "participants[0][3]"),
+    ({"participants": [[*ONE[:3], None], *RECORD["participants"][1:]]}, "participants[0][3]"),
+    ({"participants": [[*ONE[:3], "06" + ONE[3][2:]], *RECORD["participants"][1:]]}, "participants[0][3]"),
+    ({"participants": [[*ONE[:3], ONE[3][:-2]], *RECORD["participants"][1:]]}, "participants[0][3]"),
+    ({"participants": [[*ONE[:3], ONE[3][:-1] + "A"], *RECORD["participants"][1:]]}, "participants[0][3]"),
+    ({"participants": [[*ONE[:3], ONE[3] + "\n"], *RECORD["participants"][1:]]}, "participants[0][3]"),
     ({"threshold": 2}, "threshold"),
     ({"threshold": 5}, "threshold"),
     ({"minimum": 2}, "minimum"),
@@ -188,3 +223,17 @@ def test_a_plan_without_a_key_is_refused(key: str) -> None:
 def test_other_bytes_are_refused(raw: bytes) -> None:
     with pytest.raises(DocumentInvalid):
         RoundPlan.from_bytes(raw)
+
+
+def test_more_participants_than_one_graph_holds_are_in_groups() -> None:
+    many = tuple(
+        dataclasses.replace(PLAN.participants[0], site=SiteId(f"site-{number:03}")) for number in range(SITES_MAX + 1)
+    )
+    coarse = Layout(modulus_bits=32, lanes=PLAN.layout.lanes[1:])
+    plan = dataclasses.replace(PLAN, participants=many, threshold=200, layout=coarse, group_size=100)
+    assert RoundPlan.from_bytes(plan.to_bytes()) == plan
+    with pytest.raises(DocumentInvalid) as caught:
+        RoundPlan.from_bytes(dataclasses.replace(plan, group_size=0).to_bytes())
+    assert caught.value.problems[0].path == "group_size"
+    whole = dataclasses.replace(plan, participants=many[:SITES_MAX], group_size=0)
+    assert RoundPlan.from_bytes(whole.to_bytes()) == whole

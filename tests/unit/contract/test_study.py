@@ -1,13 +1,28 @@
 """Studies: the good one, many bad ones with path, line and words, and the canonical document."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from consortium.contract.catalogue import LOSSES, MECHANISMS, METRICS, NETWORKS, OPTIMIZERS, MechanismName, Mlp, Sgd
+from consortium.contract.catalogue import (
+    LOSSES,
+    MECHANISMS,
+    METRICS,
+    NETWORKS,
+    OPTIMIZERS,
+    MechanismName,
+    Mlp,
+    Sgd,
+    SuiteChoice,
+)
 from consortium.contract.errors import DocumentInvalid, FileInvalid, Problem
+from consortium.contract.layout import measures
+from consortium.contract.names import RoundNumber
+from consortium.contract.plan import RoundKind
 from consortium.contract.schema import describe
 from consortium.contract.study import NumberFeature, StudyFile, load_study
+from privacy.secagg.suites import SuiteName
 
 STUDY = """\
 schema: consortium/study/v1
@@ -135,12 +150,12 @@ BAD = [
         "governance.legal_basis", 9, "gdpr_article_6 without gdpr_article_9", "both",
     ),
     # sites
-    ("[north, south, east, west]", "[north, south]", "sites.required", 15, "a list of 2", "a list of 3 to 128"),
-    ("[north, south, east, west]", "north", "sites.required", 15, '"north"', "a list of 3 to 128"),
+    ("[north, south, east, west]", "[north, south]", "sites.required", 15, "a list of 2", "a list of 3 to 1024"),
+    ("[north, south, east, west]", "north", "sites.required", 15, '"north"', "a list of 3 to 1024"),
     ("south, east", "north, east", "sites.required[1]", 15, '"north" a second time', "every hospital once"),
     ("south, east", "South, east", "sites.required[1]", 15, '"South"', "a site name: 3 to 40"),
     ("south, east", "no, east", "sites.required[1]", 15, '"no"', "a site name: 3 to 40"),
-    ("  minimum: 3", "  minimum: 2", "sites.minimum", 16, "2", "a whole number from 3 to 128"),
+    ("  minimum: 3", "  minimum: 2", "sites.minimum", 16, "2", "a whole number from 3 to 1024"),
     ("  minimum: 3", "  minimum: 5", "sites.minimum", 16, "5 with 4 hospitals", "from 3 to 4"),
     # data
     ("kind: tabular", "kind: imaging", "data.kind", 18, '"imaging"', "imaging: not available in this version"),
@@ -170,7 +185,7 @@ BAD = [
     # model
     ("network: mlp", "network: os.system", "model.network", 35, '"os.system"', "one of logistic, mlp"),
     ("network: mlp", "network: logistic", "model.args.hidden", 36, "an unknown key", "no key at all"),
-    ("hidden: [8]", "hidden: []", "model.args.hidden", 36, "a list of 0", "a list of 1 to 4"),
+    ("hidden: [8]", "hidden: []", "model.args.hidden", 36, "a list of 0", "a list of 1 to 8"),
     ("hidden: [8]", "hidden: [8, 99999]", "model.args.hidden[1]", 36, "99999", "a whole number from 1 to 4096"),
     ("activation: tanh", "activation: sin", "model.args.activation", 36, '"sin"', "one of relu, tanh, gelu"),
     # training
@@ -203,6 +218,7 @@ BAD = [
     ("clip_norm_l2: 1", "clip_norm_l2: 0", "privacy.clip_norm_l2", 52, "0", "a number greater than 0"),
     # aggregation
     ("protocol: secagg-v1", "protocol: plain", "aggregation.protocol", 55, '"plain"', "secagg-v1"),
+    ("modulus_bits: 32", "suite: P256\n  modulus_bits: 32", "aggregation.suite", 56, '"P256"', "hybrid-pq, p256"),
     ("modulus_bits: 32", "modulus_bits: 33", "aggregation.modulus_bits", 56, "33", "one of 16, 32, 64"),
     ("modulus_bits: 32", "modulus_bits: 16", "aggregation.max_patients_per_site", 61, "modulus_bits 16", "would wrap"),
     ("threshold: 3\n", "threshold: 2\n", "aggregation.threshold", 57, "2 with 4 hospitals", "from 3 to 4"),
@@ -213,7 +229,26 @@ BAD = [
         "upload_deadline_s: 120", "upload_deadline_s: 601",
         "aggregation.upload_deadline_s", 59, "601", "at most round_deadline_s, 600",
     ),
-    ("update_clip: 4", "update_clip: 0", "aggregation.update_clip", 60, "0", "greater than 0"),
+    ("update_clip: 4", "update_clip: 0", "aggregation.update_clip", 60, "0", "a number from 1e-09 to 1000000"),
+    ("update_clip: 4", "update_clip: 1e-320", "aggregation.update_clip", 60, "1e-320", "from 1e-09 to 1000000"),
+    ("update_clip: 4", "update_clip: 4\n  tensor_clips: {}", "aggregation.tensor_clips", 61, "an empty", "of 1 to 64"),
+    ("update_clip: 4", "update_clip: 4\n  tensor_clips: 3", "aggregation.tensor_clips", 61, "3", "of 1 to 64"),
+    (
+        "update_clip: 4", "update_clip: 4\n  tensor_clips:\n    0.weight: 1\n    0.bias: 0",
+        "aggregation.tensor_clips.0.bias", 63, "0", "a number from 1e-09 to 1000000",
+    ),
+    (
+        "update_clip: 4", "update_clip: 4\n  tensor_clips:\n    0.weight: 1\n    0.[ab]: 2",
+        "aggregation.tensor_clips.0.[ab]", 63, '"0.[ab]"', "a parameter's name, or a pattern with '*'",
+    ),
+    (
+        "update_clip: 4", "update_clip: 4\n  tensor_clips:\n    0.weight: 1\n    head.*: 2",
+        "aggregation.tensor_clips.head.*", 63, "a name that no parameter", "one of 0.bias, 0.weight, 2.bias, 2.weight",
+    ),
+    (
+        "update_clip: 4", "update_clip: 4\n  tensor_clips:\n    0.weight: 1\n    '*.weight': 2",
+        "aggregation.tensor_clips.0.weight", 62, '"0.weight", which "*.weight" names too', "one name or pattern",
+    ),
     (
         "max_patients_per_site: 100000", "max_patients_per_site: 29",
         "data.minimum_patients", 32, "30", "at most aggregation.max_patients_per_site, 29",
@@ -302,12 +337,84 @@ def test_threshold_is_more_than_half_and_at_most_all(tmp_path: Path, sites: int,
         assert [p.path for p in problems(tmp_path, text)] == ["aggregation.threshold"]
 
 
+def of_sites(count: int, *, bits: int, patients: int, clip: str = "4") -> str:
+    names = ", ".join(f"site-{index:03}" for index in range(count))
+    text = STUDY.replace("north, south, east, west", names)
+    text = text.replace("threshold: 3\n", f"threshold: {count // 2 + 1}\n", 1)
+    text = text.replace("modulus_bits: 32", f"modulus_bits: {bits}").replace("update_clip: 4", f"update_clip: {clip}")
+    return text.replace("site: 100000", f"site: {patients}")
+
+
+def in_groups(
+    count: int, *, minimum: int = 200, group_size: str = "  group_size: 100\n", weighting: str = "uniform"
+) -> str:
+    text = of_sites(count, bits=32, patients=1000).replace("  minimum: 3\n", f"  minimum: {minimum}\n", 1)
+    text = text.replace("weighting: uniform", f"weighting: {weighting}")
+    return text.replace("  modulus_bits", group_size + "  modulus_bits", 1)
+
+
+def test_more_hospitals_than_one_graph_holds_are_summed_in_groups(tmp_path: Path) -> None:
+    study = loaded(tmp_path, in_groups(600))
+    assert study.aggregation.group_size == 100
+    assert study.sites_in_a_sum == -(-301 * 100 // 600) == 51
+    assert study.sites_that_open == 51
+    assert not measures(study, RoundKind.TRAIN, RoundNumber(1))
+    assert not measures(study, RoundKind.EVALUATE, RoundNumber(study.training.rounds + 1))
+    assert loaded(tmp_path, in_groups(256, minimum=3, group_size="")).aggregation.group_size is None
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "allowed"),
+    [
+        (in_groups(257, group_size=""), "aggregation.group_size", "a whole number from 64 to 128"),
+        (in_groups(600, group_size="  group_size: 63\n"), "aggregation.group_size", "from 64 to 128"),
+        (in_groups(600, group_size="  group_size: 129\n"), "aggregation.group_size", "from 64 to 128"),
+        (in_groups(600, minimum=99), "aggregation.group_size", "at most sites.minimum, 99"),
+        (in_groups(600, weighting="patients"), "training.weighting", "uniform, with aggregation.group_size"),
+    ],
+)
+def test_groups_that_promise_too_little(tmp_path: Path, text: str, path: str, allowed: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert problem.path == path
+    assert allowed in problem.allowed
+
+
 def test_a_small_ring_is_refused_where_updates_would_be_mostly_rounding(tmp_path: Path) -> None:
-    names = ", ".join(f"site-{index:03}" for index in range(128))
-    text = STUDY.replace("north, south, east, west", names).replace("threshold: 3\n", "threshold: 65\n", 1)
-    text = text.replace("modulus_bits: 32", "modulus_bits: 16").replace("site: 100000", "site: 100")
-    assert [p.path for p in problems(tmp_path, text)] == ["aggregation.modulus_bits"]
-    assert loaded(tmp_path, text.replace("modulus_bits: 16", "modulus_bits: 32")).aggregation.modulus_bits == 32
+    (problem,) = problems(tmp_path, of_sites(128, bits=16, patients=100))
+    assert (problem.path, problem.line) == ("aggregation.modulus_bits", 56)
+    assert problem.found == "16 with 128 hospitals"
+    assert problem.allowed == (
+        "32, or fewer hospitals: with 16 bits an update would travel in 128 steps from 0 to update_clip, 4; at least "
+        "256 are needed, which 16 bits have for up to 127 hospitals"
+    )
+    assert loaded(tmp_path, of_sites(127, bits=16, patients=100)).aggregation.modulus_bits == 16
+    assert loaded(tmp_path, of_sites(128, bits=32, patients=100)).aggregation.modulus_bits == 32
+
+
+@pytest.mark.parametrize("clip", ["1e-9", "0.3", "3.99", "4", "4.01", "7", "1e6"])
+def test_the_number_of_hospitals_said_to_fit_a_small_ring_fits(tmp_path: Path, clip: str) -> None:
+    (problem,) = problems(tmp_path, of_sites(128, bits=16, patients=100, clip=clip))
+    most = int(problem.allowed.removesuffix(" hospitals").rsplit(" ", 1)[1])
+    assert 50 <= most <= 127
+    assert loaded(tmp_path, of_sites(most, bits=16, patients=100, clip=clip))
+    assert [p.path for p in problems(tmp_path, of_sites(most + 1, bits=16, patients=100, clip=clip))] == [
+        "aggregation.modulus_bits"
+    ]
+
+
+def test_a_small_ring_is_refused_for_a_clip_of_a_single_parameter_too(tmp_path: Path) -> None:
+    text = of_sites(100, bits=16, patients=100).replace("update_clip: 4", "update_clip: 4\n  tensor_clips: {0.*: 5.5}")
+    (problem,) = problems(tmp_path, text)
+    assert problem.path == "aggregation.modulus_bits"
+    assert "in 176 steps from 0 to its clip, 5.5;" in problem.allowed
+
+
+def test_counts_that_would_wrap_are_refused_with_what_would_fit(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, of_sites(4, bits=16, patients=8191))
+    assert (problem.path, problem.line) == ("aggregation.max_patients_per_site", 61)
+    assert problem.found == "8191 with 4 hospitals and modulus_bits 16"
+    assert problem.allowed == "at most 8190, or modulus_bits 32: the sum over all hospitals would wrap"
+    assert loaded(tmp_path, of_sites(4, bits=16, patients=8190))
 
 
 # --- the document --------------------------------------------------------------------------------------------------
@@ -316,8 +423,29 @@ def test_a_small_ring_is_refused_where_updates_would_be_mostly_rounding(tmp_path
 def test_document_and_digest_are_frozen(tmp_path: Path) -> None:
     # A change here changes what every hospital has approved: it needs a new schema version.
     study = loaded(tmp_path, STUDY)
-    assert study.digest() == "ad410c39bcfde2bf2efa1f9aed2162fca24db260967a3571940c476849e0e310"
+    assert study.digest() == "3555c5ab66419e1ce8285819ed6ad6f97ba0590104701bb9f3aa35bc2b214ab3"
     assert study.document().startswith(b'{"aggregation":{"max_patients_per_site":100000,"modulus_bits":32,')
+
+
+def test_the_suite_is_in_the_document(tmp_path: Path) -> None:
+    study = loaded(tmp_path, STUDY)
+    other = loaded(tmp_path, STUDY.replace("modulus_bits: 32", "suite: p256\n  modulus_bits: 32"))
+    same = loaded(tmp_path, STUDY.replace("modulus_bits: 32", "suite: hybrid-pq\n  modulus_bits: 32"))
+    assert (study.aggregation.suite, other.aggregation.suite) == ("hybrid-pq", "p256")
+    assert study.digest() == same.digest() != other.digest()
+    assert b'"suite":"p256"' in other.document()
+    # The names are those of the suites themselves.
+    assert list(get_args(SuiteChoice)) == list(SuiteName)
+
+
+def test_clips_by_parameter_are_in_the_document_whatever_their_order(tmp_path: Path) -> None:
+    first = loaded(tmp_path, STUDY.replace("update_clip: 4", "update_clip: 4\n  tensor_clips: {2.*: 2, 0.bias: 0.5}"))
+    again = loaded(tmp_path, STUDY.replace("update_clip: 4", "update_clip: 4\n  tensor_clips: {0.bias: .5, 2.*: 2.0}"))
+    assert first == again
+    assert first.document() == again.document()
+    assert b'"tensor_clips":{"0.bias":0.5,"2.*":2.0}' in first.document()
+    assert StudyFile.from_document(first.document()) == first
+    assert b"tensor_clips" not in loaded(tmp_path, STUDY).document()
 
 
 def test_comments_blanks_order_and_spelling_of_numbers_change_nothing(tmp_path: Path) -> None:
