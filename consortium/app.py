@@ -30,11 +30,14 @@ def opened(folder: Path) -> Iterator[Coordinator]:
     """The coordinator of a home, not serving yet. The log's lock keeps a second process out (LogLocked)."""
     home = open_home(folder)
     log = Log.open(home.config.log_folder(folder), home.log_signer)
-    database = None
+    database = rooms = None
     try:
         database = Database(home.config.database_url(folder))
-        yield Coordinator(home, _rooms(home, database, log), execute)
+        rooms = _rooms(home, database, log)
+        yield Coordinator(home, rooms, execute)
     finally:
+        if rooms is not None:
+            rooms.recorder.close()
         if database is not None:
             database.close()
         log.close()
@@ -51,6 +54,7 @@ def _rooms(home: CoordinatorHome, database: Database, log: Log) -> Rooms:
         sessions=Sessions(),
         uploads=VectorStore(home.folder / "uploads"),
         vectors=VectorStore(home.folder / "vectors"),
+        evidence=VectorStore(home.folder / "evidence"),
         models=Models(home.folder / "models"),
         journal=Journal(database),
     )

@@ -1,7 +1,8 @@
 """The shell around one attempt at one round: take an event, step, journal it, perform the effects; owns the clock.
 
-All decisions are in `training_round.py`. After a crash `replay` feeds the journal through the same machine: if the
-survivors' shares had arrived, the round is finished from there; otherwise the attempt is over and nothing was revealed.
+All decisions are in `training_round.py`. After a crash `replay` feeds the journal through the same machine. If the
+survivors had been asked for their shares, the attempt goes on from there with whoever comes back, because some may have
+released them; otherwise it is over and nothing was revealed.
 """
 
 import asyncio
@@ -11,12 +12,16 @@ from dataclasses import dataclass, field
 import structlog
 
 from audit import entries
+from audit.fields import one_line
+from consortium.contract.digest import digest_of
+from consortium.contract.messages import SiteMessage
 from consortium.contract.names import Digest, SiteId
-from consortium.contract.plan import RoundPlan
-from consortium.record import now_stamp, one_line
+from consortium.contract.plan import RoundPlan, context_of
+from consortium.record import now_stamp
 from consortium.rooms import Rooms
 from consortium.studies import RoundName
 from consortium.training_round import (
+    Aborted,
     AddToSum,
     DeadlinePassed,
     Effects,
@@ -25,18 +30,26 @@ from consortium.training_round import (
     NoteRefusal,
     NoteViolation,
     Running,
+    SiteReturned,
     StartDeadline,
     State,
     Tell,
     UploadStored,
     begin,
+    deadline_of,
+    enough_shares,
+    may_have_opened,
     step,
 )
+from consortium.wire import codec
 from privacy.secagg.masks import RunningSum
+from privacy.secagg.messages import UploadHeader
 
 log = structlog.get_logger(__name__)
 
 _WORKING = {
+    "committing": "drawing groups",
+    "revealing": "drawing groups",
     "inviting": "exchanging keys",
     "keying": "sharing secrets",
     "collecting": "training",
@@ -66,7 +79,8 @@ class Attempt:
         self.lost: set[SiteId] = set()
         self.state: State
         self.state, self._first = begin(plan, measured_before)
-        self._stored: set[Digest] = set()  # uploads that lie on disk for this attempt, in the sum or not
+        self._stored: set[Digest] = set()  # uploads that were put on disk for this attempt
+        self._unwritten: list[Event] = []  # taken and not in the journal yet
         self._timer: asyncio.TimerHandle | None = None
         self._progress = Progress()
         self._log = log.bind(study=plan.study, round=plan.round, attempt=plan.attempt)
@@ -74,7 +88,7 @@ class Attempt:
     def deliver(self, event: Event) -> None:
         """Queue an event."""
         if isinstance(event, UploadStored):
-            self._stored.add(Digest(event.header.masked_update_hash.hex()))
+            self._stored.add(upload_name(event.site, event.header.masked_update_hash))
         self._inbox.put_nowait(event)
 
     @property
@@ -84,43 +98,74 @@ class Attempt:
 
     async def run(self, progress: Progress) -> State:
         """Drive the machine with live events until the attempt is over."""
+        progress.sites.update({p.site: "invited" for p in self.plan.participants})
+        return await self._drive(progress, self._first)
+
+    async def finish(self, progress: Progress) -> State:
+        """After `replay`, with the survivors asked for their shares: ask whoever is still needed once more.
+
+        With enough shares in the journal nobody is asked. The deadline of the phase begins again.
+        """
+        assert isinstance(self.state, Running)
+        if enough_shares(self.state):
+            self.deliver(DeadlinePassed(phase=self.state.phase))
+        for participant in self.plan.participants:
+            if self._rooms.sessions.get(participant.site) is not None:
+                self.deliver(SiteReturned(site=participant.site))
+        return await self._drive(progress, (deadline_of(self.state),))
+
+    async def _drive(self, progress: Progress, effects: Effects) -> State:
         self._progress = progress
         progress.attempt = self.plan.attempt
-        progress.sites.update({p.site: "invited" for p in self.plan.participants})
         try:
-            await self._perform(self._first)
+            await self._perform(effects)
             while isinstance(self.state, Running):
                 progress.phase = self.state.phase.value
                 self._rooms.sessions.notify()
                 event = await self._inbox.get()
                 before = self.state
-                # Stepped before it is journalled, so that an event the machine cannot take is never replayed;
-                # journalled before its effects, so that a share that was received is never asked for again.
+                # Stepped before it is journalled, so that an event the machine cannot take is never replayed.
                 self.state, effects = step(before, event)
                 if self.state is before:
                     continue  # it changed nothing: a site that repeats itself must not fill the journal
-                self._rooms.journal.append(self.plan, event)
+                self._unwritten.append(event)
+                if may_have_opened(before) or may_have_opened(self.state):
+                    await self._write_down(first=not may_have_opened(before))
                 await self._perform(effects)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
         return self.state
 
+    async def _write_down(self, *, first: bool) -> None:
+        """Before a share is asked for, and for every share that came: durable, so that it is never asked for in vain.
+
+        Until then nothing has been released, and a crash costs an attempt and no privacy. From then on the masked sum
+        and everything that led to it must be there again after a crash; single uploads need not.
+        """
+        if first:
+            masked = self.total.result.view("u1").data
+            await asyncio.to_thread(self._rooms.uploads.put, masked, name=masked_sum_name(self.plan))
+        events, self._unwritten = tuple(self._unwritten), []
+        await asyncio.to_thread(self._rooms.journal.append, self.plan, *events)
+
     async def replay(self, events: Iterable[Event]) -> State:
-        """Feed journalled events through the machine; only uploads are added again, nothing is sent."""
+        """Feed journalled events through the machine; nothing is sent. The masked sum is taken from the disk.
+
+        Raises:
+            VectorMissing: The journal is there, and its sum is not.
+        """
         for event in events:
-            if isinstance(event, UploadStored):
-                self._stored.add(Digest(event.header.masked_update_hash.hex()))
-            self.state, effects = step(self.state, event)
-            for effect in effects:
-                if isinstance(effect, AddToSum):
-                    await self._add(effect)
+            self.state, _ = step(self.state, event)
+        if may_have_opened(self.state) and not isinstance(self.state, Aborted):
+            chunks = self._rooms.uploads.chunks(masked_sum_name(self.plan))
+            await asyncio.to_thread(self.total.add, chunks)
         return self.state
 
     def forget(self) -> None:
-        """How it ended is recorded: its journal and its uploads have served their purpose."""
+        """How it ended is recorded: its journal, its sum and its uploads have served their purpose."""
         self._rooms.journal.forget(self.plan)
-        for digest in self._stored:
+        for digest in (*self._stored, masked_sum_name(self.plan)):
             self._rooms.uploads.discard(digest)
 
     async def _perform(self, effects: Effects) -> None:
@@ -144,8 +189,9 @@ class Attempt:
                     self._note(effect)
 
     async def _add(self, effect: AddToSum) -> None:
-        digest = Digest(effect.masked_update_hash.hex())
+        digest = upload_name(effect.site, effect.masked_update_hash)
         await asyncio.to_thread(self.total.add, self._rooms.uploads.chunks(digest))
+        self._rooms.uploads.discard(digest)  # the sum has it; what the sites sent is not kept
 
     def _show_working(self) -> None:
         if not isinstance(self.state, Running):
@@ -173,8 +219,29 @@ class Attempt:
                 self._progress.sites[site] = f"refused: {one_line(rule)}"
                 self._log.warning("round.refused", site=site, rule=rule)
                 entry = entries.RoundRefused(**now_stamp(), **about, site=site, rule=one_line(rule))
-            case NoteViolation(violation=violation):
+            case NoteViolation(violation=violation, evidence=message):
                 self._log.error("round.violation", site=violation.site, rule=violation.rule)
-                text = one_line(f"{violation.rule}: {violation.evidence}")
-                entry = entries.SecaggFailed(**now_stamp(), **about, blamed=violation.site, rule=text)
+                entry = entries.SecaggFailed(
+                    **now_stamp(),
+                    **about,
+                    blamed=violation.site,
+                    phase=self._progress.phase,
+                    rule=one_line(f"{violation.rule}: {violation.evidence}"),
+                    evidence_sha256=self._rooms.evidence.put(_evidence(message)) if message else None,
+                )
         self._rooms.recorder.record(entries.entry_bytes(entry))
+
+
+def upload_name(site: SiteId, masked_update_hash: bytes) -> Digest:
+    """The name under which a site's masked update lies until it is in the sum. Two sites may send equal bytes."""
+    return digest_of(f"{site} {masked_update_hash.hex()}".encode())
+
+
+def masked_sum_name(plan: RoundPlan) -> Digest:
+    """The name under which an attempt's masked sum lies among the uploads while shares are collected."""
+    return Digest(context_of(plan).digest().hex())
+
+
+def _evidence(message: SiteMessage | UploadHeader) -> bytes:
+    """A message in its wire encoding, signature included: what the digest in the log is of."""
+    return codec.encode_upload(message) if isinstance(message, UploadHeader) else codec.encode_site_message(message)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consortium import __version__
+from consortium.contract.private_process import keep_memory_private
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run a consortium of hospitals.")
 site_app = typer.Typer(no_args_is_help=True, help="Invite, list and revoke hospitals.")
@@ -143,13 +144,25 @@ def site_invite(site: str, home: Home, out: Annotated[Path, typer.Option(help="W
 @site_app.command("list")
 def site_list(home: Home, *, as_json: Json = False) -> None:
     """Show the enrolled hospitals and their key fingerprints."""
+    from consortium.contract.certificates import key_fingerprint
+
     rows = _command(home, "site.list")["sites"]
     if as_json:
         _print_json(rows)
         return
     _table(
-        ["site", "state", "connected", "TLS key (SHA-256)", "signing key"],
-        [[r["site"], r["state"], "yes" if r["connected"] else "", r["spki_sha256"], r["signing_key"]] for r in rows],
+        ["site", "state", "connected", "TLS key (SHA-256)", "signing key", "ECDSA key (SHA-256)"],
+        [
+            [
+                r["site"],
+                r["state"],
+                "yes" if r["connected"] else "",
+                r["spki_sha256"],
+                r["signing_key"],
+                key_fingerprint(r["ecdsa_key"]),
+            ]
+            for r in rows
+        ],
     )
 
 
@@ -167,6 +180,7 @@ def site_revoke(site: str, home: Home) -> None:
 def study_validate(file: Path, *, as_json: Json = False) -> None:
     """Check a study file: every error at once, with its line and what is allowed."""
     from consortium.contract.errors import FileInvalid
+    from consortium.contract.precision import precision_line
     from consortium.contract.study import load_study
 
     try:
@@ -181,6 +195,7 @@ def study_validate(file: Path, *, as_json: Json = False) -> None:
         _print_json({"valid": True, "study": study.id, "digest": study.digest()})
     else:
         _out.print(f"{file} is valid: study [bold]{study.id}[/bold], digest {study.digest()}")
+        _out.print(precision_line(study))
 
 
 @study_app.command("submit")
@@ -355,6 +370,7 @@ def report_error(error: Exception) -> int | None:
 
 def main() -> None:
     """The console script."""
+    keep_memory_private()  # most commands read a private key
     try:
         app()
     except KeyboardInterrupt:

@@ -86,6 +86,7 @@ def _site_list(coordinator: Coordinator, _arguments: Arguments) -> Answer:
                 "connected": row.site in here,
                 "spki_sha256": row.spki_sha256,
                 "signing_key": row.signing_key,
+                "ecdsa_key": row.ecdsa_key,
                 "enrolled_at": row.enrolled_at.isoformat(),
             }
             for row in coordinator.rooms.sites.all()
@@ -187,6 +188,7 @@ def _audit_log(coordinator: Coordinator, arguments: Arguments) -> Answer:
                 "actor": record["actor"],
                 "study": record.get("study", ""),
                 "round": str(record.get("round", "")),
+                "attempt": str(record.get("attempt", "")),
                 "body": record["body"],
             }
         )

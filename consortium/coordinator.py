@@ -6,7 +6,9 @@ from typing import TypeAlias
 
 import structlog
 
-from consortium import __version__, status
+from audit.fields import one_line
+from consortium import __version__, secagg_attempt, status
+from consortium.attempt import masked_sum_name, upload_name
 from consortium.contract.certificates import PeerIdentity, Role
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.messages import (
@@ -27,11 +29,11 @@ from consortium.contract.messages import (
     Welcome,
 )
 from consortium.contract.names import Digest, SiteId
+from consortium.contract.plan import RoundPlan
 from consortium.contract.study import StudyFile
 from consortium.driver import ModelStored, ModelVerified, StudyDriver
 from consortium.errors import AccessDenied, AgentTooOld, UploadRefused
 from consortium.home import CoordinatorHome
-from consortium.record import one_line
 from consortium.rooms import Rooms
 from consortium.sessions import Session, SessionReplaced
 from consortium.studies import StudyState
@@ -39,7 +41,14 @@ from consortium.training_round import MessageArrived, SiteLeft, SiteRefused, Sto
 from consortium.vectors import VectorMissing
 from privacy.errors import OutOfOrder, PrivacyError
 from privacy.secagg import coordinator as secagg
-from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares
+from privacy.secagg.messages import (
+    BeaconCommitment,
+    BeaconReveal,
+    Confirmation,
+    KeyBundle,
+    SealedShares,
+    UnmaskShares,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +81,10 @@ class Coordinator:
     def resume_all(self) -> None:
         """After a start: every study that was running goes on."""
         self.serving = True
-        self.rooms.uploads.discard_all_but(self.rooms.journal.uploads())
-        for row in self.rooms.studies.all():
+        studies = self.rooms.studies
+        plans = [RoundPlan.from_bytes(raw) for row in studies.all() for raw in studies.open_plans(row.digest)]
+        self.rooms.uploads.discard_all_but({masked_sum_name(plan) for plan in plans})
+        for row in studies.all():
             if row.state == StudyState.RUNNING:
                 self.begin_study(row.study)
             elif row.state == StudyState.ABORTED:
@@ -216,9 +227,9 @@ class Coordinator:
                     about = (message.study_digest, message.round, message.attempt)
                     if plan is not None and about == (plan.study_digest, plan.round, plan.attempt):
                         driver.deliver(SiteRefused(site=site, refusal=message))
-            case KeyBundle() | SealedShares() | Confirmation() | UnmaskShares():
+            case BeaconCommitment() | BeaconReveal() | KeyBundle() | SealedShares() | Confirmation() | UnmaskShares():
                 for driver in self.drivers.values():
-                    if driver.running is not None and driver.running.context == message.context:
+                    if driver.running is not None and driver.running.hears(message.context):
                         driver.deliver(MessageArrived(site=site, message=message))
             case ResultVerified():
                 for driver in self.drivers.values():
@@ -250,13 +261,13 @@ class Coordinator:
         match header.kind:
             case VectorKind.MASKED_UPDATE:
                 running = driver.running if driver is not None else None
-                if running is None or header.upload is None or header.upload.context != running.context:
+                if running is None or header.upload is None or not running.hears(header.upload.context):
                     raise UploadRefused("this attempt is over; the upload is not wanted any more")
                 if header.upload.masked_update_hash != header.sha256:
                     raise UploadRefused("the signed header describes another upload than the one announced")
                 try:
                     secagg.attributed(header.upload, peer.site)
-                    secagg.admit_upload(running.machine, header.upload)
+                    secagg_attempt.admit_upload(running.machine, header.upload)
                 except OutOfOrder as error:
                     raise UploadRefused("this attempt does not collect uploads now") from error
                 except PrivacyError as error:
@@ -293,10 +304,10 @@ class Coordinator:
         assert header.upload is not None  # upload_limit asked
         if header.size_bytes != size_bytes:
             raise UploadRefused(f"a masked update of this round has {size_bytes} bytes, not {header.size_bytes}")
-        digest = Digest(header.sha256.hex())
-        await self.rooms.uploads.receive(digest, chunks)
-        if driver.running is None or driver.running.context != header.upload.context:
-            self.rooms.uploads.discard(digest)
+        name = upload_name(site, header.sha256)
+        await self.rooms.uploads.receive(name, chunks)
+        if driver.running is None or not driver.running.hears(header.upload.context):
+            self.rooms.uploads.discard(name)
             raise UploadRefused("this attempt ended while the upload was under way")
         driver.deliver(UploadStored(site=site, header=header.upload))
 
@@ -306,13 +317,18 @@ class Coordinator:
         wanted = driver.wants_first_model(site)
         digest = Digest(header.sha256.hex())
         path = await self.rooms.uploads.receive(digest, chunks)
+
+        def checked_and_kept() -> Digest:
+            model = GlobalModel.open(path)
+            if model.digest() != wanted:
+                raise UploadRefused("this is another first model than the one this site said it had built")
+            return self.rooms.models.save(model)
+
         try:
-            model = await asyncio.to_thread(lambda: GlobalModel.from_safetensors(path.read_bytes()))
+            model_digest = await asyncio.to_thread(checked_and_kept)
         finally:
             self.rooms.uploads.discard(digest)
-        if model.digest() != wanted:
-            raise UploadRefused("this is another first model than the one this site said it had built")
-        driver.deliver(ModelStored(model_digest=await asyncio.to_thread(self.rooms.models.save, model)))
+        driver.deliver(ModelStored(model_digest=model_digest))
 
     async def open_vector(
         self, peer: PeerIdentity, kind: VectorKind, digest: Digest

@@ -5,8 +5,9 @@ SQLAlchemy Core; SQLite in WAL mode with synchronous=FULL by default. Whatever m
 """
 
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,6 +36,7 @@ sites = sa.Table(
     sa.Column("certificate", sa.LargeBinary, nullable=False),  # DER
     sa.Column("spki_sha256", sa.String(64), nullable=False, unique=True),
     sa.Column("signing_key", sa.String(64), nullable=False, unique=True),
+    sa.Column("ecdsa_key", sa.String(130), nullable=False, unique=True),
     sa.Column("enrolled_at", sa.Float, nullable=False),
     sa.Column("revoked_at", sa.Float),
     sa.Column("last_sequence", sa.Integer, nullable=False, default=0),
@@ -140,6 +142,7 @@ class SiteRow:
     certificate: bytes
     spki_sha256: Digest
     signing_key: str
+    ecdsa_key: str
     enrolled_at: datetime
     revoked: bool
     last_sequence: int
@@ -157,6 +160,7 @@ class Database:
         try:
             with self.transaction() as connection:
                 _metadata.create_all(connection)
+            self.scrub()  # a process that was killed left its write-ahead log behind
         except BaseException:
             self.close()
             raise
@@ -170,26 +174,70 @@ class Database:
             HomeInvalid: The file is not a database of ours.
             sa.exc.IntegrityError: A row that is there already; for the caller to explain.
         """
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.OperationalError as error:
-            raise HomeUnwritable(f"the database could not be used: {error.orig}") from error
-        except sa.exc.IntegrityError:
-            raise
-        except sa.exc.DatabaseError as error:
-            raise HomeInvalid(f"the database could not be read: {error.orig}") from error
+        with _explained(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One consistent view, without waiting for whoever writes; raises as `transaction` does."""
+        with _explained(), self._engine.connect() as connection:
+            yield connection.execution_options(**{_READ_ONLY: True})
+
+    def scrub(self) -> None:
+        """Make what was deleted unreadable in the files too, as far as they are ours; does nothing if they are busy.
+
+        SQLite overwrites what it deletes (`secure_delete`), but its write-ahead log keeps the pages as they were until
+        it begins anew.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return
+        with suppress(sa.exc.OperationalError, sqlite3.OperationalError):
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute(f"PRAGMA busy_timeout={_SCRUB_PATIENCE_MS}")
+                try:
+                    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    cursor.fetchall()
+                finally:
+                    cursor.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+                    cursor.close()
+            finally:
+                connection.close()  # back to the pool
 
     def close(self) -> None:
         """Release the file."""
         self._engine.dispose()
 
 
+_READ_ONLY = "consortium_read_only"
+_PATIENCE_MS, _SCRUB_PATIENCE_MS = 10_000, 100
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        raise HomeUnwritable(f"the database could not be used: {error.orig}") from error
+    except sa.exc.IntegrityError:
+        raise
+    except sa.exc.DatabaseError as error:
+        raise HomeInvalid(f"the database could not be read: {error.orig}") from error
+
+
 def _sqlite_durable(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # SQLAlchemy says when to begin
     try:
         cursor = connection.cursor()
-        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        # secure_delete: shares in the journal of a closed round are gone, not only unlisted.
+        for pragma in (
+            f"busy_timeout={_PATIENCE_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
     except BaseException:
@@ -198,7 +246,8 @@ def _sqlite_durable(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def study_row(row: sa.Row[tuple[object, ...]]) -> StudyRow:

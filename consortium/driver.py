@@ -33,6 +33,7 @@ from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, Participant, RoundKind, RoundPlan, context_of
 from consortium.contract.server_optimizer import AggregateRefused, next_global_model
 from consortium.contract.study import StudyFile
+from consortium.contract.tensor_clips import TensorClipsRefused, clipped_stretches
 from consortium.database import SiteRow, StudyRow
 from consortium.rooms import Rooms
 from consortium.studies import RoundClosedFacts, StudyState
@@ -40,8 +41,10 @@ from consortium.study_run import Complete, Pause, Prepare, Run, decide
 from consortium.training_round import (
     Aborted,
     Event,
+    Phase,
     Running,
     SiteLeft,
+    SiteReturned,
     Stopped,
     Summed,
     is_measured,
@@ -52,6 +55,7 @@ from consortium.vectors import VectorMissing
 from consortium.wire.errors import WireViolation
 from privacy.encoding import decode
 from privacy.errors import PrivacyError
+from privacy.secagg.suites import SuiteName
 
 log = structlog.get_logger(__name__)
 
@@ -158,6 +162,7 @@ class StudyDriver:
                         self._complete(row)
         finally:
             self._attempt = None
+            self._rooms.journal.scrub()
             self.progress.phase = "waiting"
             self._rooms.sessions.notify()
 
@@ -168,6 +173,8 @@ class StudyDriver:
         row = self._row()
         self._ask_again(site)
         self._tell_result(site)
+        if self._attempt is not None:
+            self._attempt.deliver(SiteReturned(site=site))
         match row.state:
             case StudyState.RUNNING:
                 self.prepare(site)
@@ -280,9 +287,24 @@ class StudyDriver:
             return
         for site, (model_digest, _) in ready.items():
             if await self._first_model_stored(site, model_digest) and self._is_running():
+                if not self._clips_fit(model_digest):
+                    return
                 self._rooms.studies.begin(row, tuple(ready), model_digest)
                 self._log.info("study.started", sites=len(ready), model=model_digest)
                 return
+
+    def _clips_fit(self, model_digest: Digest) -> bool:
+        """Whether the study's clips name parameters of the first model; otherwise no layout follows: a pause."""
+        aggregation = self.study.aggregation
+        if aggregation.tensor_clips is None:
+            return True
+        parameters = self._rooms.models.parameters(model_digest)
+        try:
+            clipped_stretches(parameters, aggregation.update_clip, aggregation.tensor_clips)
+        except TensorClipsRefused as error:
+            self._pause(str(error))
+            return False
+        return True
 
     async def _first_model_stored(self, site: SiteId, model_digest: Digest) -> bool:
         """Ask one site for the first model; False if it does not come."""
@@ -357,11 +379,15 @@ class StudyDriver:
         await attempt.run(self.progress)
         before = self._declined.get(row.next_round, frozenset())
         self._declined = {row.next_round: before | attempt.refused}
+        await self._conclude(row, attempt, time.monotonic() - begun)
+
+    async def _conclude(self, row: StudyRow, attempt: Attempt, seconds: float, *, restarted: bool = False) -> None:
+        """Record how the attempt ended, and hear whether the survivors computed the same next model."""
         with self._listening() as heard:
-            await self._settle(row, attempt, time.monotonic() - begun)
+            await self._settle(row, attempt, seconds)
             self._attempt = None
             if isinstance(attempt.state, Summed) and self._row().next_round > row.next_round:
-                await self._hear_verifications(heard, attempt.state, attempt.lost)
+                await self._hear_verifications(heard, attempt.state, attempt.lost, restarted=restarted)
 
     def _plan(self, row: StudyRow, decision: Run, invited: list[SiteRow]) -> RoundPlan:
         here = frozenset(site.site for site in invited)
@@ -373,13 +399,14 @@ class StudyDriver:
             measured = False
         return RoundPlan(
             consortium=self._rooms.consortium,
+            suite=SuiteName(self.study.aggregation.suite),
             study=row.study,
             study_digest=row.digest,
             kind=decision.kind,
             round=decision.round,
             attempt=decision.attempt,
             participants=tuple(
-                Participant(site=s.site, spki_sha256=s.spki_sha256, signing_key=s.signing_key)
+                Participant(site=s.site, spki_sha256=s.spki_sha256, signing_key=s.signing_key, ecdsa_key=s.ecdsa_key)
                 for s in sorted(invited, key=lambda s: s.site)
             ),
             threshold=self.study.aggregation.threshold,
@@ -389,12 +416,13 @@ class StudyDriver:
             layout=round_layout(
                 self.study,
                 # Not what a site says: it decides how much memory the sum takes.
-                parameter_count=self._rooms.models.load(row.model_digest).vector.size,
+                parameters=self._rooms.models.parameters(row.model_digest),
                 kind=decision.kind,
                 measured=measured,
             ),
             round_deadline_s=self.study.aggregation.round_deadline_s,
             upload_deadline_s=self.study.aggregation.upload_deadline_s,
+            group_size=self.study.aggregation.group_size or 0,
         )
 
     def _invite(self, row: StudyRow, plan: RoundPlan, invited: list[SiteRow]) -> None:
@@ -453,23 +481,27 @@ class StudyDriver:
         attempt.total.remove(summed.removal)
         aggregate = attempt.total.result
         sums = decode(aggregate, plan.layout, survivors=len(summed.survivors))
-        after = next_global_model(self.study, plan, self._rooms.models.load(plan.model_digest), sums)
+        model = self._rooms.models.load(plan.model_digest)
+        after = next_global_model(self.study, plan, model, sums, survivors=len(summed.survivors))
         return RoundClosedFacts(
             survivors=summed.survivors,
             transcript=Digest(summed.transcript.hex()),
-            aggregate_sha256=self._rooms.vectors.put(aggregate.tobytes()),
+            aggregate_sha256=self._rooms.vectors.put(aggregate.view(np.uint8).data),
             next_model_digest=self._rooms.models.save(after),
             metrics=_figures(sums) if is_measured(plan) else {},
             seconds=seconds,
         )
 
-    async def _hear_verifications(self, heard: "asyncio.Queue[Answer]", summed: Summed, lost: set[SiteId]) -> None:
+    async def _hear_verifications(
+        self, heard: "asyncio.Queue[Answer]", summed: Summed, lost: set[SiteId], *, restarted: bool
+    ) -> None:
         """Wait, not for long, until the survivors have computed the next model too: those that are still here.
 
-        Their signed `model.verified` entries let a hospital that missed the round accept the model (ADR 6).
+        After a restart nobody is here yet, and all of them are waited for. Their signed `model.verified` entries let a
+        hospital that missed the round accept the model (ADR 6).
         """
         row = self._row()
-        awaited = {site for site in summed.survivors if self._rooms.sessions.get(site) is not None} - lost
+        awaited = {s for s in summed.survivors if restarted or self._rooms.sessions.get(s) is not None} - lost
         deadline = time.monotonic() + VERIFIED_WAIT_S
         while awaited and (left := deadline - time.monotonic()) > 0:
             match await _next(heard, left):
@@ -490,18 +522,24 @@ class StudyDriver:
     # --- after a crash ---------------------------------------------------------------------------------------------
 
     async def _finish_open_attempts(self) -> None:
-        """Close from the journal what can be closed; record the rest as aborted. Nothing is run twice."""
+        """Finish what was being unmasked, with the shares of the journal and of whoever comes back; the rest is over.
+
+        Nothing is run twice.
+        """
         row = self._row()
         for raw in self._rooms.studies.open_plans(row.digest):
             plan = RoundPlan.from_bytes(raw)
             attempt = Attempt(self._rooms, plan, frozenset(row.measured) or None)
             try:
                 await attempt.replay(self._rooms.journal.events(plan))
+                if isinstance(attempt.state, Running) and attempt.state.phase is Phase.UNMASKING:
+                    self._attempt = attempt
+                    await attempt.finish(self.progress)
             except (VectorMissing, WireViolation, PrivacyError, ValueError) as error:
                 self._abort(row, plan, f"it could not be finished from the journal: {error}", ())
                 attempt.forget()
             else:
-                await self._settle(row, attempt, 0.0)
+                await self._conclude(row, attempt, 0.0, restarted=True)
             row = self._row()
 
 

@@ -7,6 +7,7 @@ consortium.db        state
 log/                 the audit log
 uploads/             masked updates while a round runs
 vectors/, models/    aggregates and global models, by digest
+evidence/            messages that broke a rule of the protocol, by digest
 """
 
 import os

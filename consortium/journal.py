@@ -1,15 +1,16 @@
-"""Accepted events of the attempts under way, durable, so that an attempt can be replayed after a crash.
+"""Accepted events of attempts whose shares were asked for, durable, so that they can be replayed after a crash.
 
-Site messages are kept in their wire encoding, which is bounded and versioned; the masked updates they refer to lie
-beside them by digest (`vectors.py`). An attempt's events are deleted when it is over.
+Site messages are kept in their wire encoding, which is bounded and versioned; the masked sum lies beside them
+(`attempt.py`). An attempt's events are deleted when it is over.
 """
 
 import json
+import time
 
 import sqlalchemy as sa
 
 from consortium.contract.messages import Refusal, VectorHeader, VectorKind
-from consortium.contract.names import Digest, SiteId
+from consortium.contract.names import SiteId
 from consortium.contract.plan import RoundPlan
 from consortium.database import Database, journal
 from consortium.training_round import (
@@ -19,11 +20,23 @@ from consortium.training_round import (
     Phase,
     SiteLeft,
     SiteRefused,
+    SiteReturned,
     Stopped,
     UploadStored,
 )
 from consortium.wire import codec
-from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares
+from privacy.secagg.messages import (
+    BeaconCommitment,
+    BeaconReveal,
+    Confirmation,
+    KeyBundle,
+    SealedShares,
+    UnmaskShares,
+)
+
+SCRUB_AFTER_S = 10.0
+"""Shares of closed rounds are in no file of the database any more after so long, or once their study stops: it costs as
+much as a round that does nothing else."""
 
 
 class Journal:
@@ -31,35 +44,31 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._scrubbed_s = 0.0
 
-    def append(self, plan: RoundPlan, event: Event) -> None:
-        """Keep one event; it is durable when this returns."""
+    def append(self, plan: RoundPlan, *events: Event) -> None:
+        """Keep events, in order, all or none; they are durable when this returns."""
+        about = {"study_digest": plan.study_digest, "round": plan.round, "attempt": plan.attempt}
         with self._database.transaction() as connection:
-            connection.execute(
-                sa.insert(journal).values(
-                    study_digest=plan.study_digest,
-                    round=plan.round,
-                    attempt=plan.attempt,
-                    event=encode(plan, event),
-                )
-            )
+            connection.execute(sa.insert(journal), [{**about, "event": encode(plan, event)} for event in events])
 
     def events(self, plan: RoundPlan) -> tuple[Event, ...]:
         """Every event of an attempt, in order."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(sa.select(journal.c.event).where(self._of(plan)).order_by(journal.c.id))
             return tuple(decode(row.event) for row in rows)
-
-    def uploads(self) -> frozenset[Digest]:
-        """The masked updates that a replay would need, of all attempts."""
-        with self._database.transaction() as connection:
-            events = [decode(row.event) for row in connection.execute(sa.select(journal.c.event))]
-        return frozenset(Digest(e.header.masked_update_hash.hex()) for e in events if isinstance(e, UploadStored))
 
     def forget(self, plan: RoundPlan) -> None:
         """The attempt is over and everything that follows from it is recorded elsewhere."""
         with self._database.transaction() as connection:
             connection.execute(sa.delete(journal).where(self._of(plan)))
+        if time.monotonic() - self._scrubbed_s >= SCRUB_AFTER_S:
+            self.scrub()
+
+    def scrub(self) -> None:
+        """Leave nothing of what was forgotten in the database's files."""
+        self._scrubbed_s = time.monotonic()
+        self._database.scrub()
 
     def _of(self, plan: RoundPlan) -> sa.ColumnElement[bool]:
         return sa.and_(
@@ -88,6 +97,8 @@ def encode(plan: RoundPlan, event: Event) -> bytes:
             record = {"type": "refused", "site": site, "message": codec.encode_site_message(refusal).hex()}
         case SiteLeft(site=site):
             record = {"type": "left", "site": site}
+        case SiteReturned(site=site):
+            record = {"type": "returned", "site": site}
         case DeadlinePassed(phase=phase):
             record = {"type": "deadline", "phase": phase.value}
         case Stopped(reason=reason):
@@ -101,7 +112,9 @@ def decode(data: bytes) -> Event:
     match record["type"]:
         case "message":
             message = codec.decode_site_message(bytes.fromhex(record["message"]))
-            assert isinstance(message, KeyBundle | SealedShares | Confirmation | UnmaskShares)
+            assert isinstance(
+                message, BeaconCommitment | BeaconReveal | KeyBundle | SealedShares | Confirmation | UnmaskShares
+            )
             return MessageArrived(site=SiteId(record["site"]), message=message)
         case "upload":
             header = codec.decode_vector_header(bytes.fromhex(record["header"])).upload
@@ -113,6 +126,8 @@ def decode(data: bytes) -> Event:
             return SiteRefused(site=SiteId(record["site"]), refusal=refusal)
         case "left":
             return SiteLeft(site=SiteId(record["site"]))
+        case "returned":
+            return SiteReturned(site=SiteId(record["site"]))
         case "deadline":
             return DeadlinePassed(phase=Phase(record["phase"]))
         case "stopped":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from consortium.contract.global_model import GlobalModel, ModelRefused
+from consortium.contract.global_model import GlobalModel, ModelRefused, ParameterLayout, parameters_in
 from consortium.contract.names import Digest
 from consortium.vectors import VectorStore
 
@@ -16,22 +16,20 @@ class Models:
     def save(self, model: GlobalModel) -> Digest:
         """Keep a model; raises HomeUnwritable and then keeps nothing."""
         digest = model.digest()
-        self.store.put(model.to_safetensors(), name=digest)
+        self.store.put(*model.file_parts(), name=digest)
         return digest
 
     def load(self, digest: Digest) -> GlobalModel:
-        """Read a model; raises VectorMissing, or ModelRefused if the file was altered."""
-        model, _ = self._read(digest)
+        """Read a model, whose values stay on disk; raises VectorMissing, or ModelRefused if the file was altered."""
+        model = GlobalModel.open(self.store.path(digest))
+        if model.digest() != digest:
+            raise ModelRefused(f"the file of model {digest[:12]} holds another model")
         return model
+
+    def parameters(self, digest: Digest) -> ParameterLayout:
+        """Names and shapes alone, without reading the values; raises as `load`, but for values that were altered."""
+        return parameters_in(self.store.path(digest))
 
     def file(self, digest: Digest) -> bytes:
         """The file of a model, for handing out; raises as `load`."""
-        _, data = self._read(digest)
-        return data
-
-    def _read(self, digest: Digest) -> tuple[GlobalModel, bytes]:
-        data = self.store.path(digest).read_bytes()
-        model = GlobalModel.from_safetensors(data)
-        if model.digest() != digest:
-            raise ModelRefused(f"the file of model {digest[:12]} holds another model")
-        return model, data
+        return self.load(digest).to_safetensors()

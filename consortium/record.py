@@ -5,24 +5,31 @@
 3. Only then are they deleted from the outbox.
 A crash between 2 and 3 is seen at the next start: entries whose bytes are already in the log's tail are not appended
 twice. Every entry has an identity of its own, so equal bytes are the same entry.
+
+What many hospitals send at once is appended together, in the background (`flush_soon`): it is durable in the outbox by
+then, and nothing that is queued later overtakes it. Whoever reads the log through this class sees it there.
 """
 
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from audit import entries
 from audit.log import Log
 from consortium.database import Database, outbox
 
+log = structlog.get_logger(__name__)
+
+GATHER_S = 0.01
+"""The background waits so long for entries of other hospitals, which come at nearly the same time."""
 _TAIL = 4096
 """How far back in the log an entry of the outbox may already be; more if the outbox itself is longer."""
-
-LINE_CHARACTERS_MAX = 200
 
 
 class Recorder:
@@ -32,12 +39,22 @@ class Recorder:
         self._database = database
         self._log = log
         self._lock = Lock()
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._soon: Future[None] | None = None
+        self._closed = False
+        self._appended: list[int] = []  # rows of the outbox that are in the log and not deleted yet
         self._recover()
 
     @property
     def log(self) -> Log:
-        """The log, to read."""
+        """The log, to read, with everything in it that was recorded before."""
+        self.flush()
         return self._log
+
+    def close(self) -> None:
+        """Finish what is being appended; what is still queued then is appended at the next start."""
+        self._closed = True
+        self._background.shutdown(cancel_futures=True)
 
     def add(self, connection: sa.Connection, entries: Sequence[bytes]) -> None:
         """Step 1: queue entries inside the caller's transaction."""
@@ -47,10 +64,23 @@ class Recorder:
     def flush(self) -> None:
         """Steps 2 and 3, for whatever is queued; entries that another thread queued are moved along."""
         with self._lock:
-            rows = self._queued()
-            if rows:
-                self._log.append([row.entry for row in rows])
-                self._forget([row.id for row in rows])
+            self._append()
+            if self._appended:
+                self._queued()
+
+    def flush_soon(self) -> None:
+        """Step 2, in the background; step 3 with the next. One that has not begun yet serves everybody."""
+        if not self._closed and (self._soon is None or self._soon.running() or self._soon.done()):
+            self._soon = self._background.submit(self._append_quietly)
+
+    def _append_quietly(self) -> None:
+        time.sleep(GATHER_S)
+        try:
+            with self._lock:
+                self._append()
+        except Exception as error:
+            # Nobody waits for this: the entries stay queued, and the next flush raises for its caller.
+            log.exception("log.append_failed", reason=str(error), error=type(error).__name__)
 
     def record(self, *entries: bytes) -> None:
         """All three steps, for entries that go with no other state."""
@@ -64,27 +94,29 @@ class Recorder:
             return
         size = self._log.size
         tail = set(self._log.entries(max(0, size - max(_TAIL, 2 * len(rows))), size))
-        self._forget([row.id for row in rows if row.entry in tail])
+        self._appended = [row.id for row in rows if row.entry in tail]
         self.flush()
 
-    def _queued(self) -> list[sa.Row[Any]]:
-        with self._database.transaction() as connection:
-            return list(connection.execute(sa.select(outbox.c.id, outbox.c.entry).order_by(outbox.c.id)))
+    def _append(self) -> None:
+        rows = self._queued()
+        if rows:
+            self._log.append([row.entry for row in rows])
+            self._appended = [row.id for row in rows]
 
-    def _forget(self, ids: Sequence[int]) -> None:
-        if ids:
-            with self._database.transaction() as connection:
-                connection.execute(
-                    sa.delete(outbox).where(outbox.c.id == sa.bindparam("done")), [{"done": i} for i in ids]
-                )
+    def _queued(self) -> list[sa.Row[Any]]:
+        """What is to be appended, oldest first; what has been is deleted in the same transaction."""
+        wanted = sa.select(outbox.c.id, outbox.c.entry).order_by(outbox.c.id)
+        if not self._appended:
+            with self._database.reading() as connection:
+                return list(connection.execute(wanted))
+        with self._database.transaction() as connection:
+            done = [{"done": number} for number in self._appended]
+            connection.execute(sa.delete(outbox).where(outbox.c.id == sa.bindparam("done")), done)
+            rows: list[sa.Row[Any]] = list(connection.execute(wanted))
+        self._appended = []
+        return rows
 
 
 def now_stamp() -> entries.Stamp:
     """Identity and time of an entry that is made now."""
     return entries.stamp(time.time_ns() // 1_000_000, os.urandom(10))
-
-
-def one_line(text: str) -> str:
-    """Text from elsewhere, short and printable enough for an entry's Line."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return printable[:LINE_CHARACTERS_MAX].strip() or "unspecified"

@@ -25,5 +25,6 @@ class Rooms:
     sessions: Sessions
     uploads: VectorStore  # masked updates of attempts under way; never handed out
     vectors: VectorStore  # aggregates
+    evidence: VectorStore  # messages that broke a rule; their digests are in the log
     models: Models
     journal: Journal

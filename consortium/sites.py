@@ -42,6 +42,8 @@ class Sites:
         self._database = database
         self._recorder = recorder
         self._failures = _AtMost(FAILURES_LOGGED_MAX, FAILURES_WINDOW_S)
+        self._standing: dict[str, SiteRow] = {}  # enrolled sites, as they were read last
+        self._standing_lock = Lock()
 
     # --- enrolment -------------------------------------------------------------------------------------------------
 
@@ -99,8 +101,14 @@ class Sites:
         )
         der = certificates.certificate_der(pem)
         identity = certificates.verify_certificate(der, self._home.ca_certificate, now, role=Role.SITE)
-        assert identity.signing_key is not None  # issue_site copies it into every site's certificate
-        keys = {"spki_sha256": identity.spki_sha256.hex(), "signing_key": identity.signing_key.hex()}
+        # issue_site copies both into every site's certificate.
+        assert identity.signing_key is not None
+        assert identity.ecdsa_key is not None
+        keys = {
+            "spki_sha256": identity.spki_sha256.hex(),
+            "signing_key": identity.signing_key.hex(),
+            "ecdsa_key": identity.ecdsa_key.hex(),
+        }
         with self._database.transaction() as connection:
             # Asked again: another call may have shown the same token in between.
             reason = self._against(connection, token_sha256, request.site, now)
@@ -112,6 +120,7 @@ class Sites:
                 self._admit(connection, request.site, der, keys, now)
         if reason:
             self._refuse(request, reason)
+        self._forget_standing()
         self._recorder.flush()
         return EnrolmentGrant(consortium=self._home.config.name, certificate_pem=pem)
 
@@ -143,7 +152,11 @@ class Sites:
             )
         )
         enrolled = entries.SiteEnrolled(
-            **now_stamp(), site=site, certificate_sha256=hashlib.sha256(der).hexdigest(), **keys
+            **now_stamp(),
+            site=site,
+            certificate_sha256=hashlib.sha256(der).hexdigest(),
+            spki_sha256=keys["spki_sha256"],
+            signing_key=keys["signing_key"],
         )
         self._recorder.add(connection, [entries.entry_bytes(enrolled)])
 
@@ -168,13 +181,14 @@ class Sites:
             _spend_invitations(connection, SiteId(site), now)
             entry = entries.SiteRevoked(**now_stamp(), site=site, reason="revoked by the operator")
             self._recorder.add(connection, [entries.entry_bytes(entry)])
+        self._forget_standing()
         self._recorder.flush()
 
     # --- questions -------------------------------------------------------------------------------------------------
 
     def get(self, site: str) -> SiteRow:
         """An enrolled site, revoked or not; raises SiteUnknown."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(sa.select(sites).where(sites.c.site == site)).first()
         if row is None:
             raise SiteUnknown(site)
@@ -182,15 +196,12 @@ class Sites:
 
     def all(self) -> tuple[SiteRow, ...]:
         """Every site, by name."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(_site_row(row) for row in connection.execute(sa.select(sites).order_by(sites.c.site)))
 
     def authenticate(self, peer: PeerIdentity) -> SiteRow:
         """The enrolled site behind a certificate; raises AccessDenied for one that was replaced or revoked."""
-        try:
-            row = self.get(peer.name)
-        except SiteUnknown:
-            row = None
+        row = self._standing_of(peer.name)
         if row is None or row.spki_sha256 != peer.spki_sha256.hex():
             reason = f"the certificate shown for {peer.name} is not the one enrolled"
         elif row.revoked:
@@ -202,6 +213,21 @@ class Sites:
             denied = entries.AuthzDenied(**now_stamp(), subject=f"site:{peer.name}", action="connect", rule=reason)
             self._recorder.record(entries.entry_bytes(denied))
         raise AccessDenied(reason)
+
+    def _standing_of(self, name: str) -> SiteRow | None:
+        """The row of an enrolled site, kept in memory: it is asked for with every call."""
+        with self._standing_lock:
+            if name not in self._standing:
+                try:
+                    self._standing[name] = self.get(name)
+                except SiteUnknown:
+                    return None
+            return self._standing[name]
+
+    def _forget_standing(self) -> None:
+        """A site was enrolled or revoked, and that is committed: what was read before is not used again."""
+        with self._standing_lock:
+            self._standing.clear()
 
     def is_current(self, row: SiteRow) -> bool:
         """Whether the site's certificate is good today, so that the other sites will accept it."""
@@ -249,7 +275,7 @@ class Sites:
                 .values(last_sequence=chain.next_seq - 1, last_event_sha256=chain.previous)
             )
             self._recorder.add(connection, accepted)
-        self._recorder.flush()
+        self._recorder.flush_soon()  # they are durable: the receipt need not wait for the log
         return EventReceipt(last_sequence=chain.next_seq - 1)
 
     def _apply(self, connection: sa.Connection, site: SiteId, entry: entries.SiteEntry, data: bytes) -> None:
@@ -321,6 +347,7 @@ def _site_row(row: sa.Row[tuple[object, ...]]) -> SiteRow:
         certificate=row.certificate,
         spki_sha256=Digest(row.spki_sha256),
         signing_key=row.signing_key,
+        ecdsa_key=row.ecdsa_key,
         enrolled_at=datetime.fromtimestamp(row.enrolled_at, UTC),
         revoked=row.revoked_at is not None,
         last_sequence=row.last_sequence,

@@ -2,12 +2,12 @@
 
 from typing import Any, TypeAlias
 
+from audit.fields import one_line
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.names import SiteId
 from consortium.contract.study import StudyFile
 from consortium.database import StudyRow
 from consortium.driver import StudyDriver
-from consortium.record import one_line
 from consortium.rooms import Rooms
 from consortium.studies import StudyState
 

@@ -5,11 +5,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
 from audit import entries
+from audit.fields import one_line
 from consortium.contract.digest import digest_of
 from consortium.contract.messages import StudyDocument
 from consortium.contract.names import Digest, SiteId, StudyId
@@ -17,7 +19,7 @@ from consortium.contract.plan import RoundPlan
 from consortium.contract.study import StudyFile
 from consortium.database import Database, StudyRow, approvals, endorsements, rounds, spends, studies, study_row
 from consortium.errors import StudyConflict, StudyUnknown
-from consortium.record import Recorder, now_stamp, one_line
+from consortium.record import Recorder, now_stamp
 from consortium.study_run import ATTEMPTS_MAX
 
 
@@ -217,7 +219,7 @@ class Studies:
                 sa.update(studies).where(studies.c.digest == row.digest).values(next_attempt=plan.attempt + 1)
             )
             self._recorder.add(connection, [entries.entry_bytes(started)])
-        self._recorder.flush()
+        self._recorder.flush_soon()
         return True
 
     def close_round(self, row: StudyRow, plan: RoundPlan, facts: RoundClosedFacts) -> None:
@@ -263,7 +265,7 @@ class Studies:
                 )
             )
             self._recorder.add(connection, [entries.entry_bytes(entry) for entry in logged])
-        self._recorder.flush()
+        self._recorder.flush_soon()
 
     def abort_round(self, row: StudyRow, plan: RoundPlan, reason: str, *, measured: Sequence[SiteId] = ()) -> None:
         """The attempt is over without a result; the round is tried again.
@@ -308,7 +310,7 @@ class Studies:
 
     def get(self, name: str) -> StudyRow:
         """One study by name; raises StudyUnknown."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(sa.select(studies).where(studies.c.study == name)).first()
         if row is None:
             raise StudyUnknown(name)
@@ -316,7 +318,7 @@ class Studies:
 
     def all(self) -> tuple[StudyRow, ...]:
         """Every study, oldest first."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(
                 study_row(row) for row in connection.execute(sa.select(studies).order_by(studies.c.submitted_at))
             )
@@ -331,7 +333,7 @@ class Studies:
 
     def decisions(self, digest: Digest) -> dict[SiteId, tuple[str, str]]:
         """Site -> (approved or rejected, reason)."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(sa.select(approvals).where(approvals.c.study_digest == digest))
             return {SiteId(r.site): (r.decision, r.reason) for r in found}
 
@@ -342,13 +344,13 @@ class Studies:
 
     def spent(self, digest: Digest) -> dict[SiteId, float]:
         """Site -> epsilon so far, as each site signed it."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(sa.select(spends).where(spends.c.study_digest == digest))
             return {SiteId(r.site): float(r.epsilon) for r in found}
 
     def history(self, digest: Digest) -> tuple[dict[str, Any], ...]:
         """Closed rounds in order, with their metrics."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 sa.select(rounds)
                 .where(rounds.c.study_digest == digest, rounds.c.outcome == "closed")
@@ -358,7 +360,7 @@ class Studies:
 
     def last_closed(self, digest: Digest) -> ClosedRound | None:
         """The round that made the present global model; None before the first."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 sa.select(rounds.c.plan, rounds.c.facts)
                 .where(rounds.c.study_digest == digest, rounds.c.outcome == "closed")
@@ -378,14 +380,16 @@ class Studies:
 
     def hands_out(self, site: SiteId, digest: Digest) -> Digest | None:
         """The study for which a hospital may have this vector: its present model, or a closed round's aggregate."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             for study in connection.execute(sa.select(studies.c.digest, studies.c.document, studies.c.model_digest)):
                 if site not in roster_of(study.document):
                     continue
                 if digest == study.model_digest:
                     return Digest(study.digest)
                 closed = connection.execute(
-                    sa.select(rounds.c.facts).where(rounds.c.study_digest == study.digest, rounds.c.outcome == "closed")
+                    sa.select(rounds.c.facts)
+                    .where(rounds.c.study_digest == study.digest, rounds.c.outcome == "closed")
+                    .order_by(rounds.c.round.desc())  # nearly always it is the last one, and no other is read
                 )
                 if any(json.loads(row.facts)["aggregate_sha256"] == digest for row in closed):
                     return Digest(study.digest)
@@ -393,7 +397,7 @@ class Studies:
 
     def open_plans(self, digest: Digest) -> tuple[bytes, ...]:
         """The plans of attempts that were under way when the process ended; at most one in practice."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 sa.select(rounds.c.plan).where(rounds.c.study_digest == digest, rounds.c.outcome == "open")
             )
@@ -401,7 +405,7 @@ class Studies:
 
     def endorsements(self, digest: Digest, model_digest: Digest) -> tuple[bytes, ...]:
         """The signed `model.verified` entries of the sites that computed this model themselves."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 sa.select(endorsements.c.entry)
                 .where(endorsements.c.study_digest == digest, endorsements.c.model_digest == model_digest)
@@ -410,6 +414,7 @@ class Studies:
             return tuple(r.entry for r in found)
 
 
+@lru_cache(maxsize=64)
 def roster_of(document: bytes) -> tuple[SiteId, ...]:
     """The hospitals named in a study's canonical document, without reading all of it again."""
     return tuple(SiteId(site) for site in json.loads(document)["sites"]["required"])

@@ -42,10 +42,13 @@ Decision: TypeAlias = Prepare | Run | Pause | Complete
 
 
 def decide(study: StudyFile, row: StudyRow) -> Decision:
-    """Training rounds 1 to `training.rounds`, then one evaluation of the final model, then nothing."""
+    """Training rounds 1 to `training.rounds`, then one evaluation of the final model, then nothing.
+
+    In groups there is no evaluation: its sums are exact (protocol section 10).
+    """
     if not row.model_digest:
         return Prepare()
-    if row.next_round > study.training.rounds + 1:
+    if row.next_round > study.training.rounds + (study.aggregation.group_size is None):
         return Complete()
     if row.next_attempt > row.last_attempt:
         times = row.next_attempt - 1

@@ -1,10 +1,13 @@
 """One attempt at one round (pure): what arrives, what the coordinator says, what it logs, how the attempt ends.
 
-The cryptography is in `privacy/secagg/coordinator.py` (protocol 4.0 to 4.5). Around it this machine keeps what
-hospitals and auditors ask about: who refused by which rule, who dropped out in which phase, who broke a rule; and it
-sets the deadlines, so that a stuck site costs its own place and nobody else's time.
+The cryptography is in `privacy/secagg/coordinator.py` (protocol 4.0 to 4.5) or, in groups, in `grouped_coordinator.py`
+(protocol 10), behind the one interface of `secagg_attempt.py`. Around it this machine keeps what hospitals and auditors
+ask about: who refused by which rule, who dropped out in which phase, who broke a rule; and it sets the deadlines, so
+that a stuck site costs its own place and nobody else's time.
 
     Inviting -> Keying -> Collecting -> Confirming -> Unmasking -> Summed | Aborted
+
+with Committing -> Revealing before it where the plan has groups.
 
 `Summed` is where the driver takes the masks off the running sum and closes the round; it holds what that needs.
 """
@@ -14,15 +17,25 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
+from consortium import secagg_attempt
 from consortium.contract.layout import LaneName
 from consortium.contract.messages import BundleList, CoordinatorMessage, Refusal, RoundAborted, ShareDelivery
 from consortium.contract.names import SiteId
 from consortium.contract.plan import RoundPlan, context_of
 from privacy.errors import PeerViolation
 from privacy.secagg import coordinator as secagg
+from privacy.secagg import grouped_coordinator as grouped
 from privacy.secagg import messages
 from privacy.secagg.masks import MaskSeeds
-from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares, UploadHeader
+from privacy.secagg.messages import (
+    BeaconCommitment,
+    BeaconReveal,
+    Confirmation,
+    KeyBundle,
+    SealedShares,
+    UnmaskShares,
+    UploadHeader,
+)
 
 METRICS_DIFFERENCE_MIN = 2
 """Exact metrics of two survivor sets that differ by one site are that site's metrics: such a pair is never summed."""
@@ -31,6 +44,8 @@ METRICS_DIFFERENCE_MIN = 2
 class Phase(StrEnum):
     """Where the attempt is, in the words of the log and of `consortium status`."""
 
+    COMMITTING = "committing"  # 10.1, in groups only
+    REVEALING = "revealing"  # 10.2, in groups only
     INVITING = "inviting"  # 4.0, key bundles
     KEYING = "keying"  # 4.1, sealed shares
     COLLECTING = "collecting"  # 4.2, training and masked updates
@@ -38,13 +53,12 @@ class Phase(StrEnum):
     UNMASKING = "unmasking"  # 4.4
 
 
-_PHASES: Mapping[type, Phase] = {
-    secagg.Advertising: Phase.INVITING,
-    secagg.Sharing: Phase.KEYING,
-    secagg.Masking: Phase.COLLECTING,
-    secagg.Confirming: Phase.CONFIRMING,
-    secagg.Unmasking: Phase.UNMASKING,
-}
+GRAPH_PHASES: tuple[Phase, ...] = tuple(phase for phase in Phase if phase not in (Phase.COMMITTING, Phase.REVEALING))
+"""Those of an attempt that is one complete graph."""
+
+_BY_SECAGG: Mapping[messages.BeaconPhase | messages.Phase, Phase] = dict(
+    zip((*messages.BeaconPhase, *messages.Phase), Phase, strict=True)
+)
 
 # --- events --------------------------------------------------------------------------------------------------------
 
@@ -54,7 +68,7 @@ class MessageArrived:
     """A secure-aggregation message, under the certificate of `site`."""
 
     site: SiteId
-    message: KeyBundle | SealedShares | Confirmation | UnmaskShares
+    message: BeaconCommitment | BeaconReveal | KeyBundle | SealedShares | Confirmation | UnmaskShares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +95,13 @@ class SiteLeft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReturned:
+    """A site has a session again. In the last phase it is asked once more for shares that are still needed."""
+
+    site: SiteId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed:
     """The time of a phase is over. One that comes late, for a phase already left, changes nothing."""
 
@@ -94,7 +115,7 @@ class Stopped:
     reason: str
 
 
-Event: TypeAlias = MessageArrived | UploadStored | SiteRefused | SiteLeft | DeadlinePassed | Stopped
+Event: TypeAlias = MessageArrived | UploadStored | SiteRefused | SiteLeft | SiteReturned | DeadlinePassed | Stopped
 
 # --- effects -------------------------------------------------------------------------------------------------------
 
@@ -145,6 +166,7 @@ class NoteViolation:
     """A site broke a rule of the protocol."""
 
     violation: PeerViolation
+    evidence: secagg_attempt.Message | None = None  # the message of this site that broke it
 
 
 Effect: TypeAlias = Tell | StartDeadline | AddToSum | NoteDropout | NoteRefusal | NoteViolation
@@ -159,13 +181,17 @@ class Running:
 
     plan: RoundPlan
     context: bytes  # 32 bytes, the digest everything is bound to
-    machine: secagg.Running
+    machine: secagg_attempt.Running
     measured_before: frozenset[SiteId] | None  # survivors of the last round whose metrics were summed
 
     @property
     def phase(self) -> Phase:
         """Which phase it is in."""
-        return _PHASES[type(self.machine)]
+        return _BY_SECAGG[secagg_attempt.phase_of(self.machine)]
+
+    def hears(self, context: bytes) -> bool:
+        """Whether what a site signed under this context is about this attempt."""
+        return secagg_attempt.hears(self.machine, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,10 +236,9 @@ def may_measure(survivors: frozenset[SiteId], measured_before: frozenset[SiteId]
 def begin(plan: RoundPlan, measured_before: frozenset[SiteId] | None) -> tuple[Running, Effects]:
     """Wait for key bundles. The invitations carry signatures and certificates, so the driver sends them itself."""
     context = context_of(plan)
-    machine, _ = secagg.begin(context)
-    assert isinstance(machine, secagg.Advertising)  # begin asks, it does not decide
+    machine = secagg_attempt.begin(context)
     state = Running(plan=plan, context=context.digest(), machine=machine, measured_before=measured_before)
-    return state, (_deadline(state),)
+    return state, (deadline_of(state),)
 
 
 def step(state: State, event: Event) -> tuple[State, Effects]:
@@ -234,7 +259,9 @@ def step(state: State, event: Event) -> tuple[State, Effects]:
             # Only an answer that makes a dropout is noted: a site could fill the log with more of them.
             return left, (NoteRefusal(site=site, rule=refusal.rule), *effects) if effects else ()
         case SiteLeft(site=site):
-            return _advance(state, secagg.SiteLost(site=site), "its connection ended")
+            return _advance(state, secagg.SiteLost(site=site, may_return=True), "")
+        case SiteReturned(site=site):
+            return _advance(state, secagg.SiteReturned(site=site), "")
         case DeadlinePassed(phase=phase) if phase is state.phase:
             return _advance(state, secagg.DeadlinePassed(), "it did not answer in time")
         case DeadlinePassed():
@@ -243,20 +270,18 @@ def step(state: State, event: Event) -> tuple[State, Effects]:
             return _abort(state, reason, ())
 
 
-def _heard(
-    state: Running, site: SiteId, message: KeyBundle | SealedShares | Confirmation | UnmaskShares | UploadHeader
-) -> tuple[State, Effects]:
+def _heard(state: Running, site: SiteId, message: secagg_attempt.Message) -> tuple[State, Effects]:
     if message.site != site:
         rule, evidence = "a site speaks in its own name", f"a message of {message.site!r}"
         violation = PeerViolation(site, state.phase.value, rule, evidence)
         left, effects = _advance(state, secagg.SiteLost(site=site), rule)
-        return left, (NoteViolation(violation=violation), *effects) if effects else ()
+        return left, (NoteViolation(violation=violation, evidence=message), *effects) if effects else ()
     return _advance(state, message, "")
 
 
-def _advance(state: Running, event: secagg.Event, reason: str) -> tuple[State, Effects]:
+def _advance(state: Running, event: secagg_attempt.Event, reason: str) -> tuple[State, Effects]:
     """Step the cryptographic machine and translate what it wants."""
-    machine, wanted = secagg.step(state.machine, event)
+    machine, wanted = secagg_attempt.step(state.machine, event)
     effects: list[Effect] = []
     blamed: list[SiteId] = []
     for effect in wanted:
@@ -274,14 +299,20 @@ def _advance(state: Running, event: secagg.Event, reason: str) -> tuple[State, E
                 effects += [Tell(site=s, message=proposal) for s in to]
             case secagg.SendUnmaskRequest(to=to, request=request):
                 effects += [Tell(site=s, message=request) for s in to]
+            case grouped.SendCommitments(to=to, listed=commitments):
+                effects += [Tell(site=s, message=commitments) for s in to]
+            case grouped.SendReveals(to=to, listed=reveals):
+                effects += [Tell(site=s, message=reveals) for s in to]
+            case grouped.SendGroupedUnmaskRequest(to=to, request=for_all):
+                effects += [Tell(site=s, message=for_all) for s in to]
             case secagg.Dropout(site=site, phase=phase):
-                why = "it broke a rule of the protocol" if site in blamed else reason
-                if site in _in_sum(state.machine):
+                why = "it broke a rule of the protocol" if site in blamed else reason or "its connection ended"
+                if site in secagg_attempt.in_sum(state.machine):
                     why += "; its update is in the sum"
                 effects.append(NoteDropout(site=site, phase=_BY_SECAGG[phase], reason=why))
             case secagg.Blame(violation=violation):
                 blamed.append(SiteId(violation.site))
-                effects.append(NoteViolation(violation=violation))
+                effects.append(NoteViolation(violation=violation, evidence=_said(state.machine, violation.site, event)))
             case secagg.Ignored():
                 pass
             case secagg.Unmasked(survivors=survivors, removal=removal, transcript=transcript):
@@ -300,25 +331,21 @@ def _advance(state: Running, event: secagg.Event, reason: str) -> tuple[State, E
         return state, ()  # ignored: late, repeated, or of another attempt
     after = replace(state, machine=machine)
     if after.phase is not state.phase:
-        effects.append(_deadline(after))
+        effects.append(deadline_of(after))
     return after, tuple(effects)
 
 
-def _in_sum(machine: secagg.Running) -> tuple[SiteId, ...]:
-    """The sites whose upload was accepted: a survivor may still fall silent, and stays a survivor."""
-    match machine:
-        case secagg.Masking(answers=headers):
-            return tuple(header.site for header in headers)
-        case secagg.Confirming(survivors=survivors) | secagg.Unmasking(survivors=survivors):
-            return survivors
-        case _:
-            return ()
+def _said(machine: secagg_attempt.Running, site: str, event: secagg_attempt.Event) -> secagg_attempt.Message | None:
+    """What a site said that is held against it: just now, or earlier in this phase (a wrong share shows at its end)."""
+    if not isinstance(event, _NOT_SAID) and event.site == site:
+        return event
+    return secagg_attempt.answer_of(machine, site)
 
 
+_NOT_SAID = (secagg.SiteLost, secagg.SiteReturned, secagg.DeadlinePassed)
 _SINGLES_OUT = (
     "the survivors differ by one hospital from those of the last published metrics, which would reveal that hospital's"
 )
-_BY_SECAGG = dict(zip(messages.Phase, Phase, strict=True))
 
 
 def _abort(state: Running, reason: str, before: Effects, *, singles_out: bool = False) -> tuple[Aborted, Effects]:
@@ -330,10 +357,26 @@ def _abort(state: Running, reason: str, before: Effects, *, singles_out: bool = 
 
 def opened_over(state: Running) -> tuple[SiteId, ...]:
     """The survivors over whom shares may have been released: to the sites, such a sum counts as known."""
-    return state.machine.survivors if isinstance(state.machine, secagg.Unmasking) else ()
+    return secagg_attempt.opened_over(state.machine)
 
 
-def _deadline(state: Running) -> StartDeadline:
+def may_have_opened(state: State) -> bool:
+    """Whether shares of the sum have been asked for: from then on nothing that led to it may be forgotten."""
+    match state:
+        case Running():
+            return bool(opened_over(state))
+        case Summed():
+            return True
+        case Aborted():
+            return bool(state.opened_over)
+
+
+def enough_shares(state: Running) -> bool:
+    """Whether the shares that have arrived open the sum, whoever else may be waited for."""
+    return secagg_attempt.enough_shares(state.machine)
+
+
+def deadline_of(state: Running) -> StartDeadline:
     """Training has the round's time; every other phase is a few kilobytes and has the upload's."""
     plan = state.plan
     seconds = plan.round_deadline_s if state.phase is Phase.COLLECTING else plan.upload_deadline_s

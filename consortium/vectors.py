@@ -18,7 +18,7 @@ from consortium.errors import ConsortiumError, HomeUnwritable
 
 T = TypeVar("T")
 
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**18
 
 
 class VectorMissing(ConsortiumError):
@@ -36,6 +36,7 @@ class VectorStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._described: dict[Digest, tuple[tuple[int, ...], bytes]] = {}  # a file's identity -> its SHA-256
         with _disk("the folder of vectors could not be made"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for leftover in folder.glob(".incoming-*"):
@@ -49,7 +50,7 @@ class VectorStore:
         return path
 
     async def receive(self, digest: Digest, chunks: AsyncIterator[bytes]) -> Path:
-        """Spool chunks to disk and keep them only if they are whole.
+        """Spool chunks to disk and keep them only if they are whole. They need not outlive a crash of the machine.
 
         The wire has already bounded their number and checks their SHA-256 when the stream ends; an exception from
         it leaves nothing behind.
@@ -60,14 +61,23 @@ class VectorStore:
         with self._temporary() as (descriptor, temporary):
             async for chunk in chunks:
                 await _in_thread(partial(_write, descriptor, chunk))
-            return await _in_thread(partial(self._keep, descriptor, temporary, digest))
+            return await _in_thread(partial(self._keep, descriptor, temporary, digest, durably=False))
 
-    def put(self, data: bytes, *, name: Digest | None = None) -> Digest:
-        """Keep bytes under `name`, by default their SHA-256; raises HomeUnwritable and then keeps nothing."""
-        digest = name or Digest(hashlib.sha256(data).hexdigest())
+    def put(self, *parts: bytes | memoryview, name: Digest | None = None) -> Digest:
+        """Keep bytes, given in parts, under `name`, by default their SHA-256; raises HomeUnwritable and keeps nothing.
+
+        The parts are written from where they lie; nothing is copied.
+        """
+        hasher = hashlib.sha256()
         with self._temporary() as (descriptor, temporary):
-            _write(descriptor, data)
-            self._keep(descriptor, temporary, digest)
+            for part in parts:
+                if name is None:
+                    hasher.update(part)
+                _write(descriptor, part)
+            digest = name or Digest(hasher.hexdigest())
+            path = self._keep(descriptor, temporary, digest)
+        if name is None:
+            self._remember(digest, path.stat(), hasher.digest())
         return digest
 
     def discard(self, digest: Digest) -> None:
@@ -81,10 +91,22 @@ class VectorStore:
                 path.unlink(missing_ok=True)
 
     def describe(self, digest: Digest) -> tuple[bytes, int]:
-        """SHA-256 and size of a file that is kept; raises VectorMissing."""
+        """SHA-256 and size of a file that is kept; raises VectorMissing.
+
+        Every site of a round asks for the same file: it is read once, and again if it is another file by then.
+        """
         path = self.path(digest)
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest(), path.stat().st_size
+            found = os.fstat(file.fileno())
+            known = self._described.get(digest)
+            if known is None or known[0] != _identity(found):
+                known = self._remember(digest, found, hashlib.file_digest(file, "sha256").digest())
+        return known[1], found.st_size
+
+    def _remember(self, digest: Digest, found: os.stat_result, sha256: bytes) -> tuple[tuple[int, ...], bytes]:
+        known = (_identity(found), sha256)
+        self._described = {digest: known, **dict(list(self._described.items())[:_DESCRIBED_MAX])}
+        return known
 
     def chunks(self, digest: Digest) -> Iterator[bytes]:
         """The vector, CHUNK_BYTES at a time; raises VectorMissing."""
@@ -103,9 +125,11 @@ class VectorStore:
             os.close(descriptor)
             path.unlink(missing_ok=True)
 
-    def _keep(self, descriptor: int, temporary: Path, digest: Digest) -> Path:
+    def _keep(self, descriptor: int, temporary: Path, digest: Digest, *, durably: bool = True) -> Path:
         final = self._folder / digest
         with _disk(_NOT_STORED):
+            if not durably:
+                return temporary.replace(final)
             os.fsync(descriptor)
             temporary.replace(final)
             folder = os.open(self._folder, os.O_RDONLY)
@@ -116,12 +140,18 @@ class VectorStore:
         return final
 
 
+_DESCRIBED_MAX = 15
 _NOT_STORED = "a vector could not be stored"
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    """Differs when another file lies under the name."""
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _write(descriptor: int, data: bytes | memoryview) -> None:
     """All of `data`: a disk that is nearly full takes less than it is given before it takes nothing."""
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     with _disk(_NOT_STORED):
         while view:
             view = view[os.write(descriptor, view) :]

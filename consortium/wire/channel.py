@@ -35,6 +35,9 @@ def server(*, message_bytes_max: int, keepalive_s: float) -> Options:
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.max_concurrent_streams", limits.CALLS_PER_CONNECTION_MAX),
         ("grpc.max_allowed_incoming_connections", limits.CONNECTIONS_MAX),
+        # What a site may have on its way that nobody has read yet. gRPC would let it grow with the speed of the line.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", limits.UNREAD_BYTES_MAX),
         ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_WAIT_S * 1000)),
     ]
 

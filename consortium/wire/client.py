@@ -7,6 +7,7 @@ byte goes, and stays even if the line breaks.
 """
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ from consortium.wire.transfer import CheckedChunks, pieces
 T = TypeVar("T")
 
 _GOODBYE_WAIT_S = 2.0
+_HANDSHAKES_MAX = 3
+"""So many handshakes must fail, with nothing wrong with the other side after each, before our certificate is blamed."""
 _LINE_BROKEN = (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
 
 
@@ -160,10 +163,15 @@ class CoordinatorClient:
         finally:
             session.close()
 
-    async def upload_vector(self, header: VectorHeader, chunks: Iterable[bytes] | AsyncIterable[bytes]) -> None:
+    async def upload_vector(
+        self,
+        header: VectorHeader,
+        chunks: Iterable[bytes | memoryview] | AsyncIterable[bytes | memoryview],
+    ) -> None:
         """Upload a vector; returns when the coordinator has it whole, with the right SHA-256.
 
-        Chunks may be of any size, and are asked for only after the coordinator has agreed to the header.
+        Chunks may be of any size (a whole vector as one memoryview is copied piece by piece as it goes), and are asked
+        for only after the coordinator has agreed to the header.
 
         Raises:
             CallRefused: not wanted, too large, too late, or not what the header said.
@@ -201,6 +209,7 @@ class CoordinatorClient:
         """Download a vector of at most `limit_bytes`, chunk by chunk.
 
         Each chunk is handed to `into` (a file's write, a bytearray's extend); what it got counts only if this returns.
+        If `into` gives something to wait for (a write in a thread), nothing more is read meanwhile.
 
         Raises:
             CallRefused: there is no such vector, or it is not for this site.
@@ -224,7 +233,9 @@ class CoordinatorClient:
                 found = f"{header.size_bytes} bytes announced"
                 raise WireViolation("header.size_bytes", found=found, allowed=f"at most {limit_bytes} bytes")
             async for chunk in CheckedChunks(header, _decoded(parts, codec.decode_chunk)):
-                into(chunk)
+                taken = into(chunk)
+                if inspect.isawaitable(taken):
+                    await taken
         finally:
             call.cancel()
         return header
@@ -352,18 +363,22 @@ async def _open(
     load_authority_certificate(ca_pem)
     host, _ = split_address(address)
     options = channel.client(keepalive_s=keepalive_s, through_proxy=not tls.is_loopback(host), server_name=server_name)
-    line = grpc.aio.secure_channel(address, credentials, options=options)
-    try:
-        if await _is_ready(line, timeout_s):
-            return line
-        problem = await tls.diagnose(address, ca_pem, server_name=server_name, timeout_s=timeout_s)
-    except BaseException:
+    for _attempt in range(_HANDSHAKES_MAX):
+        line = grpc.aio.secure_channel(address, credentials, options=options)
+        try:
+            if await _is_ready(line, timeout_s):
+                return line
+            problem = await tls.diagnose(address, ca_pem, server_name=server_name, timeout_s=timeout_s)
+        except BaseException:
+            await line.close()
+            raise
         await line.close()
-        raise
-    await line.close()
-    # Nothing is wrong with the other side as far as a stranger can see: then it is our certificate it did not like.
-    unliked = TlsProblem.NOT_ENROLMENT if anonymous else TlsProblem.OWN_CERTIFICATE
-    raise problem or TlsRefused(address, unliked)
+        if problem is not None:
+            raise problem
+        # Nothing is wrong with the other side now. It may have begun to listen only between the handshake and the
+        # diagnosis, and an agent that takes that for a verdict ends for good: so the verdict needs a later handshake.
+    # As far as a stranger can see all is well: then it is our certificate it does not like.
+    raise TlsRefused(address, TlsProblem.NOT_ENROLMENT if anonymous else TlsProblem.OWN_CERTIFICATE)
 
 
 async def _is_ready(line: Any, timeout_s: float) -> bool:

@@ -4,7 +4,7 @@ Every size and range is checked on the way in; inside nobody checks them again. 
 are made to fit, and a message too large for the other side is refused here, where the reason can be seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, assert_never
 
 from google.protobuf.message import DecodeError, Message
@@ -36,18 +36,25 @@ from consortium.contract.messages import (
     Welcome,
 )
 from consortium.contract.names import Digest
-from consortium.contract.plan import ATTEMPTS_MAX, PLAN_BYTES_MAX, ROUNDS_MAX
+from consortium.contract.plan import ATTEMPTS_MAX, PARTICIPANTS_MAX, PLAN_BYTES_MAX, ROUNDS_MAX
 from consortium.wire import consortium_pb2 as pb
-from consortium.wire import fields, limits
+from consortium.wire import fields, limits, shape
+from consortium.wire import groups_codec as groups
 from consortium.wire import secagg_codec as secagg
 from consortium.wire.errors import WireViolation
 from privacy.secagg.messages import (
+    BeaconCommitment,
+    BeaconReveal,
+    CommitmentList,
     Confirmation,
+    GroupedUnmaskRequest,
     KeyBundle,
+    RevealList,
     SealedShares,
     SurvivorProposal,
     UnmaskRequest,
     UnmaskShares,
+    UploadHeader,
 )
 
 M = TypeVar("M", bound=Message)
@@ -94,6 +101,10 @@ def encode_site_message(message: SiteMessage) -> bytes:
                     explanation=fields.clipped(message.explanation),
                 )
             )
+        case BeaconCommitment():
+            body = pb.SiteMessage(beacon_commitment=groups.commitment_out(message))
+        case BeaconReveal():
+            body = pb.SiteMessage(beacon_reveal=groups.reveal_out(message))
         case KeyBundle():
             body = pb.SiteMessage(key_bundle=secagg.bundle_out(message))
         case SealedShares():
@@ -142,6 +153,10 @@ def decode_site_message(data: bytes, *, limit_bytes: int = limits.SITE_MESSAGE_B
                 rule=fields.text("refusal.rule", refusal.rule, limits.RULE_CHARACTERS_MAX, least=1),
                 explanation=fields.text("refusal.explanation", refusal.explanation),
             )
+        case "beacon_commitment":
+            return groups.commitment_in(message.beacon_commitment)
+        case "beacon_reveal":
+            return groups.reveal_in(message.beacon_reveal)
         case "key_bundle":
             return secagg.bundle_in(message.key_bundle)
         case "sealed_shares":
@@ -190,6 +205,10 @@ def encode_coordinator_message(message: CoordinatorMessage) -> bytes:
                     endorsements=message.endorsements,
                 )
             )
+        case CommitmentList():
+            body = pb.CoordinatorMessage(commitment_list=groups.commitments_out(message))
+        case RevealList():
+            body = pb.CoordinatorMessage(reveal_list=groups.reveals_out(message))
         case BundleList():
             body = pb.CoordinatorMessage(bundle_list=secagg.bundles_out(message))
         case ShareDelivery():
@@ -198,6 +217,8 @@ def encode_coordinator_message(message: CoordinatorMessage) -> bytes:
             body = pb.CoordinatorMessage(survivor_proposal=secagg.proposal_out(message))
         case UnmaskRequest():
             body = pb.CoordinatorMessage(unmask_request=secagg.unmask_request_out(message))
+        case GroupedUnmaskRequest():
+            body = pb.CoordinatorMessage(grouped_unmask_request=groups.unmask_request_out(message))
         case RoundResult():
             body = pb.CoordinatorMessage(
                 round_result=pb.RoundResult(
@@ -244,6 +265,12 @@ def decode_coordinator_message(data: bytes) -> CoordinatorMessage:
             )
         case "invitation":
             return _invitation(message.invitation)
+        case "commitment_list":
+            return groups.commitments_in(message.commitment_list)
+        case "reveal_list":
+            return groups.reveals_in(message.reveal_list)
+        case "grouped_unmask_request":
+            return groups.unmask_request_in(message.grouped_unmask_request)
         case "bundle_list":
             return secagg.bundles_in(message.bundle_list)
         case "share_delivery":
@@ -285,15 +312,17 @@ def _invitation(message: pb.Invitation) -> Invitation:
     return Invitation(
         plan=fields.between("invitation.plan", message.plan, 1, PLAN_BYTES_MAX),
         signature=fields.signature("invitation.signature", message.signature),
-        certificates=tuple(
-            fields.between("invitation.certificates", one, 1, limits.CERTIFICATE_DER_BYTES_MAX)
-            for one in fields.listed("invitation.certificates", message.certificates, 1)
-        ),
-        endorsements=tuple(
-            fields.between("invitation.endorsements", one, 1, limits.ENDORSEMENT_BYTES_MAX)
-            for one in fields.listed("invitation.endorsements", message.endorsements, 0)
-        ),
+        certificates=_documents("invitation.certificates", message.certificates, 1, limits.CERTIFICATE_DER_BYTES_MAX),
+        endorsements=_documents("invitation.endorsements", message.endorsements, 0, limits.ENDORSEMENT_BYTES_MAX),
     )
+
+
+def _documents(field: str, values: Sequence[bytes], least: int, bytes_max: int) -> tuple[bytes, ...]:
+    """Up to one document of each participant, each of bounded length, and all of them together."""
+    listed = fields.listed(field, values, least, PARTICIPANTS_MAX)
+    documents = tuple(fields.between(field, one, 1, bytes_max) for one in listed)
+    fields.whole(f"{field} (bytes together)", sum(map(len, documents)), 0, limits.INVITATION_LIST_BYTES_MAX)
+    return documents
 
 
 def _study_ended(message: pb.StudyEnded) -> StudyEnded:
@@ -310,6 +339,11 @@ def _study_ended(message: pb.StudyEnded) -> StudyEnded:
 
 
 # --- vectors -------------------------------------------------------------------------------------------------------
+
+
+def encode_upload(upload: UploadHeader) -> bytes:
+    """A signed upload header by itself, as evidence of what a site said."""
+    return bytes(secagg.upload_out(upload).SerializeToString(deterministic=True))
 
 
 def encode_vector_header(header: VectorHeader) -> bytes:
@@ -358,7 +392,7 @@ def encode_chunk(chunk: bytes) -> bytes:
 
 
 def decode_chunk(data: bytes) -> bytes:
-    """A further part; raises WireViolation if it is not a chunk of 1 byte to 1 MiB."""
+    """A further part; raises WireViolation if it is not a chunk of 1 byte to 256 KiB."""
     part = _parsed(pb.VectorPart, data, limits.REQUEST_BYTES_MAX["UploadVector"])
     if part.WhichOneof("part") != "chunk":
         raise WireViolation("VectorPart", found="no chunk", allowed="chunks after the header")
@@ -542,6 +576,7 @@ def _parsed(kind: Callable[[], M], data: bytes, limit_bytes: int) -> M:
     name = message.DESCRIPTOR.name
     if len(data) > limit_bytes:
         raise WireViolation(name, found=f"{len(data)} bytes", allowed=f"at most {limit_bytes} bytes")
+    shape.check_parts(message.DESCRIPTOR, data, limits.PARTS_MAX)
     try:
         message.ParseFromString(data)
     except DecodeError:

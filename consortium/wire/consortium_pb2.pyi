@@ -30,7 +30,7 @@ VECTOR_KIND_GLOBAL_MODEL: VectorKind
 VECTOR_KIND_AGGREGATE: VectorKind
 
 class SiteMessage(_message.Message):
-    __slots__ = ("hello", "study_prepared", "refusal", "key_bundle", "sealed_shares", "confirmation", "unmask_shares", "result_verified")
+    __slots__ = ("hello", "study_prepared", "refusal", "key_bundle", "sealed_shares", "confirmation", "unmask_shares", "result_verified", "beacon_commitment", "beacon_reveal")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STUDY_PREPARED_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,8 @@ class SiteMessage(_message.Message):
     CONFIRMATION_FIELD_NUMBER: _ClassVar[int]
     UNMASK_SHARES_FIELD_NUMBER: _ClassVar[int]
     RESULT_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    BEACON_COMMITMENT_FIELD_NUMBER: _ClassVar[int]
+    BEACON_REVEAL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     study_prepared: StudyPrepared
     refusal: Refusal
@@ -47,10 +49,12 @@ class SiteMessage(_message.Message):
     confirmation: Confirmation
     unmask_shares: UnmaskShares
     result_verified: ResultVerified
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., study_prepared: _Optional[_Union[StudyPrepared, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., key_bundle: _Optional[_Union[KeyBundle, _Mapping]] = ..., sealed_shares: _Optional[_Union[SealedShares, _Mapping]] = ..., confirmation: _Optional[_Union[Confirmation, _Mapping]] = ..., unmask_shares: _Optional[_Union[UnmaskShares, _Mapping]] = ..., result_verified: _Optional[_Union[ResultVerified, _Mapping]] = ...) -> None: ...
+    beacon_commitment: BeaconCommitment
+    beacon_reveal: BeaconReveal
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., study_prepared: _Optional[_Union[StudyPrepared, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., key_bundle: _Optional[_Union[KeyBundle, _Mapping]] = ..., sealed_shares: _Optional[_Union[SealedShares, _Mapping]] = ..., confirmation: _Optional[_Union[Confirmation, _Mapping]] = ..., unmask_shares: _Optional[_Union[UnmaskShares, _Mapping]] = ..., result_verified: _Optional[_Union[ResultVerified, _Mapping]] = ..., beacon_commitment: _Optional[_Union[BeaconCommitment, _Mapping]] = ..., beacon_reveal: _Optional[_Union[BeaconReveal, _Mapping]] = ...) -> None: ...
 
 class CoordinatorMessage(_message.Message):
-    __slots__ = ("welcome", "prepare_study", "send_initial_model", "invitation", "bundle_list", "share_delivery", "survivor_proposal", "unmask_request", "round_result", "round_aborted", "study_ended")
+    __slots__ = ("welcome", "prepare_study", "send_initial_model", "invitation", "bundle_list", "share_delivery", "survivor_proposal", "unmask_request", "round_result", "round_aborted", "study_ended", "commitment_list", "reveal_list", "grouped_unmask_request")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PREPARE_STUDY_FIELD_NUMBER: _ClassVar[int]
     SEND_INITIAL_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +66,9 @@ class CoordinatorMessage(_message.Message):
     ROUND_RESULT_FIELD_NUMBER: _ClassVar[int]
     ROUND_ABORTED_FIELD_NUMBER: _ClassVar[int]
     STUDY_ENDED_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENT_LIST_FIELD_NUMBER: _ClassVar[int]
+    REVEAL_LIST_FIELD_NUMBER: _ClassVar[int]
+    GROUPED_UNMASK_REQUEST_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     prepare_study: PrepareStudy
     send_initial_model: SendInitialModel
@@ -73,7 +80,10 @@ class CoordinatorMessage(_message.Message):
     round_result: RoundResult
     round_aborted: RoundAborted
     study_ended: StudyEnded
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., prepare_study: _Optional[_Union[PrepareStudy, _Mapping]] = ..., send_initial_model: _Optional[_Union[SendInitialModel, _Mapping]] = ..., invitation: _Optional[_Union[Invitation, _Mapping]] = ..., bundle_list: _Optional[_Union[BundleList, _Mapping]] = ..., share_delivery: _Optional[_Union[ShareDelivery, _Mapping]] = ..., survivor_proposal: _Optional[_Union[SurvivorProposal, _Mapping]] = ..., unmask_request: _Optional[_Union[UnmaskRequest, _Mapping]] = ..., round_result: _Optional[_Union[RoundResult, _Mapping]] = ..., round_aborted: _Optional[_Union[RoundAborted, _Mapping]] = ..., study_ended: _Optional[_Union[StudyEnded, _Mapping]] = ...) -> None: ...
+    commitment_list: CommitmentList
+    reveal_list: RevealList
+    grouped_unmask_request: GroupedUnmaskRequest
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., prepare_study: _Optional[_Union[PrepareStudy, _Mapping]] = ..., send_initial_model: _Optional[_Union[SendInitialModel, _Mapping]] = ..., invitation: _Optional[_Union[Invitation, _Mapping]] = ..., bundle_list: _Optional[_Union[BundleList, _Mapping]] = ..., share_delivery: _Optional[_Union[ShareDelivery, _Mapping]] = ..., survivor_proposal: _Optional[_Union[SurvivorProposal, _Mapping]] = ..., unmask_request: _Optional[_Union[UnmaskRequest, _Mapping]] = ..., round_result: _Optional[_Union[RoundResult, _Mapping]] = ..., round_aborted: _Optional[_Union[RoundAborted, _Mapping]] = ..., study_ended: _Optional[_Union[StudyEnded, _Mapping]] = ..., commitment_list: _Optional[_Union[CommitmentList, _Mapping]] = ..., reveal_list: _Optional[_Union[RevealList, _Mapping]] = ..., grouped_unmask_request: _Optional[_Union[GroupedUnmaskRequest, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("agent_version", "protocol_version")
@@ -286,6 +296,74 @@ class UnmaskShares(_message.Message):
     root_shares: _containers.RepeatedCompositeFieldContainer[RevealedShare]
     signature: bytes
     def __init__(self, context: _Optional[bytes] = ..., site: _Optional[str] = ..., self_mask_shares: _Optional[_Iterable[_Union[RevealedShare, _Mapping]]] = ..., root_shares: _Optional[_Iterable[_Union[RevealedShare, _Mapping]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class BeaconCommitment(_message.Message):
+    __slots__ = ("context", "site", "commitment", "signature")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    context: bytes
+    site: str
+    commitment: bytes
+    signature: bytes
+    def __init__(self, context: _Optional[bytes] = ..., site: _Optional[str] = ..., commitment: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class SiteValue(_message.Message):
+    __slots__ = ("site", "value")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    value: bytes
+    def __init__(self, site: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class CommitmentList(_message.Message):
+    __slots__ = ("context", "commitments")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENTS_FIELD_NUMBER: _ClassVar[int]
+    context: bytes
+    commitments: _containers.RepeatedCompositeFieldContainer[SiteValue]
+    def __init__(self, context: _Optional[bytes] = ..., commitments: _Optional[_Iterable[_Union[SiteValue, _Mapping]]] = ...) -> None: ...
+
+class BeaconReveal(_message.Message):
+    __slots__ = ("context", "site", "commitments_hash", "nonce", "signature")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENTS_HASH_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    context: bytes
+    site: str
+    commitments_hash: bytes
+    nonce: bytes
+    signature: bytes
+    def __init__(self, context: _Optional[bytes] = ..., site: _Optional[str] = ..., commitments_hash: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class RevealList(_message.Message):
+    __slots__ = ("context", "nonces")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    NONCES_FIELD_NUMBER: _ClassVar[int]
+    context: bytes
+    nonces: _containers.RepeatedCompositeFieldContainer[SiteValue]
+    def __init__(self, context: _Optional[bytes] = ..., nonces: _Optional[_Iterable[_Union[SiteValue, _Mapping]]] = ...) -> None: ...
+
+class ConfirmedGroup(_message.Message):
+    __slots__ = ("survivors", "transcript", "confirmations")
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMATIONS_FIELD_NUMBER: _ClassVar[int]
+    survivors: _containers.RepeatedScalarFieldContainer[str]
+    transcript: bytes
+    confirmations: _containers.RepeatedCompositeFieldContainer[Confirmation]
+    def __init__(self, survivors: _Optional[_Iterable[str]] = ..., transcript: _Optional[bytes] = ..., confirmations: _Optional[_Iterable[_Union[Confirmation, _Mapping]]] = ...) -> None: ...
+
+class GroupedUnmaskRequest(_message.Message):
+    __slots__ = ("context", "groups")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    context: bytes
+    groups: _containers.RepeatedCompositeFieldContainer[ConfirmedGroup]
+    def __init__(self, context: _Optional[bytes] = ..., groups: _Optional[_Iterable[_Union[ConfirmedGroup, _Mapping]]] = ...) -> None: ...
 
 class RoundResult(_message.Message):
     __slots__ = ("context", "transcript", "aggregate_hash", "next_model_digest")

@@ -15,7 +15,8 @@ FIELDS = frozenset(
         "event", "level", "timestamp", "exception",
         "study", "round", "attempt", "site", "phase", "kind", "method", "peer", "incident", "state", "outcome",
         "rule", "reason", "advice", "explanation", "version", "consortium", "model", "sites", "survivors",
-        "parameters", "seconds", "again_in_s", "wanted", "address", "code", "error", "status", "where", "errno",
+        "parameters", "fraction", "seconds", "again_in_s", "wanted", "address", "code", "error", "status", "where",
+        "errno",
     }
 )  # fmt: skip
 

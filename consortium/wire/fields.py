@@ -5,14 +5,14 @@ A refusal says how long or how large the thing was, never what it was: a peer's 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.names import Digest, SiteId, StudyId, is_name
-from consortium.contract.plan import PARTICIPANTS_MAX
 from consortium.wire.errors import WireViolation
 from consortium.wire.limits import TEXT_CHARACTERS_MAX
+from privacy.secagg.context import SITES_MAX
 from privacy.secagg.messages import HASH_BYTES, SIGNATURE_BYTES
 
 T = TypeVar("T")
@@ -30,13 +30,21 @@ def exactly(field: str, value: bytes, size: int) -> bytes:
     return value
 
 
+def one_of(field: str, value: bytes, sizes: Collection[int]) -> bytes:
+    """Bytes of one of a few fixed lengths: those of the suites, where only the machine knows which suite it has."""
+    if len(value) not in sizes:
+        allowed = " or ".join(str(size) for size in sorted(sizes))
+        raise WireViolation(field, found=f"{len(value)} bytes", allowed=f"{allowed} bytes")
+    return value
+
+
 def hash_of(field: str, value: bytes) -> bytes:
     """A SHA-256 as bytes."""
     return exactly(field, value, HASH_BYTES)
 
 
 def signature(field: str, value: bytes) -> bytes:
-    """An Ed25519 signature."""
+    """A signature: Ed25519, or ECDSA P-256 as r || s."""
     return exactly(field, value, SIGNATURE_BYTES)
 
 
@@ -59,8 +67,8 @@ def whole(field: str, value: int, least: int, most: int) -> int:
     return value
 
 
-def listed(field: str, values: Sequence[T], least: int, most: int = PARTICIPANTS_MAX) -> Sequence[T]:
-    """A list of bounded length."""
+def listed(field: str, values: Sequence[T], least: int, most: int = SITES_MAX) -> Sequence[T]:
+    """A list of bounded length; by default the sites of one complete graph."""
     if not least <= len(values) <= most:
         raise WireViolation(field, found=f"{len(values)} entries", allowed=f"{least} to {most} entries")
     return values

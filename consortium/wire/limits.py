@@ -15,6 +15,8 @@ MESSAGE_BYTES_MAX = 8 * MIB
 ENROLMENT_MESSAGE_BYTES_MAX = 16 * KIB
 """The same for the one port that anybody may speak to."""
 
+PARTS_MAX = 2**17
+"""Fields and list entries of one message, counted before it is parsed: an empty entry costs fifty times its bytes."""
 PARAMETERS_MAX = 2**33
 SEQUENCE_MAX = 2**53 - 1
 """Counters and log indices: what a JSON number holds exactly."""
@@ -23,11 +25,13 @@ HELLO_BYTES_MAX = KIB
 SITE_MESSAGE_BYTES_MAX = MIB  # the largest is SealedShares: 255 boxes of about 2.4 KiB
 COORDINATOR_MESSAGE_BYTES_MAX = 7 * MIB  # the largest is ShareDelivery: 255 x (2.4 KiB + 255 hashes with names)
 ENDORSEMENT_BYTES_MAX = 4 * KIB
+INVITATION_LIST_BYTES_MAX = 3 * MIB
+"""All certificates of one invitation together, and all endorsements: a real one of either has about 1 KiB."""
 TEXT_CHARACTERS_MAX = 2048
 RULE_CHARACTERS_MAX = 128
 VERSION_CHARACTERS_MAX = 64
 
-CHUNK_BYTES_MAX = MIB
+CHUNK_BYTES_MAX = 256 * KIB
 VECTOR_BYTES_MAX = MODEL_BYTES_MAX
 EVENTS_PER_CALL_MAX = 1024
 EVENT_BYTES_MAX = 64 * KIB
@@ -69,6 +73,15 @@ CALL_WAIT_S = 60.0
 COMMAND_WAIT_S = 300.0
 KEEPALIVE_S = 10.0
 """A line silent for this long is tried with a ping; half as long again without an answer and it counts as broken."""
+
+UPLOADS_MOVING_MAX = 4
+DOWNLOADS_MOVING_MAX = 4
+"""Vectors that move at a time, in either direction; the others wait their turn. See `places.py`."""
+UNREAD_BYTES_MAX = MIB
+"""How much of one call the coordinator's network buffers take before its sender has to wait: 10 MB/s at 100 ms."""
+PLACE_LOOK_S = 0.25
+PLACE_BYTES = MIB
+"""A vector of which less passes in this time gives up its place, and goes on without one."""
 
 CALLS_MAX = 2048
 CALLS_PER_CONNECTION_MAX = 32

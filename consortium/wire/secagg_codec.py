@@ -7,15 +7,12 @@ signatures, order, repetition, and whether the message may come now.
 from collections.abc import Iterable
 
 from consortium.contract.messages import BundleList, ShareDelivery
-from consortium.contract.plan import PARTICIPANTS_MAX
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire import fields
 from consortium.wire.errors import WireViolation
+from privacy.secagg.context import SITES_MAX
 from privacy.secagg.messages import (
-    PAIR_BOX_BYTES,
-    PUBLIC_KEY_BYTES,
     SHARE_BYTES,
-    SHARES_BOX_BYTES,
     Confirmation,
     DeliveredShares,
     KeyBundle,
@@ -28,8 +25,9 @@ from privacy.secagg.messages import (
     UnmaskShares,
     UploadHeader,
 )
+from privacy.secagg.suites import PAIR_BOX_SIZES, PUBLIC_KEY_SIZES, SHARES_BOX_SIZES
 
-PEERS_MAX = PARTICIPANTS_MAX - 1
+PEERS_MAX = SITES_MAX - 1
 
 
 def bundle_out(message: KeyBundle) -> pb.KeyBundle:
@@ -49,8 +47,8 @@ def bundle_in(message: pb.KeyBundle) -> KeyBundle:
     return KeyBundle(
         context=fields.hash_of("key_bundle.context", message.context),
         site=fields.site("key_bundle.site", message.site),
-        pair_key=fields.exactly("key_bundle.pair_key", message.pair_key, PUBLIC_KEY_BYTES),
-        box_key=fields.exactly("key_bundle.box_key", message.box_key, PUBLIC_KEY_BYTES),
+        pair_key=fields.one_of("key_bundle.pair_key", message.pair_key, PUBLIC_KEY_SIZES),
+        box_key=fields.one_of("key_bundle.box_key", message.box_key, PUBLIC_KEY_SIZES),
         self_mask_commitment=fields.hash_of("key_bundle.self_mask_commitment", message.self_mask_commitment),
         signature=fields.signature("key_bundle.signature", message.signature),
     )
@@ -91,7 +89,7 @@ def sealed_in(message: pb.SealedShares) -> SealedShares:
         boxes=tuple(
             SealedForPeer(
                 recipient=fields.site("sealed_shares.boxes.recipient", box.recipient),
-                shares=fields.exactly("sealed_shares.boxes.shares", box.shares, SHARES_BOX_BYTES),
+                shares=fields.one_of("sealed_shares.boxes.shares", box.shares, SHARES_BOX_SIZES),
                 pair_seed=_pair_seed("sealed_shares.boxes.pair_seed", box.pair_seed),
             )
             for box in fields.listed("sealed_shares.boxes", message.boxes, 1, PEERS_MAX)
@@ -133,7 +131,7 @@ def _delivered_in(message: pb.DeliveredShares) -> DeliveredShares:
     where = "share_delivery.deliveries"
     return DeliveredShares(
         sender=fields.site(f"{where}.sender", message.sender),
-        shares=fields.exactly(f"{where}.shares", message.shares, SHARES_BOX_BYTES),
+        shares=fields.one_of(f"{where}.shares", message.shares, SHARES_BOX_SIZES),
         pair_seed=_pair_seed(f"{where}.pair_seed", message.pair_seed),
         other_box_hashes=tuple(
             (
@@ -257,7 +255,7 @@ def _revealed_in(field: str, shares: Iterable[pb.RevealedShare]) -> tuple[Reveal
 
 def _pair_seed(field: str, value: bytes) -> bytes:
     """One sealed seed for a pair: dealt by the site that sorts first, so the other one's box is empty."""
-    return value if not value else fields.exactly(field, value, PAIR_BOX_BYTES)
+    return value if not value else fields.one_of(field, value, PAIR_BOX_SIZES)
 
 
 def _sites(field: str, values: Iterable[str]) -> tuple[SiteId, ...]:

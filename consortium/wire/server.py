@@ -29,7 +29,7 @@ from consortium.contract.certificates import (
     verify_certificate,
 )
 from consortium.contract.kit import split_address
-from consortium.contract.messages import CoordinatorMessage, Hello, SiteMessage, VectorKind
+from consortium.contract.messages import CoordinatorMessage, Hello, SiteMessage, VectorHeader, VectorKind
 from consortium.wire import channel, codec, limits, status, tls
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire.errors import (
@@ -40,6 +40,7 @@ from consortium.wire.errors import (
     SessionBroken,
     WireViolation,
 )
+from consortium.wire.places import Place, Places
 from consortium.wire.service import CoordinatorService
 from consortium.wire.transfer import CheckedChunks, pieces
 from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares
@@ -156,6 +157,8 @@ class _Handlers:
         self._authority = load_authority_certificate(ca_pem)
         self._stopping = stopping
         self._clock = clock
+        self._uploads = Places(limits.UPLOADS_MOVING_MAX)
+        self._downloads = Places(limits.DOWNLOADS_MOVING_MAX)
 
     def for_members(self) -> tuple[Any, ...]:
         """The services of the main port."""
@@ -290,29 +293,38 @@ class _Handlers:
             raise WireViolation("header.kind", found=str(header.kind), allowed=", ".join(_UPLOADABLE))
         if header.upload is not None:
             _check_site(peer, header.upload.site)
+        self._admit(peer, header)
+        async with self._uploads.taken(peer.name) as place:
+            self._admit(peer, header)  # again: what was wanted may be over by the time there is a place
+            # The go-ahead: an honest site sends nothing more before it, so a refusal costs nobody the vector.
+            await context.send_initial_metadata(channel.GO_AHEAD)
+            chunks = CheckedChunks(header, _chunks(parts, place))
+            try:
+                await self._to_its_end(self._service.receive_vector(peer, header, chunks))
+            except Exception:
+                place.give_up()
+                await _drain(parts, header.size_bytes)
+                raise
+        if not chunks.complete:
+            raise RuntimeError("the service accepted a vector without reading it to its end")
+        return codec.encode_upload_receipt(header.sha256)
+
+    def _admit(self, peer: PeerIdentity, header: VectorHeader) -> None:
+        """Raise unless the service takes this upload now, at the size it announces."""
         allowed = min(self._service.upload_limit(peer, header), limits.VECTOR_BYTES_MAX)
         if header.size_bytes > allowed:
             found = f"{header.size_bytes} bytes announced"
             raise WireViolation("header.size_bytes", found=found, allowed=f"at most {allowed} bytes")
-        # The go-ahead: an honest site sends nothing more before it, so a refusal costs nobody the vector.
-        await context.send_initial_metadata(channel.GO_AHEAD)
-        chunks = CheckedChunks(header, _chunks(parts))
-        try:
-            await self._to_its_end(self._service.receive_vector(peer, header, chunks))
-        except Exception:
-            await _drain(parts, header.size_bytes)
-            raise
-        if not chunks.complete:
-            raise RuntimeError("the service accepted a vector without reading it to its end")
-        return codec.encode_upload_receipt(header.sha256)
 
     async def _download(self, peer: PeerIdentity, request: bytes, context: Context) -> None:
         kind, digest = codec.decode_vector_request(request)
         header, chunks = await self._to_its_end(self._service.open_vector(peer, kind, digest))
         writer = _Writer(context)
-        await writer.write(codec.encode_vector_header(header))
-        async for piece in pieces(chunks):
-            await writer.write(codec.encode_chunk(piece))
+        async with self._downloads.taken(peer.name) as place:
+            await writer.write(codec.encode_vector_header(header))
+            async for piece in pieces(chunks):
+                await writer.write(codec.encode_chunk(piece))
+                place.moved(len(piece))
 
     async def _submit_events(self, peer: PeerIdentity, request: bytes, _: Context) -> bytes:
         events = codec.decode_events(request)
@@ -408,8 +420,9 @@ async def _parts(context: Context) -> AsyncIterator[bytes]:
         yield data
 
 
-async def _chunks(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chunks(parts: AsyncIterator[bytes], place: Place) -> AsyncIterator[bytes]:
     async for data in parts:
+        place.moved(len(data))
         yield codec.decode_chunk(data)
 
 

@@ -18,6 +18,8 @@ _PROBE_BYTES_MAX = 4096
 _EXPIRED, _NOT_YET_VALID = {10}, {9}  # OpenSSL's X509_V_ERR numbers
 _UNKNOWN_ISSUER = {2, 7, 18, 19, 20, 21, 24, 27, 30}
 _WRONG_NAME = {62, 64}
+_CLOSED = "the connection was closed during the handshake"
+"""Just what a coordinator looks like that stops at this very moment, so it may be there again soon."""
 _OLD = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION", "HANDSHAKE_FAILURE", "NO_PROTOCOLS_AVAILABLE")
 
 
@@ -65,12 +67,14 @@ async def _probe(address: str, host: str, port: int, ca_pem: bytes, server_name:
         chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
     except ssl.SSLCertVerificationError as error:
         return TlsRefused(address, _certificate_problem(error.verify_code), error.verify_message)
+    except ssl.SSLEOFError:
+        return CoordinatorUnreachable(address, _CLOSED)
     except ssl.SSLError as error:
         reason = error.reason or ""
         old = any(mark in reason for mark in _OLD)
         return TlsRefused(address, TlsProblem.OLD_TLS if old else TlsProblem.NOT_TLS, reason)
     except (OSError, EOFError):
-        return TlsRefused(address, TlsProblem.NOT_TLS, "the connection was closed during the handshake")
+        return CoordinatorUnreachable(address, _CLOSED)
     finally:
         writer.transport.abort()
     if chosen != "h2":

@@ -50,13 +50,18 @@ class CheckedChunks(AsyncIterator[bytes]):
 
 
 def sliced(data: bytes | memoryview) -> Iterator[bytes]:
-    """`data` in pieces that fit one message."""
+    """`data` in pieces that fit one message; a copy of one piece at a time."""
+    if isinstance(data, bytes) and 0 < len(data) <= CHUNK_BYTES_MAX:
+        yield data
+        return
     view = memoryview(data).cast("B")
     for start in range(0, len(view), CHUNK_BYTES_MAX):
         yield bytes(view[start : start + CHUNK_BYTES_MAX])
 
 
-async def pieces(chunks: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def pieces(
+    chunks: Iterable[bytes | memoryview] | AsyncIterable[bytes | memoryview],
+) -> AsyncIterator[bytes]:
     """Chunks of any size, from either kind of iterable, in pieces that fit one message."""
     if isinstance(chunks, AsyncIterable):
         async for chunk in chunks:

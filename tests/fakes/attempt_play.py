@@ -40,6 +40,7 @@ from privacy.encoding import Lane, Layout
 from privacy.errors import OutOfOrder
 from privacy.secagg import site as secagg
 from privacy.secagg.messages import SurvivorProposal, UnmaskRequest, UploadHeader
+from privacy.secagg.suites import SuiteName
 from tests.fakes.memory_round import Member, consortium, deterministic_entropy
 
 
@@ -58,6 +59,7 @@ def plan_of(members: tuple[Member, ...], *, measured: bool = False, **changes: A
     """A plan for one attempt at a training round of these members."""
     plan = RoundPlan(
         consortium="test-consortium",
+        suite=members[0].suite,
         study=StudyId("heart-disease"),
         study_digest=Digest("5d" * 32),
         kind=RoundKind.TRAIN,
@@ -68,6 +70,7 @@ def plan_of(members: tuple[Member, ...], *, measured: bool = False, **changes: A
                 site=member.site,
                 spki_sha256=Digest(hashlib.sha256(member.site.encode()).hexdigest()),
                 signing_key=member.signing_key.public_key().public_bytes_raw().hex(),
+                ecdsa_key=member.ecdsa_key.public.hex(),
             )
             for member in members
         ),
@@ -92,9 +95,10 @@ class Play:
         measured: bool = False,
         measured_before: frozenset[SiteId] | None = None,
         seed: str = "a play",
+        suite: SuiteName = SuiteName.HYBRID_PQ,
         **changes: Any,
     ) -> None:
-        self.members = consortium(sites).members
+        self.members = consortium(sites, suite=suite).members
         self.plan = plan_of(self.members, measured=measured, **changes)
         self.state: State
         self.state, first = begin(self.plan, measured_before)
@@ -109,7 +113,7 @@ class Play:
             machine, bundle = secagg.begin(
                 self.state.machine.attempt.context,
                 member.site,
-                member.signing_key,
+                member.signer,
                 deterministic_entropy(f"{seed} of {member.site}"),
                 member.long_term_secret,
             )

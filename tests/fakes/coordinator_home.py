@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import entries
@@ -28,6 +29,7 @@ from consortium.contract.certificates import (
     PeerIdentity,
     certificate_der,
     load_tls_key,
+    new_ecdsa_key,
     new_signing_key,
     new_tls_key,
     private_pem,
@@ -44,6 +46,9 @@ from consortium.record import now_stamp
 from consortium.rooms import Rooms
 from consortium.sites import Sites
 from consortium.studies import Studies
+from privacy.p256 import EcdsaSigner
+from privacy.secagg.keys import Signer
+from privacy.secagg.suites import SuiteName
 from privacy.secret import Secret
 
 NAME = "alpine-heart"
@@ -71,11 +76,16 @@ class Hospital:
     site: SiteId
     tls_key_pem: bytes = field(repr=False)
     signing_key: Ed25519PrivateKey = field(repr=False)
+    ecdsa_key: EllipticCurvePrivateKey = field(repr=False)
     long_term_secret: Secret[bytes] = field(repr=False)
     certificate_pem: bytes = b""
     peer: PeerIdentity | None = None
     sequence: int = 0
     previous: str = entries.NO_ENTRY
+
+    def signer(self, suite: SuiteName) -> Signer:
+        """The key that signs its messages of secure aggregation."""
+        return EcdsaSigner(self.ecdsa_key) if suite is SuiteName.P256 else self.signing_key
 
     @property
     def identity(self) -> PeerIdentity:
@@ -113,6 +123,7 @@ def new_hospital(name: str) -> Hospital:
         site=SiteId(name),
         tls_key_pem=private_pem(new_tls_key()),
         signing_key=new_signing_key(),
+        ecdsa_key=new_ecdsa_key(),
         long_term_secret=Secret(hashlib.sha256(name.encode()).digest()),
     )
 
@@ -146,6 +157,7 @@ class Home:
         der = site_request(
             tls_key=load_tls_key(hospital.tls_key_pem),
             signing_key=hospital.signing_key,
+            ecdsa_key=hospital.ecdsa_key,
             site=SiteId(name or hospital.site),
             consortium=NAME,
         )

@@ -52,9 +52,19 @@ from consortium.wire.errors import CallRefused, WireError
 from consortium.wire.server import RunningServer, ServerCredentials, serve
 from privacy.encoding import RingVector, decode, encode
 from privacy.errors import OutOfOrder
+from privacy.secagg import grouped_site
 from privacy.secagg import site as secagg
+from privacy.secagg.cohort import CohortRule
 from privacy.secagg.masks import apply_masks, vector_hash
-from privacy.secagg.messages import SurvivorProposal, UnmaskRequest, UploadHeader
+from privacy.secagg.messages import (
+    CommitmentList,
+    GroupedUnmaskRequest,
+    RevealList,
+    SurvivorProposal,
+    UnmaskRequest,
+    UploadHeader,
+)
+from site_agent import participation
 from tests.fakes.coordinator_home import Home, Hospital, coordinator_in
 from tests.fakes.memory_round import deterministic_entropy
 from tests.fakes.small_study import SITES, first_model
@@ -62,10 +72,13 @@ from tests.fakes.small_study import SITES, first_model
 HELLO = Hello(agent_version="0.1.0", protocol_version=1)
 OPENS: Mapping[type, Phase] = {
     Invitation: Phase.INVITING,
+    CommitmentList: Phase.REVEALING,
+    RevealList: Phase.INVITING,
     BundleList: Phase.KEYING,
     ShareDelivery: Phase.COLLECTING,
     SurvivorProposal: Phase.CONFIRMING,
     UnmaskRequest: Phase.UNMASKING,
+    GroupedUnmaskRequest: Phase.UNMASKING,
 }
 """Which phase a message opens for a site."""
 
@@ -88,13 +101,14 @@ class ScriptedSite:
     script: dict[tuple[int, int], Phase] = field(default_factory=dict)  # (round, attempt) -> break off when asked
     refuses: dict[tuple[int, int], str] = field(default_factory=dict)  # (round, attempt) -> by this rule
     silent: dict[tuple[int, int], Phase] = field(default_factory=dict)  # (round, attempt) -> say nothing from here on
+    changes: dict[tuple[int, int], Callable[[Any], Any]] = field(default_factory=dict)  # (round, attempt) -> a lie
     heard: list[CoordinatorMessage] = field(default_factory=list)
     refused_uploads: list[CallRefused] = field(default_factory=list)
     ended_with: list[Exception] = field(default_factory=list)
     client: CoordinatorClient | None = None
     session: Session | None = None
     plan: RoundPlan | None = None
-    machine: secagg.State | None = None
+    machine: participation.Machine | None = None
     masked: RingVector | None = None
     model: GlobalModel = field(default_factory=first_model)
     back: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,6 +116,11 @@ class ScriptedSite:
     @property
     def name(self) -> str:
         return self.hospital.site
+
+    @property
+    def inner(self) -> participation.Machine | None:
+        """The machine of secure aggregation; in groups, that of its own group."""
+        return self.machine.inner if isinstance(self.machine, grouped_site.Grouped) else self.machine
 
     async def run(self) -> None:
         """Connect, take part, and connect again whenever the line broke."""
@@ -116,7 +135,9 @@ class ScriptedSite:
             except WireError as error:
                 self.ended_with.append(error)
             finally:
-                self.client = self.session = self.machine = None
+                self.client = self.session = None
+                if not isinstance(self.inner, secagg.Unmasking | secagg.Done):  # as an agent does
+                    self.machine = None
             if self.stays_away:
                 await self.back.wait()
                 self.back.clear()
@@ -175,7 +196,7 @@ class ScriptedSite:
                         context=message.context, members=message.members, deliveries=message.deliveries
                     )
                 )
-            case SurvivorProposal() | UnmaskRequest():
+            case SurvivorProposal() | UnmaskRequest() | CommitmentList() | RevealList() | GroupedUnmaskRequest():
                 await self._step(message)
             case RoundResult():
                 await self._verify(message)
@@ -199,20 +220,22 @@ class ScriptedSite:
                 )
             )
             return
-        self.machine, bundle = secagg.begin(
+        self.machine, first = participation.begin(
             context_of(plan),
             self.hospital.site,
-            self.hospital.signing_key,
+            self.hospital.signer(plan.suite),
             deterministic_entropy(f"{self.name} {plan.round} {plan.attempt}"),
             self.hospital.long_term_secret,
+            cohort=grouped_site.PRIVATE_UPDATES if plan.group_size else CohortRule(),
         )
-        await self._send(bundle)
+        await self._send(first)
 
-    async def _step(self, event: secagg.Event) -> None:
-        if self.machine is None:
+    async def _step(self, event: Any) -> None:
+        if self.machine is None or self.plan is None:
             return
+        step = grouped_site.step if self.plan.group_size else secagg.step
         try:
-            self.machine, effects = secagg.step(self.machine, event)
+            self.machine, effects = step(self.machine, event)  # type: ignore[arg-type]
         except OutOfOrder:
             return
         for effect in effects:
@@ -224,11 +247,13 @@ class ScriptedSite:
                         self.refused_uploads.append(error)
                 case secagg.Send(message=message):
                     assert not isinstance(message, UploadHeader)
-                    await self._send(message)
+                    assert self.plan is not None
+                    lie = self.changes.get((self.plan.round, self.plan.attempt), lambda message: message)
+                    await self._send(lie(message))
                 case _:
                     pass
-        if isinstance(self.machine, secagg.Masking):
-            self.masked = self._mask(self.machine)
+        if isinstance(self.inner, secagg.Masking):
+            self.masked = self._mask(self.inner)
             await self._step(secagg.UploadFinished(masked_update_hash=vector_hash(self.masked)))
 
     def _mask(self, machine: secagg.Masking) -> RingVector:
@@ -282,7 +307,7 @@ class ScriptedSite:
         sums = decode(
             np.frombuffer(bytes(raw), dtype=plan.layout.dtype), plan.layout, survivors=len(self.machine.survivors)
         )
-        self.model = next_global_model(self.study, plan, self.model, sums)
+        self.model = next_global_model(self.study, plan, self.model, sums, survivors=len(self.machine.survivors))
         assert self.model.digest() == result.next_model_digest
         verified = self.hospital.signs(
             entries.ModelVerified,

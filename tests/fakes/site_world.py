@@ -11,7 +11,7 @@ coordinator is the real machine of `privacy.secagg.coordinator`; `attempt` has h
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import entries
@@ -49,7 +50,9 @@ from consortium.contract.server_optimizer import next_global_model
 from consortium.contract.study import StudyFile, load_study
 from consortium.wire.errors import ConnectionLost
 from privacy.encoding import RingVector, decode, encode
+from privacy.p256 import EcdsaSigner, point_bytes
 from privacy.secagg import coordinator, site
+from privacy.secagg.keys import Signer
 from privacy.secagg.masks import RunningSum, apply_masks, vector_hash
 from privacy.secagg.messages import (
     Confirmation,
@@ -58,6 +61,7 @@ from privacy.secagg.messages import (
     UnmaskShares,
     UploadHeader,
 )
+from privacy.secagg.suites import SuiteName
 from privacy.secret import Secret
 from site_agent.home import AgentHome, Identity, open_home
 from site_agent.ledger import Ledger
@@ -91,13 +95,19 @@ class Member:
     certificate_pem: bytes
     tls_key_pem: bytes
     signing_key: Ed25519PrivateKey
+    ecdsa_key: EllipticCurvePrivateKey
     spki_sha256: Digest
 
     @property
     def participant(self) -> Participant:
         """Its line in a plan."""
         key = self.signing_key.public_key().public_bytes_raw().hex()
-        return Participant(site=self.site, spki_sha256=self.spki_sha256, signing_key=key)
+        ecdsa_key = point_bytes(self.ecdsa_key.public_key()).hex()
+        return Participant(site=self.site, spki_sha256=self.spki_sha256, signing_key=key, ecdsa_key=ecdsa_key)
+
+    def signer(self, suite: SuiteName) -> Signer:
+        """The key that signs its messages of secure aggregation."""
+        return EcdsaSigner(self.ecdsa_key) if suite is SuiteName.P256 else self.signing_key
 
     @property
     def certificate_der(self) -> bytes:
@@ -115,13 +125,17 @@ def new_member(
 ) -> Member:
     """Keys and a certificate for a hospital."""
     tls_key, signing_key = certificates.new_tls_key(), certificates.new_signing_key()
-    request = certificates.site_request(tls_key=tls_key, signing_key=signing_key, site=SiteId(name), consortium=NAME)
+    ecdsa_key = certificates.new_ecdsa_key()
+    request = certificates.site_request(
+        tls_key=tls_key, signing_key=signing_key, ecdsa_key=ecdsa_key, site=SiteId(name), consortium=NAME
+    )
     pem = certificates.issue_site(authority, SiteId(name), request, now=at or now(), valid_for=valid_for)
     return Member(
         site=SiteId(name),
         certificate_pem=pem,
         tls_key_pem=certificates.private_pem(tls_key),
         signing_key=signing_key,
+        ecdsa_key=ecdsa_key,
         spki_sha256=Digest(hashlib.sha256(certificates.spki_of(tls_key.public_key())).hexdigest()),
     )
 
@@ -170,6 +184,7 @@ def make_home(
     study: StudyFile,
     *,
     authority: Authority | None = None,
+    member: Member | None = None,
     address: str = "127.0.0.1:9",
     **policy: Any,
 ) -> AgentHome:
@@ -179,16 +194,18 @@ def make_home(
         folder: Where.
         study: The one its dataset is named for.
         authority: Under which it is enrolled with fresh keys; by default that of `keys`, with the keys there.
+        member: Who it is, under that authority; by default the hospital under test.
         address: The coordinator's.
         policy: Rules of site.yaml.
     """
-    own = keys().members[ME] if authority is None else new_member(authority, ME)
+    own = member or (keys().members[ME] if authority is None else new_member(authority, ME))
     authority = authority or keys().authority
     for name in ("keys", "certificates"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, data in {
         "tls.pem": own.tls_key_pem,
         "signing.pem": certificates.private_pem(own.signing_key),
+        "ecdsa.pem": certificates.private_pem(own.ecdsa_key),
         "hedge.key": hashlib.sha256(b"hedge").digest(),
     }.items():
         (folder / "keys" / name).write_bytes(data)
@@ -204,6 +221,7 @@ def make_home(
         ca_sha256=certificates.fingerprint(authority.certificate),
         spki_sha256=own.spki_sha256,
         signing_key=own.participant.signing_key,
+        ecdsa_key=own.participant.ecdsa_key,
     )
     (folder / "identity.json").write_text(identity.model_dump_json())
     write_patients(folder / "patients.csv")
@@ -256,9 +274,9 @@ class Puppet:
         self.state, self.bundle = site.begin(
             context_of(plan),
             member.site,
-            member.signing_key,
+            member.signer(plan.suite),
             lambda size: hashlib.shake_256(f"{member.site}/{plan.round}/{plan.attempt}".encode()).digest(size),
-            Secret(b"l" * 32),
+            Secret(hashlib.sha256(f"long-term secret of {member.site}".encode()).digest()),
         )
         self.masked: RingVector | None = None
 
@@ -307,12 +325,14 @@ class MemoryLine:
         if header.upload is not None:
             self.inbox.put_nowait(header.upload)
 
-    async def download(self, kind: VectorKind, digest: Digest, limit_bytes: int) -> bytes:
+    async def download(
+        self, kind: VectorKind, digest: Digest, limit_bytes: int, into: Callable[[bytes], Awaitable[object]]
+    ) -> None:
         self._check()
         self.downloads.append((kind, digest))
         if digest not in self.vectors:
             raise ConnectionLost("there is no such vector")
-        return self.vectors[digest][: limit_bytes + 1]
+        await into(self.vectors[digest][: limit_bytes + 1])
 
     async def submit_events(self) -> None:
         self._check()
@@ -444,6 +464,7 @@ class World:
             measured = measures(self.study, kind, number)
         fields: dict[str, Any] = {
             "consortium": NAME,
+            "suite": SuiteName(self.study.aggregation.suite),
             "study": self.study.study_id,
             "study_digest": self.digest,
             "kind": kind,
@@ -454,7 +475,7 @@ class World:
             "minimum": self.study.sites.minimum,
             "model_digest": self.model.digest(),
             "previous_transcript": self.transcript,
-            "layout": round_layout(self.study, parameter_count=self.model.vector.size, kind=kind, measured=measured),
+            "layout": round_layout(self.study, parameters=self.model.parameters, kind=kind, measured=measured),
             "round_deadline_s": self.study.aggregation.round_deadline_s,
             "upload_deadline_s": self.study.aggregation.upload_deadline_s,
         }
@@ -511,6 +532,8 @@ class World:
         assert outcome.result is not None
         await self.tell(outcome.result)
         answer = await self.hear()
+        while answer in outcome.said:  # a request that came twice was answered twice, with the same bytes
+            answer = await self.hear()
         outcome.said.append(answer)
         assert isinstance(answer, ResultVerified), answer
         self.go_on(outcome)
@@ -520,7 +543,9 @@ class World:
         """The round is closed as far as the coordinator is concerned."""
         assert outcome.result is not None
         assert self.model is not None
-        self.model = next_global_model(self.study, outcome.plan, self.model, outcome.sums)
+        self.model = next_global_model(
+            self.study, outcome.plan, self.model, outcome.sums, survivors=len(outcome.state.survivors)
+        )
         self.transcript = Digest(outcome.result.transcript.hex())
         self.next_round = outcome.plan.round + 1
 
@@ -581,7 +606,7 @@ class _Run:
         aggregate = self.sum.result
         outcome.aggregate = aggregate.tobytes()
         outcome.sums = decode(aggregate, self.plan.layout, survivors=len(self.state.survivors))
-        after = next_global_model(world.study, self.plan, model, outcome.sums)
+        after = next_global_model(world.study, self.plan, model, outcome.sums, survivors=len(self.state.survivors))
         world.line.vectors[Digest(vector_hash(aggregate).hex())] = outcome.aggregate
         world.line.vectors[after.digest()] = after.to_safetensors()
         outcome.result = RoundResult(

@@ -82,12 +82,14 @@ def small_study(
     every_rounds: int = 1,
     round_deadline_s: float = 20.0,
     upload_deadline_s: float = 10.0,
+    suite: str = "hybrid-pq",
 ) -> StudyFile:
     """The study, with what tests vary."""
     record = json.loads(json.dumps(DOCUMENT))
     record["id"] = name
     record["training"]["rounds"] = rounds
     record["evaluation"]["every_rounds"] = every_rounds
+    record["aggregation"]["suite"] = suite
     record["aggregation"]["round_deadline_s"] = round_deadline_s
     record["aggregation"]["upload_deadline_s"] = upload_deadline_s
     return StudyFile.model_validate_json(json.dumps(record))

@@ -25,6 +25,7 @@ from consortium.contract.certificates import (
     issue_operator,
     issue_server,
     issue_site,
+    new_ecdsa_key,
     new_signing_key,
     new_tls_key,
     private_pem,
@@ -70,7 +71,13 @@ class Pki:
     def site(self, name: str, *, now: datetime | None = None, valid_for: timedelta = YEAR) -> Issued:
         """A site's certificate, by the same request a hospital makes."""
         key = new_tls_key()
-        der = site_request(tls_key=key, signing_key=new_signing_key(), site=SiteId(name), consortium=NAME)
+        der = site_request(
+            tls_key=key,
+            signing_key=new_signing_key(),
+            ecdsa_key=new_ecdsa_key(),
+            site=SiteId(name),
+            consortium=NAME,
+        )
         pem = issue_site(self.authority, SiteId(name), der, now=now or clock(), valid_for=valid_for)
         return Issued(certificate_pem=pem, key_pem=private_pem(key))
 

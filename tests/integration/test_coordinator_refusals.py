@@ -4,15 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from consortium.contract.messages import Hello, Invitation, VectorHeader, VectorKind, Welcome
 from consortium.contract.names import Digest
 from consortium.training_round import Phase
+from consortium.wire import codec
 from consortium.wire.client import CoordinatorClient, enrol
 from consortium.wire.errors import CallRefused, RefusalCode, SessionEnded
-from privacy.secagg.messages import UploadHeader
+from privacy.encoding import RingVector
+from privacy.secagg import site as secagg
+from privacy.secagg.messages import SealedShares, UnmaskShares, UploadHeader
+from privacy.secagg.transcript import unmask_payload
 from tests.fakes.coordinator_home import granted, new_hospital
 from tests.fakes.scripted_site import HELLO, ScriptedSite, World, serving
 from tests.fakes.small_study import SITES, first_model, small_study
@@ -239,3 +245,69 @@ async def test_the_watcher_sees_the_study_go_by(tmp_path: Path) -> None:
             await client.execute("study.start", b'{"study":"small-study"}')
             await asyncio.wait_for(watching, 15)
             assert len(states) >= 2
+
+
+async def test_a_site_that_breaks_a_rule_is_named_in_the_log_and_its_message_is_kept(tmp_path: Path) -> None:
+    """A wrong share, validly signed: the sum is recovered from the others, and what was signed is kept as evidence."""
+    study = small_study(rounds=1)
+    async with serving(tmp_path) as world:
+        sites = await world.hospitals(study)
+        signing_key = sites[BIRCH].hospital.signing_key
+        sent = []
+
+        def wrong_share(message: Any) -> Any:
+            if not isinstance(message, UnmaskShares):
+                return message
+            first, *others = message.self_mask_shares
+            wrong = replace(first, share=bytes(32) + b"\x07")
+            machine = sites[BIRCH].machine
+            assert isinstance(machine, secagg.Done)
+            lie = replace(message, self_mask_shares=(wrong, *others))
+            sent.append(replace(lie, signature=signing_key.sign(unmask_payload(lie, machine.transcript))))
+            return sent[-1]
+
+        sites[BIRCH].changes[1, 1] = wrong_share
+        await world.command("study.start", study=study.id)
+        await world.until(lambda: world.state(study) == "completed")
+        assert world.history(study)[0]["survivors"] == list(SITES)
+        (entry,) = [entry for entry in world.home.log() if entry["type"] == "secagg.failed"]
+        assert (entry["body"]["blamed"], entry["body"]["phase"]) == (BIRCH, "unmasking")
+        kept = (world.home.folder / "evidence" / entry["body"]["evidence_sha256"]).read_bytes()
+        assert codec.decode_site_message(kept) == sent[0]
+
+
+async def test_a_bad_signature_is_named_in_the_log_and_the_round_goes_on(tmp_path: Path) -> None:
+    study = small_study(rounds=1)
+    async with serving(tmp_path) as world:
+        sites = await world.hospitals(study)
+        sites[DELTA].changes[1, 1] = lambda message: (
+            replace(message, signature=bytes(64)) if isinstance(message, SealedShares) else message
+        )
+        await world.command("study.start", study=study.id)
+        await world.until(lambda: bool(world.history(study)))
+        assert world.history(study)[0]["survivors"] == [AMBER, BIRCH, CEDAR]
+        (entry,) = [entry for entry in world.home.log() if entry["type"] == "secagg.failed"]
+        assert (entry["body"]["blamed"], entry["body"]["phase"]) == (DELTA, "keying")
+        assert world.dropouts()[0] == (1, 1, DELTA, "keying")
+
+
+async def test_two_sites_that_send_equal_bytes_cost_a_round_and_nothing_else(tmp_path: Path) -> None:
+    """Colluding sites can agree on what they upload; each upload is kept under its own site's name."""
+    study = small_study(rounds=1)
+    async with serving(tmp_path) as world:
+        sites = await world.hospitals(study)
+        for name in (AMBER, BIRCH):
+            site, honest = sites[name], sites[name]._mask
+
+            def equal(machine: secagg.Masking, site: ScriptedSite = site, honest: Any = honest) -> RingVector:
+                assert site.plan is not None
+                layout = site.plan.layout
+                first = (site.plan.round, site.plan.attempt) == (1, 1)
+                return np.zeros(layout.length, layout.dtype) if first else honest(machine)
+
+            site._mask = equal  # type: ignore[method-assign]
+        await world.command("study.start", study=study.id)
+        await world.until(lambda: world.state(study) == "completed", 30)
+        assert [(r["round"], r["attempt"]) for r in world.history(study)] == [(1, 2), (2, 1)]
+        (aborted,) = [entry for entry in world.home.log() if entry["type"] == "round.aborted"]
+        assert "the sum cannot be used" in aborted["body"]["reason"]

@@ -6,6 +6,8 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,8 @@ from consortium.contract.messages import (
     VectorKind,
 )
 from consortium.contract.names import Digest
-from consortium.wire.errors import ConnectionLost, CoordinatorUnreachable, WireViolation
+from consortium.wire import tls
+from consortium.wire.errors import ConnectionLost, CoordinatorUnreachable, WireError, WireViolation
 from tests.fakes.wire_world import HELLO, STUDY_DIGEST, RecordingService, coordinator, forwarder, vector_header
 
 PREPARE = PrepareStudy(study_digest=STUDY_DIGEST)
@@ -146,6 +149,38 @@ async def test_nobody_listening() -> None:
                 pass
     assert caught.value.retryable
     assert "firewall" in caught.value.advice()
+
+
+async def test_a_coordinator_that_begins_to_listen_at_this_very_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, and then nothing wrong with it: that says nothing about our certificate, and must not end an agent."""
+    diagnose = tls.diagnose
+    async with AsyncExitStack() as starting, coordinator() as world:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+
+        async def start_then_diagnose(*arguments: Any, **options: Any) -> WireError | None:
+            await starting.enter_async_context(coordinator(address=address))
+            monkeypatch.setattr(tls, "diagnose", diagnose)
+            return await diagnose(*arguments, **options)
+
+        monkeypatch.setattr(tls, "diagnose", start_then_diagnose)
+        async with world.connect(address=address) as client:
+            assert len(await client.list_studies()) == 2
+
+
+async def test_a_coordinator_that_stops_during_the_handshake_may_come_back() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with coordinator() as world, server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(CoordinatorUnreachable, match="closed during the handshake") as caught:
+            async with world.connect(address=f"127.0.0.1:{port}"):
+                pass
+    assert caught.value.retryable
 
 
 async def test_a_name_that_does_not_exist() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from consortium.contract.certificates import Issued, new_signing_key, new_tls_key, site_request
+from consortium.contract.certificates import Issued, new_ecdsa_key, new_signing_key, new_tls_key, site_request
 from consortium.contract.messages import EnrolmentRequest, VectorKind
 from consortium.contract.names import Digest
 from consortium.wire.client import CoordinatorClient, _answered, enrol
@@ -354,7 +354,13 @@ async def _tls_server(tmp_path: Path, version: ssl.TLSVersion) -> AsyncIterator[
 
 
 def _request() -> EnrolmentRequest:
-    der = site_request(tls_key=new_tls_key(), signing_key=new_signing_key(), site=SITE, consortium=NAME)
+    der = site_request(
+        tls_key=new_tls_key(),
+        signing_key=new_signing_key(),
+        ecdsa_key=new_ecdsa_key(),
+        site=SITE,
+        consortium=NAME,
+    )
     return EnrolmentRequest(site=SITE, token="one-time-token-42", request_der=der)
 
 

@@ -1,6 +1,6 @@
 """Whatever may be said arrives as it was said; whatever bytes arrive are a message or a WireViolation, nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -36,14 +36,17 @@ from consortium.contract.names import Digest, SiteId, StudyId, is_name
 from consortium.wire import codec
 from consortium.wire.errors import WireViolation
 from privacy.secagg.messages import (
-    PAIR_BOX_BYTES,
-    PUBLIC_KEY_BYTES,
     SHARE_BYTES,
-    SHARES_BOX_BYTES,
+    BeaconCommitment,
+    BeaconReveal,
+    CommitmentList,
     Confirmation,
+    ConfirmedGroup,
     DeliveredShares,
+    GroupedUnmaskRequest,
     KeyBundle,
     RevealedShare,
+    RevealList,
     SealedForPeer,
     SealedShares,
     SurvivorProposal,
@@ -51,10 +54,15 @@ from privacy.secagg.messages import (
     UnmaskShares,
     UploadHeader,
 )
+from privacy.secagg.suites import PAIR_BOX_SIZES, PUBLIC_KEY_SIZES, SHARES_BOX_SIZES
 
 
 def exactly(size: int) -> st.SearchStrategy[bytes]:
     return st.integers(0, 255).map(lambda byte: bytes([byte]) * size)
+
+
+def one_of(sizes: Collection[int]) -> st.SearchStrategy[bytes]:
+    return st.sampled_from(sorted(sizes)).flatmap(exactly)
 
 
 sites = st.from_regex(r"[a-z][a-z0-9]{2,20}", fullmatch=True).map(SiteId)
@@ -64,7 +72,7 @@ names_64 = st.from_regex(r"[a-z][a-z0-9]{2}(-?[a-z0-9]){0,30}", fullmatch=True).
 hashes = exactly(32)
 digests = hashes.map(lambda value: Digest(value.hex()))
 signatures = exactly(64)
-seeds = st.sampled_from([b"", b"s" * PAIR_BOX_BYTES])
+seeds = st.just(b"") | one_of(PAIR_BOX_SIZES)
 versions = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=64)
 words = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cf", "Zl", "Zp"), include_characters="\n"), max_size=200)
 whole = st.integers(0, 2**53 - 1)
@@ -78,8 +86,8 @@ bundles = st.builds(
     KeyBundle,
     context=hashes,
     site=sites,
-    pair_key=exactly(PUBLIC_KEY_BYTES),
-    box_key=exactly(PUBLIC_KEY_BYTES),
+    pair_key=one_of(PUBLIC_KEY_SIZES),
+    box_key=one_of(PUBLIC_KEY_SIZES),
     self_mask_commitment=hashes,
     signature=signatures,
 )
@@ -88,11 +96,11 @@ uploads = st.builds(
     UploadHeader, context=hashes, site=sites, keying_hash=hashes, masked_update_hash=hashes, signature=signatures
 )
 revealed = st.builds(RevealedShare, owner=sites, share=exactly(SHARE_BYTES))
-boxes = st.builds(SealedForPeer, recipient=sites, shares=exactly(SHARES_BOX_BYTES), pair_seed=seeds)
+boxes = st.builds(SealedForPeer, recipient=sites, shares=one_of(SHARES_BOX_SIZES), pair_seed=seeds)
 delivered = st.builds(
     DeliveredShares,
     sender=sites,
-    shares=exactly(SHARES_BOX_BYTES),
+    shares=one_of(SHARES_BOX_SIZES),
     pair_seed=seeds,
     other_box_hashes=few(st.tuples(sites, hashes), least=0),
     signature=signatures,
@@ -129,6 +137,8 @@ site_messages = st.one_of(
         signature=signatures,
     ),
     st.builds(ResultVerified, context=hashes, next_model_digest=digests),
+    st.builds(BeaconCommitment, context=hashes, site=sites, commitment=hashes, signature=signatures),
+    st.builds(BeaconReveal, context=hashes, site=sites, commitments_hash=hashes, nonce=hashes, signature=signatures),
 )
 
 coordinator_messages = st.one_of(
@@ -146,6 +156,15 @@ coordinator_messages = st.one_of(
     st.builds(ShareDelivery, context=hashes, members=few(sites), deliveries=few(delivered)),
     proposals,
     st.builds(UnmaskRequest, context=hashes, confirmations=few(confirmations)),
+    st.builds(CommitmentList, context=hashes, commitments=few(st.tuples(sites, hashes))),
+    st.builds(RevealList, context=hashes, nonces=few(st.tuples(sites, hashes))),
+    st.builds(
+        GroupedUnmaskRequest,
+        context=hashes,
+        groups=few(
+            st.builds(ConfirmedGroup, survivors=few(sites), transcript=hashes, confirmations=few(confirmations))
+        ),
+    ),
     st.builds(RoundResult, context=hashes, transcript=hashes, aggregate_hash=hashes, next_model_digest=digests),
     st.builds(RoundAborted, context=hashes, reason=words),
     st.builds(

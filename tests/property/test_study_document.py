@@ -41,6 +41,11 @@ def category_features(draw: st.DrawFn) -> dict[str, Any]:
     return {"type": "category", "values": tuple(draw(whole | words))}
 
 
+clips = st.just({}) | st.dictionaries(st.sampled_from(["0.weight", "0.bias"]), st.floats(1e-9, 1e6), min_size=1).map(
+    lambda named: {"tensor_clips": named}
+)
+
+
 @st.composite
 def studies(draw: st.DrawFn) -> dict[str, Any]:
     """A valid study as plain data."""
@@ -110,6 +115,7 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
             "round_deadline_s": 600.0,
             "upload_deadline_s": draw(st.floats(1e-3, 600)),
             "update_clip": draw(st.floats(1e-3, 1e6)),
+            **draw(clips),
             "max_patients_per_site": draw(st.integers(patients, 10_000_000)),
         },
         "evaluation": {

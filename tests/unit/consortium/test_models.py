@@ -50,3 +50,14 @@ def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     (tmp_path / digest).write_bytes((tmp_path / digest).read_bytes()[:length])
     with pytest.raises(ModelRefused):
         models.load(digest)
+
+
+def test_names_and_shapes_are_read_without_the_values(tmp_path: Path) -> None:
+    models = Models(tmp_path)
+    digest = models.save(first_model())
+    assert models.parameters(digest) == first_model().parameters
+    with pytest.raises(VectorMissing):
+        models.parameters(Digest("a1" * 32))
+    (tmp_path / digest).write_bytes(b"no model")
+    with pytest.raises(ModelRefused):
+        models.parameters(digest)

@@ -8,11 +8,12 @@ import sqlalchemy as sa
 
 from audit import entries
 from audit.errors import LogUnwritable
+from audit.fields import LINE_CHARACTERS_MAX, one_line
 from audit.log import Log
 from audit.note import NoteSigner
 from consortium.contract.certificates import new_signing_key
 from consortium.database import Database, outbox
-from consortium.record import LINE_CHARACTERS_MAX, Recorder, now_stamp, one_line
+from consortium.record import Recorder, now_stamp
 
 SIGNER = NoteSigner("example.org/test", new_signing_key())
 
@@ -87,11 +88,15 @@ def test_a_crash_between_append_and_delete_duplicates_nothing(
     recorder = Recorder(database, log)
     recorder.record(earlier)
 
-    def die(_ids: Sequence[int]) -> None:
-        raise Crash
+    rows_of = recorder._queued
+
+    def die() -> object:
+        if recorder._appended:  # asked to delete what has just been appended
+            raise Crash
+        return rows_of()
 
     with monkeypatch.context() as patched:
-        patched.setattr(recorder, "_forget", die)
+        patched.setattr(recorder, "_queued", die)
         with pytest.raises(Crash):
             recorder.record(appended)
     assert queued(database) == 1
@@ -99,6 +104,61 @@ def test_a_crash_between_append_and_delete_duplicates_nothing(
         recorder.add(connection, [waiting])
     Recorder(database, log)
     assert list(log.entries()) == [earlier, appended, waiting]
+    assert queued(database) == 0
+
+
+def test_what_is_queued_for_the_background_is_durable_and_appended_together_and_in_order(
+    database: Database, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(database, log)
+    appends: list[int] = []
+    append = log.append
+    monkeypatch.setattr(log, "append", lambda entries: appends.append(len(entries)) or append(entries))
+    written = [entry(f"site-{number}") for number in range(5)]
+    monkeypatch.setattr("consortium.record.GATHER_S", 0.2)
+    for one in written:
+        with database.transaction() as connection:
+            recorder.add(connection, [one])
+        recorder.flush_soon()
+    assert queued(database) == 5
+    recorder.close()
+    assert list(log.entries()) == written
+    assert appends == [5]
+    recorder.flush_soon()  # after the end it is left for the next start
+    Recorder(database, log)
+    assert list(log.entries()) == written
+    assert queued(database) == 0
+
+
+def test_whoever_reads_the_log_sees_what_was_recorded_before(database: Database, log: Log) -> None:
+    recorder = Recorder(database, log)
+    with database.transaction() as connection:
+        recorder.add(connection, [entry("site-a")])
+    recorder.flush_soon()
+    assert recorder.log.size == 1
+    recorder.close()
+
+
+def test_a_background_that_cannot_write_keeps_the_entries_and_the_next_flush_says_so(
+    database: Database, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(database, log)
+    one = entry("site-a")
+
+    def full(_entries: Sequence[bytes]) -> tuple[int, ...]:
+        raise LogUnwritable(tmp_path, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "append", full)
+        with database.transaction() as connection:
+            recorder.add(connection, [one])
+        recorder.flush_soon()
+        recorder.close()
+        assert queued(database) == 1
+        with pytest.raises(LogUnwritable):
+            recorder.flush()
+    recorder.flush()
+    assert list(log.entries()) == [one]
     assert queued(database) == 0
 
 

@@ -10,10 +10,12 @@ from consortium.training_round import (
     Phase,
     Running,
     SiteLeft,
+    SiteReturned,
     Stopped,
     Summed,
     opened_over,
 )
+from privacy.secagg.messages import UnmaskRequest
 from tests.fakes.attempt_play import Play
 
 
@@ -37,9 +39,35 @@ def test_the_end_holds_what_closing_the_round_needs() -> None:
 def test_the_threshold_of_shares_is_enough() -> None:
     play = unmasking()
     play.lose(play.names[0])
-    assert play.dropouts()[play.names[0]] == (Phase.UNMASKING, "its connection ended; its update is in the sum")
+    assert play.dropouts() == {}  # it may come back with its shares as long as they are needed
     assert isinstance(play.run(), Summed)
     assert play.state.survivors == play.names
+    assert play.dropouts()[play.names[0]] == (Phase.UNMASKING, "its connection ended; its update is in the sum")
+
+
+def test_a_survivor_that_comes_back_is_asked_again_and_answers_the_same() -> None:
+    play = unmasking()
+    missing = [play.answer_of(name) for name in play.names[:2]]
+    for name in play.names[:2]:
+        play.lose(name)
+    play.run()
+    assert play.phase is Phase.UNMASKING
+    play.silent.clear()
+    play.feed(SiteReturned(site=play.names[0]))
+    assert play.told(UnmaskRequest).count(play.names[0]) == 2
+    assert play.pending == missing[:1]
+    state = play.run()
+    assert isinstance(state, Summed)
+    assert state.survivors == play.names
+
+
+def test_in_an_earlier_phase_a_site_that_comes_back_changes_nothing() -> None:
+    play = Play()
+    play.run(until=Phase.CONFIRMING)
+    play.lose(play.names[0])
+    before = play.state
+    assert play.feed(SiteReturned(site=play.names[0])) == ()
+    assert play.state is before
 
 
 def test_a_dropout_in_collecting_has_its_masks_taken_off_too() -> None:

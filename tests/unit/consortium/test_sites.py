@@ -66,6 +66,7 @@ def test_enrolment_certifies_the_sites_keys_and_is_logged(tmp_path: Path) -> Non
         row = world.sites.get(AMBER)
         assert row.spki_sha256 == amber.identity.spki_sha256.hex()
         assert row.signing_key == amber.signing_key.public_key().public_bytes_raw().hex()
+        assert row.ecdsa_key == amber.identity.ecdsa_key.hex()
         assert not row.revoked
         assert world.sites.is_current(row)
         assert world.sites.all() == (row,)
@@ -153,6 +154,16 @@ def test_one_key_under_two_names_is_refused(tmp_path: Path) -> None:
         assert [row.site for row in world.sites.all()] == [AMBER]
         assert "in use" in world.bodies("auth.failed")[0]["reason"]
         world.sites.enrol(world.request(new_hospital(BIRCH), token))  # the token is still good
+
+
+@pytest.mark.parametrize("key", ["tls_key_pem", "signing_key", "ecdsa_key"])
+def test_not_one_of_a_sites_keys_serves_another(tmp_path: Path, key: str) -> None:
+    with coordinator_in(tmp_path) as world:
+        amber = world.enrol(AMBER)
+        birch = replace(new_hospital(BIRCH), **{key: getattr(amber, key)})
+        with pytest.raises(EnrolmentRefused, match="in use"):
+            world.enrol(BIRCH, birch)
+        assert [row.site for row in world.sites.all()] == [AMBER]
 
 
 def test_after_a_revocation_new_keys_enrol_and_the_old_ones_do_not(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def test_after_the_last_training_round_one_evaluation() -> None:
     assert decide(STUDY, row(next_round=RoundNumber(4))) == Run(RoundKind.EVALUATE, RoundNumber(4), 1)
 
 
+def test_in_groups_there_is_no_evaluation() -> None:
+    grouped = STUDY.model_copy(update={"aggregation": STUDY.aggregation.model_copy(update={"group_size": 64})})
+    assert decide(grouped, row(next_round=RoundNumber(3))) == Run(RoundKind.TRAIN, RoundNumber(3), 1)
+    assert decide(grouped, row(next_round=RoundNumber(4))) == Complete()
+
+
 def test_after_the_evaluation_nothing() -> None:
     assert decide(STUDY, row(next_round=RoundNumber(5))) == Complete()
 

@@ -53,6 +53,15 @@ def _hash(**changes: Any) -> pb.BoxHash:
     return pb.BoxHash(**{"recipient": NAME, "sha256": H, **changes})
 
 
+def _value(**changes: Any) -> pb.SiteValue:
+    return pb.SiteValue(**{"site": NAME, "value": H, **changes})
+
+
+def _group(**changes: Any) -> pb.ConfirmedGroup:
+    good = {"survivors": [NAME], "transcript": H, "confirmations": [_confirmation()]}
+    return pb.ConfirmedGroup(**{**good, **changes})
+
+
 SITE_GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "hello": (pb.Hello, {"agent_version": "0.1.0", "protocol_version": 1}),
     "study_prepared": (pb.StudyPrepared, {"study_digest": H, "model_digest": H, "parameter_count": 14}),
@@ -66,6 +75,11 @@ SITE_GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "unmask_shares": (
         pb.UnmaskShares,
         {"context": H, "site": NAME, "self_mask_shares": [_revealed()], "root_shares": [], "signature": S},
+    ),
+    "beacon_commitment": (pb.BeaconCommitment, {"context": H, "site": NAME, "commitment": H, "signature": S}),
+    "beacon_reveal": (
+        pb.BeaconReveal,
+        {"context": H, "site": NAME, "commitments_hash": H, "nonce": H, "signature": S},
     ),
     "result_verified": (pb.ResultVerified, {"context": H, "next_model_digest": H}),
 }
@@ -118,6 +132,15 @@ SITE_BAD = [
     ("unmask_shares", {"root_shares": [_revealed()] * 257}),
     ("unmask_shares", {"self_mask_shares": [_revealed()] * 257}),
     ("unmask_shares", {"signature": b""}),
+    ("beacon_commitment", {"context": b""}),
+    ("beacon_commitment", {"site": "North"}),
+    ("beacon_commitment", {"commitment": H[1:]}),
+    ("beacon_commitment", {"signature": b""}),
+    ("beacon_reveal", {"context": H * 2}),
+    ("beacon_reveal", {"site": ""}),
+    ("beacon_reveal", {"commitments_hash": b""}),
+    ("beacon_reveal", {"nonce": H + b"x"}),
+    ("beacon_reveal", {"signature": S[1:]}),
     ("result_verified", {"context": b""}),
     ("result_verified", {"next_model_digest": b""}),
 ]
@@ -148,6 +171,9 @@ COORDINATOR_GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "bundle_list": (pb.BundleList, {"context": H, "bundles": [_bundle()]}),
     "share_delivery": (pb.ShareDelivery, {"context": H, "members": [NAME], "deliveries": [_delivered()]}),
     "survivor_proposal": (pb.SurvivorProposal, {"context": H, "survivors": [NAME], "headers": [_upload()]}),
+    "commitment_list": (pb.CommitmentList, {"context": H, "commitments": [_value()]}),
+    "reveal_list": (pb.RevealList, {"context": H, "nonces": [_value()]}),
+    "grouped_unmask_request": (pb.GroupedUnmaskRequest, {"context": H, "groups": [_group()]}),
     "unmask_request": (pb.UnmaskRequest, {"context": H, "confirmations": [_confirmation()]}),
     "round_result": (
         pb.RoundResult,
@@ -168,13 +194,15 @@ COORDINATOR_BAD = [
     ("send_initial_model", {"study_digest": b""}),
     ("send_initial_model", {"model_digest": b""}),
     ("invitation", {"plan": b""}),
-    ("invitation", {"plan": b"x" * (2**18 + 1)}),
+    ("invitation", {"plan": b"x" * (2**19 + 1)}),
     ("invitation", {"signature": b""}),
     ("invitation", {"certificates": []}),
-    ("invitation", {"certificates": [b"x"] * 257}),
+    ("invitation", {"certificates": [b"x"] * 1025}),
+    ("invitation", {"certificates": [b"x" * 4096] * 769}),
     ("invitation", {"certificates": [b""]}),
     ("invitation", {"certificates": [b"x" * 4097]}),
-    ("invitation", {"endorsements": [b"x"] * 257}),
+    ("invitation", {"endorsements": [b"x"] * 1025}),
+    ("invitation", {"endorsements": [b"x" * 4096] * 769}),
     ("invitation", {"endorsements": [b"x" * 4097]}),
     ("bundle_list", {"context": b""}),
     ("bundle_list", {"bundles": []}),
@@ -196,6 +224,27 @@ COORDINATOR_BAD = [
     ("survivor_proposal", {"survivors": []}),
     ("survivor_proposal", {"headers": []}),
     ("survivor_proposal", {"headers": [_upload()] * 2}),
+    ("commitment_list", {"context": b""}),
+    ("commitment_list", {"commitments": []}),
+    ("commitment_list", {"commitments": [_value()] * 1025}),
+    ("commitment_list", {"commitments": [_value(site="")]}),
+    ("commitment_list", {"commitments": [_value(value=b"")]}),
+    ("reveal_list", {"context": b""}),
+    ("reveal_list", {"nonces": []}),
+    ("reveal_list", {"nonces": [_value()] * 1025}),
+    ("reveal_list", {"nonces": [_value(site="?")]}),
+    ("reveal_list", {"nonces": [_value(value=H * 2)]}),
+    ("grouped_unmask_request", {"context": b""}),
+    ("grouped_unmask_request", {"groups": []}),
+    ("grouped_unmask_request", {"groups": [_group()] * 342}),
+    ("grouped_unmask_request", {"groups": [_group(survivors=[])]}),
+    ("grouped_unmask_request", {"groups": [_group(survivors=["?"])]}),
+    ("grouped_unmask_request", {"groups": [_group(survivors=[NAME] * 257)]}),
+    ("grouped_unmask_request", {"groups": [_group(survivors=[NAME] * 205)] * 5}),
+    ("grouped_unmask_request", {"groups": [_group(transcript=b"")]}),
+    ("grouped_unmask_request", {"groups": [_group(confirmations=[])]}),
+    ("grouped_unmask_request", {"groups": [_group(confirmations=[_confirmation()] * 257)]}),
+    ("grouped_unmask_request", {"groups": [_group(confirmations=[_confirmation()] * 205)] * 5}),
     ("unmask_request", {"context": b""}),
     ("unmask_request", {"confirmations": []}),
     ("unmask_request", {"confirmations": [_confirmation()] * 257}),

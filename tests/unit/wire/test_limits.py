@@ -6,15 +6,19 @@ from consortium.contract.plan import PARTICIPANTS_MAX, PLAN_BYTES_MAX
 from consortium.wire import codec, limits
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire.generate import ROOT
+from privacy.secagg.context import GROUPED_SITES_MAX, SITES_MAX, SITES_MIN
 from privacy.secagg.messages import (
-    PAIR_BOX_BYTES,
-    PUBLIC_KEY_BYTES,
     SHARE_BYTES,
-    SHARES_BOX_BYTES,
+    BeaconCommitment,
+    BeaconReveal,
+    CommitmentList,
     Confirmation,
+    ConfirmedGroup,
     DeliveredShares,
+    GroupedUnmaskRequest,
     KeyBundle,
     RevealedShare,
+    RevealList,
     SealedForPeer,
     SealedShares,
     SurvivorProposal,
@@ -22,9 +26,12 @@ from privacy.secagg.messages import (
     UnmaskShares,
     UploadHeader,
 )
+from privacy.secagg.suites import PAIR_BOX_SIZES, PUBLIC_KEY_SIZES, SHARES_BOX_SIZES
 
+PUBLIC_KEY_BYTES, SHARES_BOX_BYTES, PAIR_BOX_BYTES = max(PUBLIC_KEY_SIZES), max(SHARES_BOX_SIZES), max(PAIR_BOX_SIZES)
 HASH, SIGNATURE = b"\xff" * 32, b"\xff" * 64
-SITES = tuple(SiteId(f"s{number:039d}") for number in range(PARTICIPANTS_MAX))
+ALL = tuple(SiteId(f"s{number:039d}") for number in range(PARTICIPANTS_MAX))
+SITES = ALL[:SITES_MAX]
 PEERS = SITES[1:]
 
 
@@ -77,8 +84,8 @@ def test_the_coordinator_can_speak_with_as_many_sites_as_a_plan_allows() -> None
     invitation = Invitation(
         plan=b"x" * PLAN_BYTES_MAX,
         signature=SIGNATURE,
-        certificates=(b"x" * limits.CERTIFICATE_DER_BYTES_MAX,) * PARTICIPANTS_MAX,
-        endorsements=(b"x" * limits.ENDORSEMENT_BYTES_MAX,) * PARTICIPANTS_MAX,
+        certificates=(b"x" * (limits.INVITATION_LIST_BYTES_MAX // PARTICIPANTS_MAX),) * PARTICIPANTS_MAX,
+        endorsements=(b"x" * (limits.INVITATION_LIST_BYTES_MAX // PARTICIPANTS_MAX),) * PARTICIPANTS_MAX,
     )
     for message in (
         delivery,
@@ -88,6 +95,33 @@ def test_the_coordinator_can_speak_with_as_many_sites_as_a_plan_allows() -> None
         UnmaskRequest(context=HASH, confirmations=confirmations),
     ):
         assert codec.decode_coordinator_message(codec.encode_coordinator_message(message)) == message
+
+
+def test_an_attempt_in_groups_can_be_as_large_as_a_plan_allows() -> None:
+    values = tuple((site, HASH) for site in ALL)
+    confirmed = tuple(
+        ConfirmedGroup(
+            survivors=part,
+            transcript=HASH,
+            confirmations=tuple(
+                Confirmation(context=HASH, site=site, transcript=HASH, signature=SIGNATURE) for site in part
+            ),
+        )
+        for part in (ALL[start : start + SITES_MIN] for start in range(0, len(ALL) - 1, SITES_MIN))
+    )
+    assert len(confirmed) == GROUPED_SITES_MAX // SITES_MIN
+    for message in (
+        CommitmentList(context=HASH, commitments=values),
+        RevealList(context=HASH, nonces=values),
+        GroupedUnmaskRequest(context=HASH, groups=confirmed),
+    ):
+        assert codec.decode_coordinator_message(codec.encode_coordinator_message(message)) == message
+    signed = {"context": HASH, "site": ALL[0], "signature": SIGNATURE}
+    for answer in (
+        BeaconCommitment(commitment=HASH, **signed),
+        BeaconReveal(commitments_hash=HASH, nonce=HASH, **signed),
+    ):
+        assert codec.decode_site_message(codec.encode_site_message(answer)) == answer
 
 
 def test_the_largest_calls_fit() -> None:
