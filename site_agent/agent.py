@@ -8,6 +8,8 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import structlog
 
@@ -35,7 +37,7 @@ from consortium.contract.names import Digest
 from consortium.contract.plan import RoundPlan
 from consortium.wire.client import CoordinatorClient, SentRecord, Session
 from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, TlsRefused, WireError, WireViolation
-from privacy.secagg.messages import SurvivorProposal, UnmaskRequest
+from privacy.secagg.messages import CommitmentList, GroupedUnmaskRequest, RevealList, SurvivorProposal, UnmaskRequest
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
 from site_agent.preparation import NOT_APPROVED
@@ -44,11 +46,22 @@ from site_agent.study_work import StudyWork
 
 log = structlog.get_logger(__name__)
 
+AttemptMessage: TypeAlias = (
+    CommitmentList
+    | RevealList
+    | BundleList
+    | ShareDelivery
+    | SurvivorProposal
+    | UnmaskRequest
+    | GroupedUnmaskRequest
+    | RoundAborted
+)
+"""What is about one attempt, by its context."""
+
 PAUSE_FIRST_S, PAUSE_LONGEST_S = 0.5, 30.0
 STEADY_S = 5.0
 """A session that lasted so long was a good one: after it, the pauses begin small again."""
 EVENTS_AT_ONCE = 32
-UPLOAD_CHUNK_BYTES = 2**20
 
 
 class Agent:
@@ -138,11 +151,12 @@ class Agent:
                 if work is not None:
                     await work.deliver(message)
             case RoundResult():
-                await self._hear_result(message)
-            case BundleList() | ShareDelivery() | SurvivorProposal() | UnmaskRequest() | RoundAborted():
-                for work in tuple(self._works.values()):
-                    if work.concerns(message.context):
-                        await work.deliver(message)
+                await self._hear_about_release(message)
+            case CommitmentList() | RevealList() | BundleList() | ShareDelivery() | SurvivorProposal() | RoundAborted():
+                await self._deliver_to_attempt(message)
+            case UnmaskRequest() | GroupedUnmaskRequest():
+                if not await self._deliver_to_attempt(message):
+                    await self._hear_about_release(message)
 
     async def _begin_with(
         self, message: PrepareStudy | Invitation, digest: Digest, round_number: int = 0, attempt: int = 0
@@ -162,12 +176,19 @@ class Agent:
         )
         await self._line.send(refusal, digest)
 
-    async def _hear_result(self, result: RoundResult) -> None:
-        """A result is for the study in which this site released shares for it, be it before a restart."""
-        digest = await asyncio.to_thread(self._store.released_in, result.context)
+    async def _deliver_to_attempt(self, message: AttemptMessage) -> bool:
+        """Hand a message to the study whose attempt it is of; False if there is none."""
+        concerned = [work for work in self._works.values() if work.concerns(message.context)]
+        for work in concerned:
+            await work.deliver(message)
+        return bool(concerned)
+
+    async def _hear_about_release(self, message: RoundResult | UnmaskRequest | GroupedUnmaskRequest) -> None:
+        """It is for the study in which this site released shares in that attempt, be it before a restart."""
+        digest = await asyncio.to_thread(self._store.released_in, message.context)
         work = await self._work_of(digest) if digest is not None else None
         if work is not None:
-            await work.deliver(result)
+            await work.deliver(message)
 
     async def _work_of(self, digest: Digest) -> StudyWork | None:
         """The work on a study, begun if a steward of this hospital has approved it."""
@@ -249,16 +270,14 @@ class CoordinatorLine:
         await self._session.send(message, study_digest=study_digest)
 
     async def upload(self, header: VectorHeader, data: bytes | memoryview) -> None:
-        """Upload a vector in chunks; returns when the coordinator has it whole."""
-        view = memoryview(data)
-        chunks = (bytes(view[at : at + UPLOAD_CHUNK_BYTES]) for at in range(0, len(view), UPLOAD_CHUNK_BYTES))
-        await self._connected().upload_vector(header, chunks)
+        """Upload a vector, from where it lies; returns when the coordinator has it whole."""
+        await self._connected().upload_vector(header, [data])
 
-    async def download(self, kind: VectorKind, digest: Digest, limit_bytes: int) -> bytes:
-        """Download a vector; its length and SHA-256 are checked on the way."""
-        data = bytearray()
-        await self._connected().download_vector(kind, digest, limit_bytes, data.extend)
-        return bytes(data)
+    async def download(
+        self, kind: VectorKind, digest: Digest, limit_bytes: int, into: Callable[[bytes], Awaitable[object]]
+    ) -> None:
+        """Download a vector, chunk by chunk; its length and SHA-256 are checked on the way."""
+        await self._connected().download_vector(kind, digest, limit_bytes, into)
 
     async def submit_events(self) -> None:
         """Put this site's signed entries into the log, in order, a few at a time."""

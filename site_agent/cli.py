@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consortium import __version__
+from consortium.contract.private_process import keep_memory_private
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run one hospital's side of a consortium.")
 studies_app = typer.Typer(no_args_is_help=True, help="Read studies, approve or reject them.")
@@ -52,14 +53,16 @@ def enrol(
     home: Annotated[Path, typer.Option("--home", help="The agent's folder; must not exist yet.")],
 ) -> None:
     """Make this hospital's keys here, and have them certified. No key ever leaves the folder."""
+    from consortium.contract.certificates import key_fingerprint
     from site_agent.enrolment import enrol as enrol_site
 
     identity = asyncio.run(enrol_site(kit, home))
     _out.print(
         f"Enrolled as [bold]{identity.site}[/bold] in {identity.consortium}; keys and certificate are in {home}."
     )
-    _out.print(f"  TLS key (SHA-256)  {identity.spki_sha256}")
-    _out.print(f"  signing key        {identity.signing_key}")
+    _out.print(f"  TLS key (SHA-256)    {identity.spki_sha256}")
+    _out.print(f"  signing key          {identity.signing_key}")
+    _out.print(f"  ECDSA key (SHA-256)  {key_fingerprint(identity.ecdsa_key)}")
     _out.print(f"Next: write {home / 'site.yaml'} (see site.example.yaml), then site-agent check --home {home}")
 
 
@@ -208,15 +211,16 @@ def studies_reject(
 @peers_app.command("list")
 def peers_list(home: Home, *, as_json: Json = False) -> None:
     """Show the other hospitals' keys, to compare by telephone."""
+    from consortium.contract.certificates import key_fingerprint
     from site_agent.app import open_store
 
     rows = open_store(home).peers()
     if as_json:
-        _print_json([{"site": s, "spki_sha256": k, "signing_key": v} for s, k, v in rows])
+        _print_json([{"site": s, "spki_sha256": t, "signing_key": k, "ecdsa_key": e} for s, t, k, e in rows])
         return
-    table = _table("site", "TLS key (SHA-256)", "signing key")
-    for row in rows:
-        table.add_row(*row)
+    table = _table("site", "TLS key (SHA-256)", "signing key", "ECDSA key (SHA-256)")
+    for *row, ecdsa_key in rows:
+        table.add_row(*row, key_fingerprint(ecdsa_key))
     _out.print(table)
 
 
@@ -262,6 +266,7 @@ def report_error(error: Exception) -> int | None:
 
 def main() -> None:
     """The console script."""
+    keep_memory_private()  # most commands read a private key
     try:
         app()
     except KeyboardInterrupt:

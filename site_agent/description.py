@@ -3,11 +3,9 @@
 import math
 import textwrap
 from datetime import UTC, datetime
-from itertools import pairwise
 
-from consortium.contract.layout import round_layout
+from consortium.contract.layout import largest_layout
 from consortium.contract.names import Digest
-from consortium.contract.plan import RoundKind
 from consortium.contract.study import StudyFile
 from privacy.dp import accountant
 from privacy.errors import BudgetExceeded
@@ -32,7 +30,7 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
         *_said(
             "Who",
             f"{', '.join(study.sites.roster)}. At least {study.sites.minimum} take part in every round, and at least "
-            f"{study.aggregation.threshold} of them together are needed to open a sum.",
+            f"{study.aggregation.threshold} of them together are needed to open a sum.{_groups(study)}",
         ),
         *_said(
             "Computed here",
@@ -48,7 +46,7 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
             f"leaves, be right at most {_percent_right(privacy.epsilon)}% of the time (but for a chance of "
             f"{privacy.delta:g}).",
         ),
-        *_said("Not covered", _not_covered(config)),
+        *_said("Not covered", _not_covered(study, config)),
         *_said("Cost here", _cost(study, digest, config, ledger)),
     ]
     return "\n".join(parts)
@@ -59,20 +57,24 @@ def _said(name: str, text: str) -> list[str]:
     return [textwrap.fill(text, 110, initial_indent=head, subsequent_indent=" " * len(head))]
 
 
-def _leaves(study: StudyFile) -> str:
-    layout = round_layout(study, parameter_count=_parameters(study), kind=RoundKind.TRAIN, measured=True)
+def _groups(study: StudyFile) -> str:
+    if study.aggregation.group_size is None:
+        return ""
     return (
-        f"one masked vector of {layout.size_bytes:,} bytes that looks like random numbers to everybody and opens only "
-        f"as part of the sum over hospitals, and about {2 * len(study.sites.required) + 4} kB of keys and signatures."
+        f" They are divided at random, anew in every attempt, into groups of at least {study.aggregation.group_size}, "
+        f"and the coordinator sees the sum of each group: of at least {study.sites_in_a_sum} hospitals, which any "
+        f"{study.sites_that_open} of the group can open together."
     )
 
 
-def _parameters(study: StudyFile) -> int:
-    """How many values the network has; exact for the networks of this version."""
-    inputs = len(study.data.input_names)
-    hidden = getattr(study.model.args, "hidden", ())
-    widths = [inputs, *hidden, 1]
-    return sum(a * b + b for a, b in pairwise(widths))
+def _leaves(study: StudyFile) -> str:
+    layout = largest_layout(study, parameters=study.parameters)
+    group_size = study.aggregation.group_size
+    peers = len(study.sites.required) if group_size is None else 2 * group_size
+    return (
+        f"one masked vector of {layout.size_bytes:,} bytes that looks like random numbers to everybody and opens only "
+        f"as part of the sum over hospitals, and about {2 * peers + 4} kB of keys and signatures."
+    )
 
 
 def _percent_right(epsilon: float) -> int:
@@ -80,7 +82,9 @@ def _percent_right(epsilon: float) -> int:
     return math.ceil(100 / (1 + math.exp(-epsilon)))
 
 
-def _not_covered(config: SiteFile) -> str:
+def _not_covered(study: StudyFile, config: SiteFile) -> str:
+    if study.aggregation.group_size is not None:
+        return "nothing: no test figures are summed when hospitals are divided into groups."
     if not config.policy.share_exact_metrics:
         return "nothing: this hospital shares no test figures (share_exact_metrics in site.yaml)."
     return "the test figures, which are exact sums over hospitals; this hospital's share stays hidden in the sum."
@@ -111,7 +115,7 @@ def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) ->
 def _answer(study: StudyFile, config: SiteFile) -> Answer:
     """What the rules of site.yaml say, but for the number of patients: `site-agent check` reads the data."""
     enough = max(config.policy.minimum_patients, study.data.minimum_patients)
-    layout = round_layout(study, parameter_count=_parameters(study), kind=RoundKind.TRAIN, measured=True)
+    layout = largest_layout(study, parameters=study.parameters)
     return decide(
         config.policy,
         facts_of(study, upload_bytes=layout.size_bytes),

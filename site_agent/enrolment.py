@@ -20,6 +20,7 @@ from consortium.contract.messages import EnrolmentRequest
 from consortium.contract.private_files import write_private
 from consortium.wire.client import SentRecord
 from consortium.wire.client import enrol as request_certificate
+from privacy.p256 import point_bytes
 from site_agent.errors import SiteError
 from site_agent.home import Identity
 from site_agent.site_file import example_site_file
@@ -98,8 +99,9 @@ def _unwritable(folder: Path, error: OSError) -> HomeUnwritable:
 
 async def _enrol_into(folder: Path, kit: Kit) -> Identity:
     tls_key, signing_key = certificates.new_tls_key(), certificates.new_signing_key()
+    ecdsa_key = certificates.new_ecdsa_key()
     request = certificates.site_request(
-        tls_key=tls_key, signing_key=signing_key, site=kit.site, consortium=kit.consortium
+        tls_key=tls_key, signing_key=signing_key, ecdsa_key=ecdsa_key, site=kit.site, consortium=kit.consortium
     )
 
     def write_keys() -> Store:
@@ -107,6 +109,7 @@ async def _enrol_into(folder: Path, kit: Kit) -> Identity:
             (folder / name).mkdir(mode=0o700)
         write_private(folder / "keys/tls.pem", certificates.private_pem(tls_key))
         write_private(folder / "keys/signing.pem", certificates.private_pem(signing_key))
+        write_private(folder / "keys/ecdsa.pem", certificates.private_pem(ecdsa_key))
         write_private(folder / "keys/hedge.key", os.urandom(32))
         write_private(folder / "certificates/ca.pem", kit.ca_pem)
         return Store(folder / "agent.db")
@@ -134,9 +137,10 @@ async def _enrol_into(folder: Path, kit: Kit) -> Identity:
         datetime.now(UTC),
         role=Role.SITE,
     )
-    ours = signing_key.public_key().public_bytes_raw()
+    signing, ecdsa = signing_key.public_key().public_bytes_raw(), point_bytes(ecdsa_key.public_key())
     spki_sha256 = hashlib.sha256(certificates.spki_of(tls_key.public_key())).digest()
-    if (holder.name, holder.signing_key, holder.spki_sha256) != (kit.site, ours, spki_sha256):
+    certified = (holder.name, holder.spki_sha256, holder.signing_key, holder.ecdsa_key)
+    if certified != (kit.site, spki_sha256, signing, ecdsa):
         raise CertificateRefused(
             Fault.FOREIGN, found=f"a certificate for {holder.name} or for other keys", allowed=f"{kit.site}, our keys"
         )
@@ -148,7 +152,8 @@ async def _enrol_into(folder: Path, kit: Kit) -> Identity:
         coordinator_signing_key=kit.coordinator_signing_key,
         ca_sha256=kit.ca_sha256,
         spki_sha256=spki_sha256.hex(),
-        signing_key=ours.hex(),
+        signing_key=signing.hex(),
+        ecdsa_key=ecdsa.hex(),
     )
     write_private(folder / "certificates/site.pem", grant.certificate_pem)
     write_private(folder / "site.example.yaml", example_site_file())

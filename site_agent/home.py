@@ -2,14 +2,17 @@
 
 site.yaml            the hospital's own rules and data; written by the hospital
 identity.json        consortium, coordinator's address and keys, as the kit had them
-keys/                0600 each: tls, signing, hedge (a long-term secret mixed into every fresh key)
+keys/                0600 each: tls, signing (Ed25519), ecdsa (P-256, for studies of the suite p256), hedge (a
+                     long-term secret mixed into every fresh key)
 certificates/        site.pem, ca.pem
 agent.db, ledger.db  what the agent remembers; what privacy was spent
 models/, results/    global models by digest; this hospital's own figures
+evidence/            messages in which somebody broke a rule of the protocol, by digest
 """
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -20,6 +23,9 @@ from consortium.contract import certificates
 from consortium.contract.kit import split_address
 from consortium.contract.names import SiteId
 from consortium.contract.private_files import read_private
+from privacy.p256 import EcdsaSigner
+from privacy.secagg.keys import Signer
+from privacy.secagg.suites import SuiteName
 from privacy.secret import Secret
 from site_agent.errors import SiteError
 from site_agent.site_file import SiteFile, load_site_file
@@ -59,6 +65,7 @@ class Identity(BaseModel):
     ca_sha256: str
     spki_sha256: str
     signing_key: str
+    ecdsa_key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +89,23 @@ class AgentHome:
 
     @property
     def signing_key(self) -> Ed25519PrivateKey:
-        """Signs this site's entries and secure-aggregation messages."""
+        """Signs this site's entries, and its messages of secure aggregation in the suite hybrid-pq."""
         try:
             return certificates.load_signing_key(self._private("signing.pem"))
         except ValueError as error:
             raise HomeInvalid(f"{self.folder / 'keys' / 'signing.pem'}: {error}") from error
+
+    @property
+    def ecdsa_key(self) -> EcdsaSigner:
+        """Signs this site's messages of secure aggregation in the suite p256."""
+        try:
+            return EcdsaSigner(certificates.load_ecdsa_key(self._private("ecdsa.pem")))
+        except ValueError as error:
+            raise HomeInvalid(f"{self.folder / 'keys' / 'ecdsa.pem'}: {error}") from error
+
+    def signer(self, suite: SuiteName) -> Signer:
+        """The key that signs this site's messages of secure aggregation in a suite."""
+        return self.ecdsa_key if suite is SuiteName.P256 else self.signing_key
 
     @property
     def long_term_secret(self) -> Secret[bytes]:
@@ -107,7 +126,8 @@ class AgentHome:
         path = self.folder / "site.yaml"
         if not path.is_file():
             raise ConfigurationMissing(f"{path} is missing: it says where the data are and what this hospital allows")
-        config = load_site_file(path)
+        found = path.stat()
+        config = _site_file(path, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
         if config.site != self.identity.site:
             raise HomeInvalid(f"{path} is for {config.site!r}; this home is enrolled as {self.identity.site!r}")
         return config
@@ -162,3 +182,9 @@ def _read(folder: Path, name: str) -> bytes:
     if len(data) > FILE_BYTES_MAX:
         raise HomeInvalid(f"{folder / name} has more than {FILE_BYTES_MAX} bytes")
     return data
+
+
+@lru_cache(maxsize=4)
+def _site_file(path: Path, _: tuple[int, ...]) -> SiteFile:
+    """A site.yaml, as long as its file has this identity, size and time of change: every round asks for it."""
+    return load_site_file(path)

@@ -16,10 +16,11 @@ from audit import entries
 from audit.errors import AuditError
 from consortium.contract import certificates
 from consortium.contract.certificates import CertificateRefused, Role
+from consortium.contract.global_model import ParameterLayout
 from consortium.contract.layout import measures, round_layout
 from consortium.contract.messages import Invitation
 from consortium.contract.names import Digest, RoundNumber, SiteId
-from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, RoundKind, RoundPlan, context_of
+from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, RoundKind, RoundPlan
 from consortium.contract.study import StudyFile
 from site_agent.errors import SiteError
 from site_agent.store import ChainLink
@@ -45,11 +46,11 @@ class Expectation:
     study: StudyFile
     site: SiteId
     spki_sha256: str
-    parameter_count: int
+    parameters: ParameterLayout  # of the study's network
     first_model: Digest  # computed here from the study
     chain: ChainLink | None  # the last round this site saw closed
     joined: tuple[int, int]  # round and attempt this process joined last; (0, 0) before the first
-    released: frozenset[bytes]  # contexts in which this site released shares, also before a restart
+    released: bool  # whether this site released shares in this very attempt, also before a restart
     peers: Mapping[SiteId, str]  # other hospitals' signing keys (hex), as this site has known them
     minimum_sites: int  # the hospital's own floor
     minimum_threshold: int  # the hospital's own floor
@@ -80,6 +81,8 @@ def check_plan(
     study = expected.study
     _same("consortium", plan.consortium, expected.consortium)
     _same("study", plan.study_digest, study.digest())
+    # Section 4: nobody but the study's authors chooses the algorithms.
+    _same("suite", plan.suite.value, study.aggregation.suite)
     # This hospital's signed entries speak of the study by this name.
     _same("study name", plan.study, study.study_id)
     if now.date() > study.governance.expires:
@@ -91,7 +94,7 @@ def check_plan(
     kind = RoundKind.TRAIN if plan.round <= study.training.rounds else RoundKind.EVALUATE
     _same("kind", plan.kind.value, kind.value)
     allowed = [
-        round_layout(study, parameter_count=expected.parameter_count, kind=kind, measured=measured)
+        round_layout(study, parameters=expected.parameters, kind=kind, measured=measured)
         for measured in (True, False)
         if (measures(study, kind, plan.round) if measured else kind is RoundKind.TRAIN)
     ]
@@ -108,22 +111,24 @@ def _check_cohort(plan: RoundPlan, expected: Expectation) -> None:
     outside = sorted(set(names) - set(study.sites.required))
     if outside:
         raise PlanRefused("participants", ", ".join(outside), "hospitals of the study")
+    # Section 10: in the smallest groups that the study allows, or in one, and not as the coordinator likes.
+    _same("group size", plan.group_size, study.aggregation.group_size or 0)
     _same("threshold", plan.threshold, study.aggregation.threshold)
     _same("minimum", plan.minimum, study.sites.minimum)
-    if plan.threshold < expected.minimum_threshold:
-        raise PlanRefused("threshold", str(plan.threshold), "at least the minimum_threshold of this hospital")
+    if study.sites_that_open < expected.minimum_threshold:
+        raise PlanRefused("threshold", str(study.sites_that_open), "at least the minimum_threshold of this hospital")
     if len(names) < study.sites.minimum:
         raise PlanRefused("participants", f"{len(names)} hospitals", f"at least {study.sites.minimum}")
-    # So many are left in the sum at the least, however many are invited.
-    if max(plan.threshold, plan.minimum) < expected.minimum_sites:
-        raise PlanRefused("minimum", str(plan.minimum), "at least the minimum_sites of this hospital")
+    # So many are left in every sum at the least, however many are invited; in groups, in the sum of each.
+    if study.sites_in_a_sum < expected.minimum_sites:
+        raise PlanRefused("minimum", str(study.sites_in_a_sum), "at least the minimum_sites of this hospital")
 
 
 def _check_turn(plan: RoundPlan, expected: Expectation) -> None:
     """Rounds and attempts only go forward, and end: nothing is computed, masked or measured once more on demand."""
-    last = expected.study.training.rounds + 1
+    last = expected.study.training.rounds + (expected.study.aggregation.group_size is None)
     if plan.round > last:
-        raise PlanRefused("round", str(plan.round), f"at most {last}, the evaluation of the final model")
+        raise PlanRefused("round", str(plan.round), f"at most {last}, the last of the study")
     if (plan.round, plan.attempt) <= expected.joined:
         raise PlanRefused(
             "attempt",
@@ -131,7 +136,7 @@ def _check_turn(plan: RoundPlan, expected: Expectation) -> None:
             "later than round {}, attempt {}".format(*expected.joined),
         )
     # 4.4: one release per attempt, whatever happened to this process since.
-    if context_of(plan).digest() in expected.released:
+    if expected.released:
         raise PlanRefused("attempt", "one in which this site released its shares", "a new one")
 
 
@@ -150,9 +155,11 @@ def _check_roster(
             holder = certificates.verify_certificate(der, authority, now, role=Role.SITE)
         except CertificateRefused as error:
             raise PlanRefused(f"certificate of {participant.site}", error.found, error.allowed) from error
-        shown = (holder.name, holder.spki_sha256.hex(), (holder.signing_key or b"").hex())
+        keys = (holder.spki_sha256, holder.signing_key or b"", holder.ecdsa_key or b"")
         _same(
-            f"keys of {participant.site}", shown, (participant.site, participant.spki_sha256, participant.signing_key)
+            f"keys of {participant.site}",
+            (holder.name, *(key.hex() for key in keys)),
+            (participant.site, participant.spki_sha256, participant.signing_key, participant.ecdsa_key),
         )
     mine = [p for p in plan.participants if p.site == expected.site]
     if not mine or mine[0].spki_sha256 != expected.spki_sha256:

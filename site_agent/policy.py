@@ -20,10 +20,11 @@ class StudyFacts:
 
     network: str
     mechanism: str
+    suite: str
     epsilon: float  # of the whole study
     delta: float
     minimum_patients: int  # what the study itself demands of a hospital
-    participants: int  # hospitals in the round; for a study as a whole, the fewest a round may have
+    participants: int  # hospitals in the round; of a study, the fewest a round may have; in groups, the fewest in a sum
     threshold: int  # hospitals that together open the sum
     upload_bytes: int  # what one round sends out of the building
     expires: date  # the last day anyone takes part
@@ -64,14 +65,19 @@ def decide(policy: Policy, study: StudyFacts, site: SiteFacts) -> Answer:
 
 def facts_of(study: StudyFile, *, upload_bytes: int, participants: int | None = None) -> StudyFacts:
     """The facts of a study; with `participants`, of one round of it."""
+    if study.aggregation.group_size is not None:
+        participants = study.sites_in_a_sum  # what hides an update is the sum of its group
+    elif participants is None:
+        participants = study.sites.minimum
     return StudyFacts(
         network=study.model.network,
         mechanism=study.privacy.mechanism,
+        suite=study.aggregation.suite,
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
         minimum_patients=study.data.minimum_patients,
-        participants=study.sites.minimum if participants is None else participants,
-        threshold=study.aggregation.threshold,
+        participants=participants,
+        threshold=study.sites_that_open,
         upload_bytes=upload_bytes,
         expires=study.governance.expires,
     )
@@ -96,6 +102,8 @@ def _objections(policy: Policy, study: StudyFacts, site: SiteFacts) -> Iterator[
         yield Refuse("allowed_networks", f"this hospital does not train {study.network!r}")
     if study.mechanism not in policy.allowed_mechanisms:
         yield Refuse("allowed_mechanisms", f"this hospital does not accept {study.mechanism!r} as protection")
+    if study.suite not in policy.allowed_suites:
+        yield Refuse("allowed_suites", f"this hospital does not use the suite {study.suite!r}")
     if study.epsilon > policy.max_epsilon_per_study:
         yield Refuse("max_epsilon_per_study", f"epsilon {study.epsilon:g} is more than this hospital gives one study")
     if study.delta > policy.max_delta:

@@ -97,7 +97,8 @@ async def _keys(home: AgentHome) -> str:
     except ValueError as error:
         raise HomeInvalid(f"{home.folder / 'keys' / 'tls.pem'}: {error}") from error
     _ = home.long_term_secret
-    if (signing, tls) != (home.identity.signing_key, home.identity.spki_sha256):
+    held = (signing, home.ecdsa_key.public.hex(), tls)
+    if held != (home.identity.signing_key, home.identity.ecdsa_key, home.identity.spki_sha256):
         raise CheckFailed(
             "they are not the keys this home was enrolled with", "Restore the keys folder, or enrol anew."
         )

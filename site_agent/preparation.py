@@ -5,14 +5,14 @@ Runs in a worker thread. torch and pandas are loaded here, when a study first ne
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from audit import entries
 from consortium.contract.digest import canonical_bytes, digest_of
 from consortium.contract.global_model import GlobalModel
-from consortium.contract.layout import round_layout
+from consortium.contract.layout import largest_layout
 from consortium.contract.names import Digest
-from consortium.contract.plan import RoundKind
 from consortium.contract.study import StudyFile
 from privacy.dp import accountant
 from site_agent.errors import SiteError
@@ -74,7 +74,7 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     name = config.studies[study.id]
     cohort = read_cohort(study, dataset)
     first_model = global_model_of(build_from(network_spec_of(study)))
-    layout = round_layout(study, parameter_count=first_model.vector.size, kind=RoundKind.TRAIN, measured=True)
+    layout = largest_layout(study, parameters=first_model.parameters)
     answer = decide(
         config.policy,
         facts_of(study, upload_bytes=layout.size_bytes),
@@ -100,12 +100,16 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     )
 
 
+_study_of = lru_cache(maxsize=8)(StudyFile.from_document)
+"""Approvals are asked for at every step that sends; the same bytes are the same study."""
+
+
 def approved_study(store: Store, digest: Digest) -> StudyFile:
     """The study a steward approved under this digest, from the bytes that were shown; raises Declined."""
     decision = store.decision(digest)
     if decision is None or decision.decision != "approved":
         raise Declined(NOT_APPROVED)
-    return StudyFile.from_document(decision.document)
+    return _study_of(decision.document)
 
 
 def announce(prepared: Prepared, events: SignedEvents) -> None:

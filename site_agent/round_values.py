@@ -5,7 +5,6 @@ global model: an attempt that aborts before any share was released leaves it for
 """
 
 import asyncio
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,9 +14,11 @@ from numpy.typing import NDArray
 
 from audit import entries
 from consortium.contract.global_model import GlobalModel
-from consortium.contract.layout import LaneName, weight_max
+from consortium.contract.layout import LaneName, update_lanes, weight_max
 from consortium.contract.names import Digest
 from consortium.contract.plan import RoundKind, RoundPlan
+from privacy.encoding import Layout
+from site_agent.errors import TrainingFailed
 from site_agent.evaluate import Evaluation, evaluate
 from site_agent.ledger import Ledger
 from site_agent.networks import build_from
@@ -25,15 +26,19 @@ from site_agent.policy import Refuse, limits_of
 from site_agent.preparation import Declined, Prepared
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
+from site_agent.update import lanes_of
 
 Lanes: TypeAlias = Mapping[str, NDArray[Any]]
+
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Contribution:
     """What one attempt gets. It prints without its values."""
 
-    lanes: Lanes  # to be encoded and masked
+    lanes: Lanes  # to be encoded and masked; the update's are views of one vector
+    clipped: float  # the part of the update's values that lies beyond its clip; 0 without an update; stays here
     evaluation: Evaluation | None  # of the model the round starts from, in measured rounds; exact, stays here
 
     def __repr__(self) -> str:
@@ -53,8 +58,6 @@ class RoundValues:
         self._prepared = prepared
         self._ledger = ledger
         self._events = events
-        self._module = build_from(prepared.spec.network)
-        self._measuring = threading.Lock()  # an evaluation overwrites the module, also one nobody waits for
         self._key: _Key | None = None
         self._update: asyncio.Task[NDArray[np.float32]] | None = None
 
@@ -65,23 +68,28 @@ class RoundValues:
 
         Raises:
             BudgetExceeded: The hospital's cap does not allow the round; nothing was trained.
-            Declined, TrainingFailed: See there.
+            TrainingFailed: The weight is not one the study allows; or see there.
+            Declined: See there.
         """
         values: dict[str, NDArray[Any]] = {}
+        clipped = 0.0
         if plan.kind is RoundKind.TRAIN:
-            update = await self._private_update(plan, model, policy)
             weight, largest = self._weight, weight_max(self._prepared.study)
-            # Uniform weights are exactly 1 of 1, so that the update is not touched.
-            values[LaneName.UPDATE] = update if weight == largest else update * np.float32(weight / largest)
+            # 5: the sum of updates is divided by the sum of weights; one that counts for nothing is never masked.
+            if not 0 < weight <= largest:
+                raise TrainingFailed("an update would not have a weight above 0 and within what the study allows")
+            update = await self._private_update(plan, model, policy)
+            lanes, clipped = await asyncio.to_thread(_weighted_lanes, update, weight / largest, plan.layout)
+            values |= lanes
             values[LaneName.WEIGHT] = np.array([weight])
         names = {lane.name for lane in plan.layout.lanes}
         if LaneName.TEST_PATIENTS not in names:
-            return Contribution(lanes=values, evaluation=None)
+            return Contribution(lanes=values, clipped=clipped, evaluation=None)
         evaluation = await asyncio.to_thread(self._evaluate, model)
         for name, figures in evaluation.lanes().items():
             if name in names:
                 values[name] = figures if policy.share_exact_metrics else np.zeros_like(figures)
-        return Contribution(lanes=values, evaluation=evaluation)
+        return Contribution(lanes=values, clipped=clipped, evaluation=evaluation)
 
     def released(self) -> None:
         """Shares for this model's sum are leaving: the update must not be masked a second time."""
@@ -145,14 +153,31 @@ class RoundValues:
 
     def _evaluate(self, model: GlobalModel) -> Evaluation:
         wanted = self._prepared.study.evaluation
-        with self._measuring:
-            return evaluate(
-                self._module,
-                model.vector,
-                self._prepared.cohort.test,
-                score_bins=wanted.score_bins,
-                decision_threshold=wanted.decision_threshold,
-            )
+        return evaluate(
+            # A network of its own, also for an evaluation nobody waits for any more; kept no longer than it takes.
+            build_from(self._prepared.spec.network),
+            model.vector,
+            self._prepared.cohort.test,
+            score_bins=wanted.score_bins,
+            decision_threshold=wanted.decision_threshold,
+        )
+
+
+def _weighted_lanes(
+    update: NDArray[np.float32], share: float, layout: Layout
+) -> tuple[dict[str, NDArray[np.float32]], float]:
+    """The update times weight / W_max in its lanes, and which part of its values lies beyond their clip."""
+    # Uniform weights are exactly 1 of 1, so that the update is not touched.
+    vector = update if share == 1 else update * np.float32(share)
+    lanes = lanes_of(vector, layout)
+    beyond = sum(_beyond(lanes[lane.name], lane.clip) for lane in update_lanes(layout))
+    return lanes, beyond / vector.size
+
+
+def _beyond(values: NDArray[np.float32], clip: float) -> int:
+    """How many values the clip will cut; in blocks, so that no second copy of a long update is made."""
+    blocks = (values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK))
+    return sum(int(np.count_nonzero(np.abs(block) > clip)) for block in blocks)
 
 
 def _failed(task: "asyncio.Task[NDArray[np.float32]]") -> bool:

@@ -44,8 +44,8 @@ class SignedEvents:
 
     def pseudonym(self, name: str) -> str:
         """How a person of this hospital appears in the log: only this hospital can tell who it is."""
-        key = self._home.long_term_secret.expose()
-        return "u:" + hmac.new(key, b"consortium/pseudonym/v1\n" + name.encode(), "sha256").hexdigest()[:32]
+        key = self._home.long_term_secret
+        return "u:" + hmac.new(key.expose(), b"consortium/pseudonym/v1\n" + name.encode(), "sha256").hexdigest()[:32]
 
     def _build(self, kind: type[entries.SiteEntry], fields: dict[str, Any]) -> BuildEntry:
         def build(sequence: int, previous: str) -> bytes:

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, Field
 
 from consortium.contract import yaml_file
-from consortium.contract.catalogue import MechanismName, NetworkName
+from consortium.contract.catalogue import MechanismName, NetworkName, SuiteChoice
 from consortium.contract.errors import shown
 from consortium.contract.fields import Address, ColumnName, FilePath, SiteName, StudyName
 from consortium.contract.names import SiteId, StudyId
@@ -64,6 +64,7 @@ class Policy(Section):
     minimum_threshold: Annotated[int, Ge(2), Le(128)] = 3
     allowed_networks: tuple[NetworkName, ...] = ("logistic", "mlp")
     allowed_mechanisms: tuple[MechanismName, ...] = ("local-dp-sgd",)
+    allowed_suites: tuple[SuiteChoice, ...] = ("hybrid-pq", "p256")
     max_egress_bytes_per_round: Annotated[int, Ge(1), Le(2**40)] = 64 * 2**20
     share_exact_metrics: bool = False
 

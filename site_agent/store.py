@@ -7,9 +7,10 @@ The privacy ledger is a file of its own (`ledger.py`).
 
 import hashlib
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +18,11 @@ from typing import TypeAlias
 from audit.entries import NO_ENTRY
 from consortium.contract.names import Digest, SiteId, StudyId
 from site_agent.errors import SiteError
+
+PATIENCE_MS = 15_000
+"""How long another process may hold the file."""
+SCRUB_AFTER_S = 10.0
+"""Shares of closed rounds are in no file any more after so long, or once the study has ended."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions (
@@ -31,8 +37,12 @@ CREATE TABLE IF NOT EXISTS egress (
 CREATE TABLE IF NOT EXISTS released (
     context TEXT PRIMARY KEY, study_digest TEXT NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL,
     survivors TEXT NOT NULL, measured INTEGER NOT NULL, plan BLOB NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS released_of_study ON released (study_digest, measured, model_digest);
+CREATE TABLE IF NOT EXISTS shares_sent (
+    context TEXT PRIMARY KEY, study_digest TEXT NOT NULL, message BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS peers (
-    site TEXT PRIMARY KEY, spki_sha256 TEXT NOT NULL, signing_key TEXT NOT NULL, first_seen REAL NOT NULL);
+    site TEXT PRIMARY KEY, spki_sha256 TEXT NOT NULL, signing_key TEXT NOT NULL, ecdsa_key TEXT NOT NULL,
+    first_seen REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS chain (
     study_digest TEXT PRIMARY KEY, round INTEGER NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS announced (study_digest TEXT PRIMARY KEY);
@@ -130,25 +140,78 @@ class Store:
             path.chmod(0o600)
         except OSError as error:
             raise StoreUnwritable(f"{path.name} could not be made: {error.strerror}") from error
+        self._lock = threading.Lock()
+        self._open: sqlite3.Connection | None = None
+        self._inode = 0  # of the file that is open
         with self._transaction() as connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
+        self._scrubbed_s = 0.0
+        self._scrub()  # a process that was killed left its write-ahead log behind
+
+    def close(self) -> None:
+        """Let go of the file; the next use opens it again."""
+        with self._lock:
+            self._close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, synchronous: str = "FULL") -> Iterator[sqlite3.Connection]:
+        """One connection stays open: opening and closing one takes longer than what is done with it in between."""
+        with self._lock:
+            connection = self._connection()
+            try:
+                connection.execute(f"PRAGMA synchronous={synchronous}")
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._close()
+                raise StoreUnwritable(f"{self._path.name} could not be used: {error}") from error
+            except BaseException:
+                self._close()
+                raise
+
+    def _connection(self) -> sqlite3.Connection:
         try:
-            connection = sqlite3.connect(self._path, timeout=15, isolation_level=None)
-        except sqlite3.Error as error:
-            raise StoreUnwritable(f"{self._path.name} could not be opened: {error}") from error
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise StoreUnwritable(f"{self._path.name} could not be used: {error}") from error
-        finally:
+            identity = self._path.stat().st_ino
+        except OSError as error:
+            raise StoreUnwritable(f"{self._path.name} is not there any more: {error.strerror}") from error
+        if self._open is not None and identity != self._inode:
+            # What is written to a file that was taken away is forgotten at the next start: releases, too.
+            raise StoreUnwritable(f"{self._path.name} was replaced while the agent was using it")
+        if self._open is None:
+            self._inode = identity
+            try:
+                self._open = sqlite3.connect(
+                    self._path, timeout=PATIENCE_MS / 1000, isolation_level=None, check_same_thread=False
+                )
+                self._open.execute("PRAGMA journal_mode=WAL")
+                self._open.execute("PRAGMA synchronous=FULL")
+                # Shares of a closed round are gone, not only unlisted.
+                self._open.execute("PRAGMA secure_delete=ON")
+            except sqlite3.Error as error:
+                self._close()
+                raise StoreUnwritable(f"{self._path.name} could not be opened: {error}") from error
+        return self._open
+
+    def _scrub(self) -> None:
+        """SQLite overwrites what it deletes, but its write-ahead log keeps the pages as they were until it is emptied.
+
+        Does nothing if another process is reading.
+        """
+        with self._lock:
+            self._scrubbed_s = time.monotonic()
+            connection = self._connection()
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA busy_timeout=100")
+                try:
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout={PATIENCE_MS}")
+
+    def _close(self) -> None:
+        connection, self._open = self._open, None
+        if connection is not None:
             connection.close()  # without COMMIT this rolls back
 
     # --- approvals -------------------------------------------------------------------------------------------------
@@ -205,6 +268,9 @@ class Store:
                     "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?)",
                     (study_digest, link.round, link.model_digest, link.transcript),
                 )
+                connection.execute("DELETE FROM shares_sent WHERE study_digest = ?", (study_digest,))
+        if closed is not None and time.monotonic() - self._scrubbed_s >= SCRUB_AFTER_S:
+            self._scrub()
         return True
 
     def pending_events(self, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
@@ -225,8 +291,12 @@ class Store:
     # --- egress ----------------------------------------------------------------------------------------------------
 
     def record_egress(self, record: EgressRecord) -> None:
-        """Write down that something left."""
-        with self._transaction() as connection:
+        """Write down that something leaves.
+
+        It outlives the process, and a power cut once anything else is remembered: the list is long and nothing is
+        decided by it, so each line does not wait for the disk by itself.
+        """
+        with self._transaction(synchronous="NORMAL") as connection:
             connection.execute(
                 "INSERT INTO egress (at, kind, study_digest, sha256, size_bytes) VALUES (?, ?, ?, ?, ?)",
                 (record.at, record.kind, record.study_digest, record.sha256, record.size_bytes),
@@ -243,9 +313,19 @@ class Store:
 
     # --- releases (protocol 4.4) -----------------------------------------------------------------------------------
 
-    def record_release(self, study_digest: Digest, release: Release) -> bool:
-        """Write, durably, that shares of this attempt are about to be released; False if they were before."""
+    def record_release(self, study_digest: Digest, release: Release, shares: bytes) -> bool:
+        """Write, durably, that shares of this attempt are about to be released; False if they were before.
+
+        Args:
+            study_digest: The study.
+            release: The attempt and its sum.
+            shares: The message that will carry them, kept until the round is closed here. Only these bytes may be
+                sent again, to a coordinator that lost them.
+        """
         with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO shares_sent VALUES (?, ?, ?)", (release.context.hex(), study_digest, shares)
+            )
             cursor = connection.execute(
                 "INSERT OR IGNORE INTO released VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -261,13 +341,29 @@ class Store:
             )
             return cursor.rowcount == 1
 
+    def release(self, context: bytes) -> Release | None:
+        """What this site released in an attempt, or None."""
+        return next(iter(self._releases("context = ?", context.hex())), None)
+
+    def measured_releases(self, study_digest: Digest, model_digest: Digest) -> tuple[Release, ...]:
+        """Releases with exact metrics: the study's last one, and those on one global model, in order."""
+        return self._releases(
+            "study_digest = ?1 AND measured AND (model_digest = ?2 OR rowid ="
+            " (SELECT MAX(rowid) FROM released WHERE study_digest = ?1 AND measured))",
+            study_digest,
+            model_digest,
+        )
+
     def releases(self, study_digest: Digest) -> tuple[Release, ...]:
         """Every attempt of a study in which this site released shares, in order."""
+        return self._releases("study_digest = ?", study_digest)
+
+    def _releases(self, which: str, *values: str) -> tuple[Release, ...]:
         with self._transaction() as connection:
             rows = connection.execute(
-                "SELECT context, model_digest, transcript, survivors, measured, plan FROM released"
-                " WHERE study_digest = ? ORDER BY rowid",
-                (study_digest,),
+                "SELECT context, model_digest, transcript, survivors, measured, plan FROM released"  # noqa: S608 - three conditions, above
+                f" WHERE {which} ORDER BY rowid",
+                values,
             )
             return tuple(
                 Release(
@@ -281,6 +377,18 @@ class Store:
                 for row in rows
             )
 
+    def forget_shares(self, study_digest: Digest) -> None:
+        """The study has ended: nobody will ask for them again, and no file shall have them."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM shares_sent WHERE study_digest = ?", (study_digest,))
+        self._scrub()
+
+    def shares_sent(self, context: bytes) -> bytes | None:
+        """The message that carried this site's shares of an attempt whose round is not closed here yet, or None."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT message FROM shares_sent WHERE context = ?", (context.hex(),)).fetchone()
+        return bytes(row[0]) if row else None
+
     def released_in(self, context: bytes) -> Digest | None:
         """The study of an attempt in which this site released shares, or None."""
         with self._transaction() as connection:
@@ -289,21 +397,24 @@ class Store:
 
     # --- other hospitals -------------------------------------------------------------------------------------------
 
-    def pin_peer(self, site: SiteId, spki_sha256: str, signing_key: str) -> None:
+    def pin_peer(self, site: SiteId, spki_sha256: str, signing_key: str, ecdsa_key: str) -> None:
         """Remember a hospital's keys at first sight; raises PeerChanged if it had others."""
+        keys = (spki_sha256, signing_key, ecdsa_key)
         with self._transaction() as connection:
-            row = connection.execute("SELECT spki_sha256, signing_key FROM peers WHERE site = ?", (site,)).fetchone()
+            row = connection.execute(
+                "SELECT spki_sha256, signing_key, ecdsa_key FROM peers WHERE site = ?", (site,)
+            ).fetchone()
             if row is None:
-                connection.execute(
-                    "INSERT INTO peers VALUES (?, ?, ?, ?)", (site, spki_sha256, signing_key, time.time())
-                )
-            elif row != (spki_sha256, signing_key):
+                connection.execute("INSERT INTO peers VALUES (?, ?, ?, ?, ?)", (site, *keys, time.time()))
+            elif row != keys:
                 raise PeerChanged(site)
 
-    def peers(self) -> tuple[tuple[str, str, str], ...]:
-        """Known hospitals: name, TLS key fingerprint, signing key."""
+    def peers(self) -> tuple[tuple[str, str, str, str], ...]:
+        """Known hospitals: name, TLS key fingerprint, signing key, ECDSA key."""
         with self._transaction() as connection:
-            return tuple(connection.execute("SELECT site, spki_sha256, signing_key FROM peers ORDER BY site"))
+            return tuple(
+                connection.execute("SELECT site, spki_sha256, signing_key, ecdsa_key FROM peers ORDER BY site")
+            )
 
     def forget_peer(self, site: str) -> bool:
         """Accept whatever certificate this hospital shows next; False if it was not known."""

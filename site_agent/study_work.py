@@ -6,20 +6,24 @@ queue and is handled to its end before the next; decisions that protect a patien
 """
 
 import asyncio
+import hashlib
+import mmap
 import os
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import structlog
 
 from audit import entries
-from consortium.contract.digest import digest_of
+from audit.fields import one_line
 from consortium.contract.errors import ContractError
 from consortium.contract.global_model import GlobalModel, ModelRefused
 from consortium.contract.layout import LaneName
@@ -44,17 +48,39 @@ from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan, context_of
 from consortium.contract.server_optimizer import next_global_model
 from consortium.contract.study import StudyFile
+from consortium.contract.tensor_clips import TensorClipsRefused
+from consortium.wire import codec
 from consortium.wire.errors import WireError
-from privacy.encoding import RingVector, decode, encode
-from privacy.errors import BudgetExceeded, OutOfOrder, PrivacyError
+from privacy.encoding import RingVector, decode
+from privacy.errors import BudgetExceeded, OutOfOrder, PeerViolation, PrivacyError
 from privacy.secagg import site as secagg
 from privacy.secagg.cohort import CohortRule
-from privacy.secagg.masks import apply_masks, vector_hash
-from privacy.secagg.messages import KeyBundle, SurvivorProposal, UnmaskRequest, UploadHeader
+from privacy.secagg.masks import encode_and_mask
+from privacy.secagg.messages import (
+    BeaconCommitment,
+    CommitmentList,
+    GroupedUnmaskRequest,
+    KeyBundle,
+    RevealList,
+    SurvivorProposal,
+    UnmaskRequest,
+    UploadHeader,
+)
 from site_agent.errors import SiteError, TrainingFailed
+from site_agent.evidence import keep_evidence
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
-from site_agent.participation import AttemptOver, Effect, MaskAndUpload, Participation, UpdateMasked, UpdateReady, step
+from site_agent.participation import (
+    AttemptOver,
+    Effect,
+    MaskAndUpload,
+    Participation,
+    UpdateMasked,
+    UpdateReady,
+    begin,
+    repeats,
+    step,
+)
 from site_agent.participation import Event as AttemptEvent
 from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature
 from site_agent.policy import BUDGET_REFUSED, Refuse, SiteFacts, decide, facts_of
@@ -96,8 +122,10 @@ class Line(Protocol):
     async def upload(self, header: VectorHeader, data: bytes | memoryview) -> None:
         """Upload a vector."""
 
-    async def download(self, kind: VectorKind, digest: Digest, limit_bytes: int) -> bytes:
-        """Download a vector of at most so many bytes."""
+    async def download(
+        self, kind: VectorKind, digest: Digest, limit_bytes: int, into: Callable[[bytes], Awaitable[object]]
+    ) -> None:
+        """Download a vector of at most so many bytes; each chunk is handed to `into`, which is waited for."""
 
     async def submit_events(self) -> None:
         """Hand over the site's signed entries that are not in the log yet."""
@@ -203,9 +231,10 @@ class StudyWork:
     def session_ended(self) -> None:
         """The connection is gone: the attempt under way is lost, which is safe; a trained update is kept.
 
-        An attempt whose shares are out is not lost: its result may still come.
+        An attempt whose survivor set is signed is not lost: the coordinator may ask for the shares over the next
+        connection, or send the result.
         """
-        if self._attempt is not None and not self._attempt.participation.released:
+        if self._attempt is not None and not self._attempt.participation.outlives_the_session:
             self._leave()
         while not self._inbox.empty():
             self._inbox.get_nowait()
@@ -225,9 +254,20 @@ class StudyWork:
                     await self._advance(attempt, UpdateReady())
             case ComputationFailed(attempt=attempt, error=error):
                 await self._computation_failed(attempt, error)
-            case BundleList() | ShareDelivery() | SurvivorProposal() | UnmaskRequest() | RoundAborted():
+            case (
+                CommitmentList()
+                | RevealList()
+                | BundleList()
+                | ShareDelivery()
+                | SurvivorProposal()
+                | UnmaskRequest()
+                | GroupedUnmaskRequest()
+                | RoundAborted()
+            ):
                 if self._attempt is not None and event.context == self._attempt.context:
                     await self._advance(self._attempt, event)
+                elif isinstance(event, UnmaskRequest | GroupedUnmaskRequest):
+                    await self._send_shares_again(event)
             case RoundResult():
                 await self._hear_result(event)
             case StudyEnded():
@@ -257,12 +297,16 @@ class StudyWork:
         self._approved()
         if self._prepared is not None:
             return self._prepared
-        prepared = prepare(self._home, self._store, self._ledger, self._digest)
+        prepared = self._with_model_on_disk(prepare(self._home, self._store, self._ledger, self._digest))
         values = RoundValues(prepared, self._ledger, self._events)
-        self._save(prepared.first_model)
         announce(prepared, self._events)
         self._prepared, self._values = prepared, values
         return prepared
+
+    def _with_model_on_disk(self, prepared: Prepared) -> Prepared:
+        """The first model is wanted as a file, if at all: as numbers it would take memory for as long as the study."""
+        self._save(prepared.first_model)
+        return replace(prepared, first_model=GlobalModel.open(self._model_path(prepared.first_model.digest())))
 
     def _approved(self) -> StudyFile:
         """The study as the steward approved it, asked again before anything leaves; raises Declined."""
@@ -276,14 +320,14 @@ class StudyWork:
         if prepared is None or prepared.first_model.digest() != model_digest:
             self._log.error("study.first_model_unknown", wanted=model_digest[:12])
             return
-        data = await asyncio.to_thread(prepared.first_model.to_safetensors)
+        file = await asyncio.to_thread(_mapped, self._model_path(model_digest))
         header = VectorHeader(
             kind=VectorKind.INITIAL_MODEL,
-            sha256=bytes.fromhex(digest_of(data)),
-            size_bytes=len(data),
+            sha256=await asyncio.to_thread(lambda: hashlib.sha256(file).digest()),
+            size_bytes=len(file),
             study_digest=self._digest,
         )
-        await self._line.upload(header, data)
+        await self._line.upload(header, file)
 
     # --- joining an attempt ----------------------------------------------------------------------------------------
 
@@ -294,47 +338,48 @@ class StudyWork:
             self._log.warning("round.invited_twice", round=plan.round, attempt=plan.attempt)
             return
         try:
-            attempt, bundle = await asyncio.to_thread(self._check_and_begin, plan, invitation)
+            attempt, first = await asyncio.to_thread(self._check_and_begin, plan, invitation)
         except Exception as error:  # noqa: BLE001 - whatever it is, this site does not take part
             await self._refuse(plan.round, plan.attempt, error)
             return
         self._leave()
         self._attempt, self._joined = attempt, (plan.round, plan.attempt)
         self._log.info("round.joined", round=plan.round, attempt=plan.attempt, kind=plan.kind.value)
-        await self._send(bundle)
+        await self._send(first)
         attempt.computing = asyncio.create_task(self._compute(attempt))
 
-    def _check_and_begin(self, plan: RoundPlan, invitation: Invitation) -> tuple[Attempt, KeyBundle]:
+    def _check_and_begin(self, plan: RoundPlan, invitation: Invitation) -> tuple[Attempt, KeyBundle | BeaconCommitment]:
         check_signature(invitation, bytes.fromhex(self._home.identity.coordinator_signing_key))
         self._approved()
         if self._prepared is None:
             raise Declined(Refuse("preparation", "this site has not prepared the study"))
         policy = self._check(plan, invitation, self._prepared)
-        machine, bundle = secagg.begin(
+        machine, first = begin(
             context_of(plan),
             self._home.site,
-            self._home.signing_key,
+            self._home.signer(plan.suite),
             os.urandom,
             self._home.long_term_secret,
             cohort=self._cohort_rule(plan),
         )
         participation = Participation(plan=plan, machine=machine)
-        return Attempt(participation=participation, context=bundle.context, policy=policy), bundle
+        return Attempt(participation=participation, context=first.context, policy=policy), first
 
     def _check(self, plan: RoundPlan, invitation: Invitation, prepared: Prepared) -> Policy:
         """The hospital's rules as they are now, none of which stands against this round."""
         config, now = self._home.config, datetime.now(UTC)
+        known = {site: tuple(keys) for site, *keys in self._store.peers()}
         expected = Expectation(
             consortium=self._home.identity.consortium,
             study=prepared.study,
             site=self._home.site,
             spki_sha256=self._home.identity.spki_sha256,
-            parameter_count=prepared.first_model.vector.size,
+            parameters=prepared.first_model.parameters,
             first_model=prepared.first_model.digest(),
             chain=self._store.chain(self._digest),
             joined=self._joined,
-            released=frozenset(release.context for release in self._store.releases(self._digest)),
-            peers={SiteId(site): key for site, _, key in self._store.peers()},
+            released=self._store.release(context_of(plan).digest()) is not None,
+            peers={SiteId(site): signing_key for site, (_, signing_key, _) in known.items()},
             minimum_sites=config.policy.minimum_sites,
             minimum_threshold=config.policy.minimum_threshold,
         )
@@ -348,8 +393,10 @@ class StudyWork:
         )
         if isinstance(answer, Refuse):
             raise Declined(answer)
-        for participant in plan.participants:
-            self._store.pin_peer(participant.site, participant.spki_sha256, participant.signing_key)
+        for peer in plan.participants:
+            keys = (peer.spki_sha256, peer.signing_key, peer.ecdsa_key)
+            if known.get(peer.site) != keys:
+                self._store.pin_peer(peer.site, *keys)
         return config.policy
 
     def _cohort_rule(self, plan: RoundPlan) -> CohortRule:
@@ -361,7 +408,7 @@ class StudyWork:
         """
         if not _is_measured(plan):
             return CohortRule(least_difference=1, update_is_private=True)
-        measured = [release for release in self._store.releases(self._digest) if release.measured]
+        measured = self._store.measured_releases(self._digest, plan.model_digest)
         return CohortRule(
             previous_survivors=frozenset(measured[-1].survivors) if measured else None,
             least_difference=METRICS_DIFFERENCE_MIN,
@@ -375,6 +422,8 @@ class StudyWork:
         try:
             model = await self._model(attempt.plan.model_digest)
             contribution = await values.contribution(attempt.plan, model, attempt.policy)
+            if contribution.clipped:  # of an update that is private already; said here and to nobody else
+                self._log.info("update.clipped", round=attempt.plan.round, fraction=round(contribution.clipped, 6))
         except Exception as error:  # noqa: BLE001 - handled in turn; training may fail in any library
             await self.deliver(ComputationFailed(attempt=attempt, error=error))
         else:
@@ -404,8 +453,26 @@ class StudyWork:
             self._log.warning("round.out_of_order", reason=str(error))
             return
         for effect in effects:
+            if isinstance(effect, secagg.Abandon) and isinstance(effect.reason, PeerViolation):
+                await self._accuse(attempt, effect.reason, event)
             if not await self._perform(effect, attempt):
                 return
+
+    async def _accuse(self, attempt: Attempt, violation: PeerViolation, event: AttemptEvent) -> None:
+        """Sign for the log who broke which rule, and keep the message that shows it."""
+        self._log.error("round.violation", site=violation.site, rule=violation.rule, evidence=violation.evidence)
+        message = event if isinstance(event, CoordinatorMessage) else None
+        await self._sign(
+            entries.SecaggAccused,
+            study=attempt.plan.study,
+            round=attempt.plan.round,
+            attempt=attempt.plan.attempt,
+            accused=violation.site,
+            phase=violation.phase,
+            rule=one_line(f"{violation.rule}: {violation.evidence}"),
+            evidence_sha256=None if message is None else await asyncio.to_thread(keep_evidence, self._home, message),
+        )
+        await self._line.submit_events()
 
     async def _perform(self, effect: Effect, attempt: Attempt) -> bool:
         """One effect; False when the ones after it must not happen."""
@@ -439,13 +506,28 @@ class StudyWork:
             measured=_is_measured(attempt.plan),
             plan=attempt.plan.to_bytes(),
         )
-        is_first = await asyncio.to_thread(self._store.record_release, self._digest, release)
+        shares = codec.encode_site_message(effect.shares)
+        is_first = await asyncio.to_thread(self._store.record_release, self._digest, release, shares)
         if self._values is not None:
             self._values.released()
         if not is_first:
             self._log.error("round.released_before", round=attempt.plan.round)
             self._leave()
         return is_first
+
+    async def _send_shares_again(self, request: UnmaskRequest | GroupedUnmaskRequest) -> None:
+        """4.4, after this agent restarted: to a coordinator that lost them, the bytes that were released, no others."""
+        release = await asyncio.to_thread(self._open_release, request.context)
+        sent = await asyncio.to_thread(self._store.shares_sent, request.context)
+        if (
+            release is None
+            or sent is None
+            or not repeats(request, context=release.context, transcript=release.transcript)
+        ):
+            self._log.warning("message.unexpected", kind=type(request).__name__)
+            return
+        await asyncio.to_thread(self._approved)
+        await self._send(codec.decode_site_message(sent))
 
     async def _still_approved(self, attempt: Attempt) -> bool:
         """A steward may take an approval back at any time; from then on nothing more leaves."""
@@ -462,19 +544,17 @@ class StudyWork:
         assert contribution is not None  # UpdateReady came with it
         if not await self._still_approved(attempt):
             return
-
-        def encode_and_mask() -> tuple[RingVector, bytes]:
-            vector = encode(contribution.lanes, attempt.plan.layout, effect.dither)
-            apply_masks(vector, effect.masks)
-            return vector, vector_hash(vector)
-
+        lanes, attempt.evaluation = contribution.lanes, contribution.evaluation
+        del contribution
         try:
-            attempt.masked, sha256 = await asyncio.to_thread(encode_and_mask)
+            attempt.masked, sha256 = await asyncio.to_thread(
+                encode_and_mask, lanes, attempt.plan.layout, effect.dither, effect.masks
+            )
         except PrivacyError as error:
             self._leave()
             await self._refuse(attempt.plan.round, attempt.plan.attempt, error)
             return
-        attempt.evaluation = contribution.evaluation
+        del lanes  # what follows goes on until the upload is over
         await self._advance(attempt, UpdateMasked(masked_update_hash=sha256))
 
     async def _upload(self, attempt: Attempt, upload: UploadHeader) -> None:
@@ -496,8 +576,7 @@ class StudyWork:
             masked_update_sha256=upload.masked_update_hash.hex(),
             size_bytes=masked.nbytes,
         )
-        await self._line.upload(header, masked.data.cast("B"))
-        await self._line.submit_events()
+        await asyncio.gather(self._line.upload(header, masked.data.cast("B")), self._line.submit_events())
 
     # --- the end of a round, and of the study ----------------------------------------------------------------------
 
@@ -518,32 +597,35 @@ class StudyWork:
 
     def _open_release(self, context: bytes) -> Release | None:
         """The release in this attempt, if its round is not closed here yet."""
-        chain = self._store.chain(self._digest)
-        for release in self._store.releases(self._digest):
-            if release.context == context and RoundPlan.from_bytes(release.plan).round > (chain.round if chain else 0):
-                return release
-        return None
+        release, chain = self._store.release(context), self._store.chain(self._digest)
+        if release is None:
+            return None
+        plan = RoundPlan.from_bytes(release.plan)
+        is_open = plan.study_digest == self._digest and plan.round > (chain.round if chain else 0)
+        return release if is_open else None
 
     async def _verify(self, release: Release, prepared: Prepared, result: RoundResult) -> None:
         plan = RoundPlan.from_bytes(release.plan)
         if result.transcript != release.transcript:
             raise ResultRefused(f"after round {plan.round} the coordinator names another transcript than was signed")
-        raw = await self._line.download(
-            VectorKind.AGGREGATE, Digest(result.aggregate_hash.hex()), plan.layout.size_bytes
-        )
-        model = await self._model(plan.model_digest)
+        name = Digest(result.aggregate_hash.hex())
+        async with self._downloaded(VectorKind.AGGREGATE, name, plan.layout.size_bytes) as raw:
+            model = await self._model(plan.model_digest)
 
-        def compute() -> GlobalModel:
-            if len(raw) != plan.layout.size_bytes:
-                raise ResultRefused(f"the sum of round {plan.round} has {len(raw)} bytes")
-            try:
-                aggregate = np.frombuffer(raw, dtype=plan.layout.dtype)
-                sums = decode(aggregate, plan.layout, survivors=len(release.survivors))
-                return next_global_model(prepared.study, plan, model, sums)
-            except (PrivacyError, ContractError) as error:
-                raise ResultRefused(f"from the sum of round {plan.round} no model follows: {error}") from error
+            def compute() -> GlobalModel:
+                if len(raw) != plan.layout.size_bytes:
+                    raise ResultRefused(f"the sum of round {plan.round} has {len(raw)} bytes")
+                try:
+                    aggregate = np.frombuffer(raw, dtype=plan.layout.dtype)
+                    sums = decode(aggregate, plan.layout, survivors=len(release.survivors))
+                    survivors = len(release.survivors)
+                    after = next_global_model(prepared.study, plan, model, sums, survivors=survivors)
+                except (PrivacyError, ContractError) as error:
+                    raise ResultRefused(f"from the sum of round {plan.round} no model follows: {error}") from error
+                after.digest()  # computed here, where nobody waits for it
+                return after
 
-        after = await asyncio.to_thread(compute)
+            after = await asyncio.to_thread(compute)
         digest = after.digest()
         if digest != result.next_model_digest:
             raise ResultRefused(
@@ -595,6 +677,7 @@ class StudyWork:
         self._ended = True
         self._leave()
         self._log.info("study.ended", outcome=ended.outcome.value, reason=ended.reason)
+        await asyncio.to_thread(self._store.forget_shares, self._digest)
         prepared = self._prepared
         if prepared is None or ended.model_digest == NO_MODEL:
             return
@@ -623,21 +706,32 @@ class StudyWork:
         model = await asyncio.to_thread(self._stored, digest)
         if model is not None:
             return model
-        data = await self._line.download(VectorKind.GLOBAL_MODEL, digest, 4 * first.vector.size + 2**20)
+        limit_bytes = 4 * first.vector.size + 2**20
+        async with self._downloaded(VectorKind.GLOBAL_MODEL, digest, limit_bytes) as file:
 
-        def checked() -> GlobalModel:
-            model = GlobalModel.from_safetensors(data)
-            if (model.digest(), model.parameters) != (digest, first.parameters):
-                raise PlanRefused("model", f"a file of model {model.digest()[:12]}", f"model {digest[:12]}")
-            self._save(model)
-            return model
+            def checked() -> GlobalModel:
+                model = GlobalModel.from_safetensors(file)
+                if (model.digest(), model.parameters) != (digest, first.parameters):
+                    raise PlanRefused("model", f"a file of model {model.digest()[:12]}", f"model {digest[:12]}")
+                self._save(model)
+                return GlobalModel.open(self._model_path(digest))
 
-        return await asyncio.to_thread(checked)
+            return await asyncio.to_thread(checked)
+
+    @asynccontextmanager
+    async def _downloaded(self, kind: VectorKind, digest: Digest, limit_bytes: int) -> AsyncIterator[memoryview]:
+        """A vector from the coordinator, on disk but looked at as if in memory, for as long as it is needed.
+
+        The file has no name: whatever happens to this process, nothing of it stays behind.
+        """
+        with tempfile.TemporaryFile(dir=self._home.folder) as file:
+            await self._line.download(kind, digest, limit_bytes, lambda chunk: asyncio.to_thread(file.write, chunk))
+            yield await asyncio.to_thread(_mapped, file)
 
     def _stored(self, digest: Digest) -> GlobalModel | None:
-        """The model in this site's folder, if it is there and whole."""
+        """The model in this site's folder, if it is there and whole; its values stay on disk."""
         try:
-            model = GlobalModel.from_safetensors(self._model_path(digest).read_bytes())
+            model = GlobalModel.open(self._model_path(digest))
         except (FileNotFoundError, ModelRefused):
             return None
         return model if model.digest() == digest else None
@@ -646,7 +740,8 @@ class StudyWork:
         path = self._model_path(model.digest())
         path.parent.mkdir(mode=0o700, exist_ok=True)
         scratch = path.with_suffix(".partial")
-        scratch.write_bytes(model.to_safetensors())
+        with scratch.open("wb") as file:
+            file.writelines(model.file_parts())
         scratch.replace(path)
 
     def _model_path(self, digest: Digest) -> Path:
@@ -702,6 +797,8 @@ def refusal_of(error: Exception) -> Refuse:
             return refusal
         case BudgetExceeded():
             return BUDGET_REFUSED
+        case TensorClipsRefused():
+            return Refuse("aggregation.tensor_clips", "the study's clips do not fit the network as this site builds it")
         case PlanRefused(rule=rule):
             return Refuse(f"plan: {rule}"[:100], "the round plan is not one this site may answer")
         case PrivacyError():
@@ -714,7 +811,7 @@ def refusal_of(error: Exception) -> Refuse:
 
 def _is_about_others(error: Exception) -> bool:
     """Whether an error's words are about the coordinator, a peer or the model: then the agent's log may have them."""
-    about = isinstance(error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError)
+    about = isinstance(error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused)
     return about and not isinstance(error, BudgetExceeded)
 
 
@@ -723,6 +820,17 @@ def _kind_and_place(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return type(error).__name__ + place
+
+
+def _mapped(file: Path | IO[bytes]) -> memoryview:
+    """The bytes of a file as if they were in memory; raises OSError."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return _mapped(opened)
+    file.flush()
+    if not os.fstat(file.fileno()).st_size:  # nothing cannot be mapped
+        return memoryview(b"")
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _is_measured(plan: RoundPlan) -> bool:

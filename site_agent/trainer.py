@@ -19,7 +19,7 @@ undo the amplification by sampling.
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from opacus.accountants import RDPAccountant
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
+from consortium.contract.global_model import is_finite
 from privacy.dp import accountant
 from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import Grid, PoissonSampledGaussian, clip_to_grid, noisy
@@ -59,9 +60,9 @@ class LocalFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainedUpdate:
-    """The result of one round's training."""
+    """The result of one round's training. It prints without its values."""
 
-    update: NDArray[np.float32]  # model difference in the layout of `update.parameter_layout`
+    update: NDArray[np.float32] = field(repr=False)  # model difference in the layout of `update.parameter_layout`
     events: tuple[DpEvent, ...]  # what was executed, to settle the ledger with
     local: LocalFigures
 
@@ -143,8 +144,10 @@ class DpTrainer:
             if executed:
                 self._events = (*self._events, self._spec.privacy.study_event().with_steps(executed))
         self._check_plan(executed)
-        update = (vector_of(self._module).astype(np.float64) - model.astype(np.float64)).astype(np.float32)
-        if not bool(np.isfinite(update).all()):
+        update = vector_of(self._module)
+        with np.errstate(over="ignore"):  # what does not fit becomes an infinity, and is refused
+            np.subtract(update, model, out=update)  # in place: of a large model's update there is one copy
+        if not is_finite(update):
             raise TrainingFailed("training left the finite numbers; the study's learning rate is too large")
         return TrainedUpdate(
             update=update,

@@ -21,15 +21,18 @@ async def test_a_repetition_is_not_journalled_and_not_logged(tmp_path: Path) -> 
         driver = world.home.coordinator.drivers[study.id]
         await world.until(lambda: driver.running is not None and driver.running.phase is Phase.KEYING)
         assert driver.running is not None
-        plan = driver.running.plan
         await world.until(lambda: isinstance(loud.machine, secagg.Sharing))
         assert isinstance(loud.machine, secagg.Sharing)
         own = next(bundle for bundle in loud.machine.bundles if bundle.site == loud.name)
         size = len(world.home.log())
+        assert size > 0
         for _ in range(TIMES):
             await loud._send(own)
-        await world.until(lambda: len(world.home.rooms.journal.events(plan)) >= 7)
-        events = world.home.rooms.journal.events(plan)
+        attempt = driver._attempt
+        assert attempt is not None
+        await world.until(lambda: len(attempt._unwritten) >= 7)
+        await world.until(lambda: attempt.waiting == 0)
+        events = attempt._unwritten  # what goes into the journal
         assert sum(isinstance(event, MessageArrived) and event.message == own for event in events) == 1
         assert len(world.home.log()) == size
         refusal = Refusal(study_digest=study.digest(), round=1, attempt=1, rule="again", explanation="and again")

@@ -10,11 +10,13 @@ from consortium.contract.layout import LaneName, round_layout
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundKind
 from privacy.secagg.messages import KeyBundle
+from privacy.secagg.suites import SuiteName
 from site_agent import study_work
 from tests.fakes.site_world import ME, SITES, hospital, keys, new_authority, new_member, small_study, write_site_file
 
 OTHER = Digest("a" * 64)
-TRAIN_AND_MORE = round_layout(small_study(), parameter_count=4, kind=RoundKind.TRAIN, measured=True)
+PARAMETERS = small_study().parameters
+TRAIN_AND_MORE = round_layout(small_study(), parameters=PARAMETERS, kind=RoundKind.TRAIN, measured=True)
 
 
 def finer(layout):
@@ -40,12 +42,13 @@ def with_a_stranger(plan):
 LIES = {
     "consortium": {"consortium": "another"},
     "study name": {"study": "another-study"},
+    "suite": {"suite": SuiteName.P256},
     "threshold": {"threshold": 4},
     "minimum": {"minimum": 4},
     "round deadline": {"round_deadline_s": 1e6 / 2},
     "upload deadline": {"upload_deadline_s": 1.0},
     "kind": {"kind": RoundKind.EVALUATE, "layout": round_layout(
-        small_study(), parameter_count=4, kind=RoundKind.EVALUATE, measured=True)},
+        small_study(), parameters=PARAMETERS, kind=RoundKind.EVALUATE, measured=True)},
     "layout": {"layout": finer(TRAIN_AND_MORE)},
     "model": {"model_digest": OTHER},
     "previous transcript": {"previous_transcript": OTHER},
@@ -84,10 +87,10 @@ async def test_rounds_that_are_over_or_never_come(tmp_path):
         assert closed.rule == "plan: round"
         beyond = await world.ask(world.plan(round=4))
         assert beyond.rule == "plan: round"
-        training = round_layout(world.study, parameter_count=4, kind=RoundKind.TRAIN, measured=True)
+        training = round_layout(world.study, parameters=PARAMETERS, kind=RoundKind.TRAIN, measured=True)
         more = await world.ask(world.plan(round=3, kind=RoundKind.TRAIN, layout=training))
         assert more.rule == "plan: kind"
-        blind = round_layout(world.study, parameter_count=4, kind=RoundKind.TRAIN, measured=False)
+        blind = round_layout(world.study, parameters=PARAMETERS, kind=RoundKind.TRAIN, measured=False)
         without_metrics = await world.ask(world.plan(round=3, layout=blind))
         assert without_metrics.rule == "plan: layout"
 

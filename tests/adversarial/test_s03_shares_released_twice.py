@@ -3,6 +3,8 @@
 Held by: the release record, durable before the first share leaves (protocol 4.4), and the machine's own state.
 """
 
+from dataclasses import replace
+
 from privacy.secagg.messages import UnmaskRequest, UnmaskShares
 from site_agent.store import Release
 from tests.fakes.site_world import all_but, hospital
@@ -34,14 +36,45 @@ async def test_the_record_is_on_disk_before_the_shares_leave(tmp_path):
         )
 
 
-async def test_a_second_request_finds_nothing(tmp_path):
+async def test_a_second_request_gets_the_same_bytes(tmp_path):
     async with hospital(tmp_path) as world:
 
         def twice(message):
             return [message, message] if isinstance(message, UnmaskRequest) else message
 
         await world.attempt(to_victim=twice)
-        assert len(shares(world)) == 1
+        first, second = shares(world)
+        assert first == second
+        assert len(world.store.releases(world.digest)) == 1
+
+
+async def test_after_a_restart_the_same_request_gets_the_same_bytes_until_the_round_is_closed(tmp_path):
+    async with hospital(tmp_path) as world:
+        asked = []
+
+        def noted(message):
+            asked.extend([message] if isinstance(message, UnmaskRequest) else [])
+            return message
+
+        outcome = await world.attempt(to_victim=noted, result=False)
+        await world.idle()
+        (first,) = shares(world)
+        await world.stop()
+        await world.start()
+        await world.work.deliver(asked[0])
+        await world.idle()
+        assert shares(world) == [first, first]
+        await world.work.deliver(replace(asked[0], confirmations=asked[0].confirmations[:0]))
+        changed = tuple(replace(c, transcript=bytes(32)) for c in asked[0].confirmations)
+        await world.work.deliver(replace(asked[0], confirmations=changed))
+        await world.idle()
+        assert shares(world) == [first, first]
+        await world.work.deliver(outcome.result)
+        await world.idle()
+        assert world.store.shares_sent(outcome.context) is None
+        await world.work.deliver(asked[0])
+        await world.idle()
+        assert shares(world) == [first, first]
 
 
 async def test_a_record_that_is_there_already_keeps_the_shares_here(tmp_path, monkeypatch):
@@ -59,7 +92,7 @@ async def test_a_record_that_is_there_already_keeps_the_shares_here(tmp_path, mo
                     measured=False,
                     plan=world.plan().to_bytes(),
                 )
-                assert world.store.record_release(world.digest, release)
+                assert world.store.record_release(world.digest, release, b"shares")
             return message
 
         await world.attempt(to_victim=released_meanwhile, result=False)

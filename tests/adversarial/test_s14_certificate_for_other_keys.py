@@ -31,10 +31,11 @@ def issued(name, request_der, authority=None):
     return certificates.issue_site(authority or pki().authority, SiteId(name), request_der, now=clock(), valid_for=YEAR)
 
 
-def request_of(name, signing_key=None):
+def request_of(name, signing_key=None, ecdsa_key=None):
     return certificates.site_request(
         tls_key=certificates.new_tls_key(),
         signing_key=signing_key or certificates.new_signing_key(),
+        ecdsa_key=ecdsa_key or certificates.new_ecdsa_key(),
         site=SiteId(name),
         consortium=NAME,
     )
@@ -58,12 +59,28 @@ async def test_it_is_refused_and_nothing_is_left(tmp_path, lie):
     assert [path.name for path in tmp_path.iterdir()] == ["kit.zip"]
 
 
-async def test_our_signing_key_beside_another_tls_key(tmp_path, monkeypatch):
+async def test_our_signing_keys_beside_another_tls_key(tmp_path, monkeypatch):
     """Whoever holds that TLS key would speak as this hospital."""
-    ours = certificates.new_signing_key()
+    ours, ecdsa = certificates.new_signing_key(), certificates.new_ecdsa_key()
+    monkeypatch.setattr(certificates, "new_signing_key", lambda: ours)
+    monkeypatch.setattr(certificates, "new_ecdsa_key", lambda: ecdsa)
+    async with coordinator(Swapping(lambda _: issued(ME, request_of(ME, ours, ecdsa)))) as world:
+        write_kit(tmp_path / "kit.zip", kit_for(world))
+        with pytest.raises(CertificateRefused):
+            await enrol(tmp_path / "kit.zip", tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
+async def test_our_other_keys_beside_another_ecdsa_key(tmp_path, monkeypatch):
+    """Whoever holds that key would sign as this hospital in every study of the suite p256.
+
+    Fails when `enrol` compares all but `ecdsa_key`.
+    """
+    tls, ours = certificates.new_tls_key(), certificates.new_signing_key()
+    monkeypatch.setattr(certificates, "new_tls_key", lambda: tls)
     monkeypatch.setattr(certificates, "new_signing_key", lambda: ours)
     async with coordinator(Swapping(lambda _: issued(ME, request_of(ME, ours)))) as world:
         write_kit(tmp_path / "kit.zip", kit_for(world))
-        with pytest.raises(CertificateRefused):
+        with pytest.raises(CertificateRefused, match="other keys"):
             await enrol(tmp_path / "kit.zip", tmp_path / "home")
     assert not (tmp_path / "home").exists()

@@ -74,12 +74,13 @@ async def test_a_header_announcing_more_than_the_coordinator_expects() -> None:
 async def test_more_bytes_than_announced() -> None:
     data = b"x" * 3_000_000
     async with coordinator() as world, world.connect() as client:
-        with pytest.raises(CallRefused, match="exactly 1000 bytes"):
+        # Whoever goes on sending beyond what was announced may be cut off before it can hear why.
+        with pytest.raises((CallRefused, ConnectionLost), match=r"exactly 1000 bytes|broke"):
             await client.upload_vector(vector_header(data, size_bytes=1000), [data])
         with pytest.raises(CallRefused, match="exactly 3000001 bytes"):
             await client.upload_vector(vector_header(data, size_bytes=len(data) + 1), [data])
     assert world.service.vectors == {}
-    assert all(isinstance(error, WireViolation) for error in world.service.broken_uploads)
+    assert [type(error) for error in world.service.broken_uploads] == [WireViolation, WireViolation]
 
 
 async def test_an_endless_upload_is_not_read_to_its_end() -> None:
@@ -99,7 +100,7 @@ async def test_an_endless_upload_is_not_read_to_its_end() -> None:
 
 
 async def test_a_chunk_too_large_or_empty() -> None:
-    for chunk, found in ((b"x" * (limits.CHUNK_BYTES_MAX + 1), "1048577 bytes"), (b"", "0 bytes")):
+    for chunk, found in ((b"x" * (limits.CHUNK_BYTES_MAX + 1), "262145 bytes"), (b"", "0 bytes")):
         with pytest.raises(WireViolation, match=found):
             codec.decode_chunk(pb.VectorPart(chunk=chunk).SerializeToString())
 

@@ -262,9 +262,16 @@ async def test_vectors_up_and_down(tmp_path):
             line.bind(client, None)
             await line.upload(vector_header(data), memoryview(data))
             assert world.service.vectors[sha256] == data
-            assert await line.download(VectorKind.AGGREGATE, Digest(sha256), len(data)) == data
+            received = bytearray()
+
+            async def keep(chunk: bytes) -> None:
+                await asyncio.sleep(0)
+                received.extend(chunk)
+
+            await line.download(VectorKind.AGGREGATE, Digest(sha256), len(data), keep)
+            assert received == data
             with pytest.raises(WireViolation):
-                await line.download(VectorKind.AGGREGATE, Digest(sha256), len(data) - 1)
+                await line.download(VectorKind.AGGREGATE, Digest(sha256), len(data) - 1, keep)
             with pytest.raises(ConnectionLost):
                 await line.send(PrepareStudy(study_digest=Digest(sha256)), Digest(sha256))
             line.unbind()

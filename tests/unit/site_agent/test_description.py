@@ -40,6 +40,16 @@ def test_everything_a_steward_asks(world):
         assert part in text, part
 
 
+def test_a_steward_reads_that_the_sums_of_groups_are_seen(world):
+    sites = tuple(sorted((*(f"site-{number:02}" for number in range(96)), "alder", "birch", "cedar", "dogwood")))
+    study = small_study(sites={"required": sites, "minimum": 80}, aggregation={"threshold": 67, "group_size": 64})
+    text = told(world, study)
+    assert "divided at random, anew in every attempt, into groups of at least 64" in text
+    assert "the coordinator sees the sum of each group: of at least 52 hospitals, which any 43 of the group" in text
+    assert "no test figures are summed when hospitals are divided into groups" in text
+    assert "sum of each group" not in told(world)
+
+
 def test_odds_are_never_said_to_be_better_than_they_are(world):
     for epsilon, percent in ((0.1, 53), (1.0, 74), (2.0, 89), (8.0, 100)):
         assert f"at most {percent}% of the time" in told(world, small_study(privacy={"epsilon": epsilon}))

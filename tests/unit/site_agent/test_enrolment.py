@@ -44,7 +44,10 @@ async def test_the_home_is_whole_and_its_owners_only(tmp_path, world):
         certificates.certificate_der(opened.certificate_pem), opened.ca_certificate, clock()
     )
     assert (holder.spki_sha256.hex(), holder.signing_key.hex()) == (identity.spki_sha256, identity.signing_key)
-    assert sorted(path.name for path in (home / "keys").iterdir()) == ["hedge.key", "signing.pem", "tls.pem"]
+    assert opened.ecdsa_key.public == holder.ecdsa_key == bytes.fromhex(identity.ecdsa_key)
+    names = ["ecdsa.pem", "hedge.key", "signing.pem", "tls.pem"]
+    assert sorted(path.name for path in (home / "keys").iterdir()) == names
+    assert len({(home / "keys" / name).read_bytes() for name in names}) == 4
     for path in home.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
@@ -56,13 +59,14 @@ async def test_only_a_request_left_and_it_is_listed(tmp_path, world):
     (record,) = Store(tmp_path / "home/agent.db").egress()
     assert record.kind == "enrolment-request"
     (request,) = world.service.enrolled
-    for name in ("tls.pem", "signing.pem", "hedge.key"):
+    for name in ("tls.pem", "signing.pem", "ecdsa.pem", "hedge.key"):
         assert (tmp_path / "home/keys" / name).read_bytes() not in request.request_der
 
 
 async def test_two_hospitals_have_nothing_in_common(tmp_path, world):
     homes = [await enrol(written(tmp_path / f"{n}.zip", world), tmp_path / f"home{n}") for n in (1, 2)]
     assert homes[0].signing_key != homes[1].signing_key
+    assert homes[0].ecdsa_key != homes[1].ecdsa_key
     assert homes[0].spki_sha256 != homes[1].spki_sha256
 
 

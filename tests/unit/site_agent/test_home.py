@@ -4,8 +4,11 @@ import json
 import shutil
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from consortium.contract.certificates import private_pem
 from consortium.contract.private_files import PrivateFileRefused
+from privacy.secagg.suites import SUITES, SuiteName
 from site_agent.home import ConfigurationMissing, HomeInvalid, open_home
 from tests.fakes.site_world import ME, make_home, new_authority, small_study, write_site_file
 
@@ -24,6 +27,14 @@ def test_a_whole_home(home):
     assert home.config.studies == {"small-study": "ward"}
     assert b"PRIVATE" in home.tls_key_pem
     assert "PRIVATE" not in repr(home)
+
+
+def test_each_suite_has_its_signer(home):
+    keys = {SuiteName.HYBRID_PQ: home.identity.signing_key, SuiteName.P256: home.identity.ecdsa_key}
+    for suite in SuiteName:
+        signature = home.signer(suite).sign(b"payload")
+        assert SUITES[suite].signature_holds(bytes.fromhex(keys[suite]), b"payload", signature)
+    assert "PRIVATE" not in repr(home.ecdsa_key)
 
 
 def test_the_hospitals_own_address_and_proxy_come_before_the_kits(home, tmp_path):
@@ -96,6 +107,10 @@ def test_another_authority_was_put_in(home, tmp_path):
         open_home(tmp_path)
 
 
+def p384_pem():
+    return private_pem(ec.generate_private_key(ec.SECP384R1()))
+
+
 def test_keys_that_are_missing_damaged_or_open_to_others(home, tmp_path):
     (tmp_path / "keys/signing.pem").chmod(0o644)
     with pytest.raises(PrivateFileRefused):
@@ -104,6 +119,16 @@ def test_keys_that_are_missing_damaged_or_open_to_others(home, tmp_path):
     (tmp_path / "keys/signing.pem").write_bytes(b"nothing")
     with pytest.raises(HomeInvalid):
         _ = home.signing_key
+    shutil.copyfile(tmp_path / "keys/tls.pem", tmp_path / "keys/signing.pem")
+    with pytest.raises(HomeInvalid, match="Ed25519"):
+        _ = home.signing_key
+    for text in (b"nothing", p384_pem()):
+        (tmp_path / "keys/ecdsa.pem").write_bytes(text)
+        with pytest.raises(HomeInvalid, match=r"ecdsa\.pem"):
+            _ = home.ecdsa_key
+    (tmp_path / "keys/ecdsa.pem").chmod(0o640)
+    with pytest.raises(PrivateFileRefused):
+        home.signer(SuiteName.P256)
     (tmp_path / "keys/tls.pem").unlink()
     with pytest.raises(HomeInvalid):
         _ = home.tls_key_pem

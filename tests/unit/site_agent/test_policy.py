@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 STUDY = StudyFacts(
     network="logistic",
     mechanism="local-dp-sgd",
+    suite="hybrid-pq",
     epsilon=1.0,
     delta=1e-3,
     minimum_patients=30,
@@ -38,6 +39,8 @@ def test_a_study_within_every_rule_is_accepted():
         ({}, {}, {"today": date(2036, 1, 1)}, "governance.expires"),
         ({"allowed_networks": ("mlp",)}, {}, {}, "allowed_networks"),
         ({"allowed_mechanisms": ()}, {}, {}, "allowed_mechanisms"),
+        ({"allowed_suites": ("hybrid-pq",)}, {"suite": "p256"}, {}, "allowed_suites"),
+        ({"allowed_suites": ("p256",)}, {}, {}, "allowed_suites"),
         ({"max_epsilon_per_study": 0.99}, {}, {}, "max_epsilon_per_study"),
         ({"max_delta": 9e-4}, {}, {}, "max_delta"),
         ({"minimum_patients": 47}, {}, {}, "minimum_patients"),

@@ -72,6 +72,14 @@ async def test_a_later_check_is_made_although_an_earlier_one_failed(tmp_path, mo
         assert found["disk"] == "1 MiB free"
 
 
+async def test_an_ecdsa_key_that_was_exchanged(tmp_path):
+    async with dialled(tmp_path):
+        (tmp_path / "keys/ecdsa.pem").write_bytes(certificates.private_pem(certificates.new_ecdsa_key()))
+        assert list(await failed(tmp_path)) == ["keys"]
+        (tmp_path / "keys/ecdsa.pem").unlink()
+        assert "ecdsa.pem is missing" in (await failed(tmp_path))["keys"]
+
+
 async def test_keys_that_were_exchanged(tmp_path):
     async with dialled(tmp_path):
         (tmp_path / "keys/signing.pem").write_bytes(certificates.private_pem(certificates.new_signing_key()))

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from audit import entries
 from consortium.contract.global_model import GlobalModel
 from privacy.errors import BudgetExceeded
 from site_agent import round_values
+from site_agent.errors import TrainingFailed
 from site_agent.evaluate import evaluate
 from site_agent.preparation import Declined, prepare
 from site_agent.round_values import RoundValues
@@ -57,11 +57,53 @@ async def test_weights_by_declared_patients_are_taken_out_of_the_update(tmp_path
     np.testing.assert_allclose(lanes["update"], 0.8317, rtol=1e-6)
 
 
+async def test_parameters_with_a_clip_of_their_own_get_lanes_that_are_views_of_one_update(tmp_path):
+    study = small_study(aggregation={"tensor_clips": {"0.bias": 0.25}})
+    world = make_world(tmp_path, study)
+    values = values_of(world)
+    update = np.arange(4, dtype=np.float32)
+    values._train = lambda *_: update
+    plan = world.plan()
+    lanes = (await values.contribution(plan, world.model, world.home.config.policy)).lanes
+    assert [(lane.name, lane.clip) for lane in plan.layout.lanes[:2]] == [("update/0", 0.25), ("update/1", 4.0)]
+    assert lanes["update/0"].tolist() == [0.0]
+    assert lanes["update/1"].tolist() == [1.0, 2.0, 3.0]
+    assert np.shares_memory(lanes["update/1"], update)
+    assert "update" not in lanes
+
+
+@pytest.mark.parametrize(
+    ("update", "weighting", "clipped"),
+    [
+        ([0.0, 0.0, 0.0, 0.0], "uniform", 0.0),
+        ([0.25, 4.0, -4.0, 0.0], "uniform", 0.0),
+        ([0.3, 4.5, -4.5, 0.0], "uniform", 0.75),
+        ([-0.3, 4.5, 3.0, 0.0], "uniform", 0.5),
+        ([0.3, 4.5, -4.5, 9.0], "patients", 0.25),  # the clip is of the weighted update: here times 0.8317
+    ],
+)
+async def test_how_much_the_clip_cuts_is_known_here(tmp_path, update, weighting, clipped):
+    aggregation = {"tensor_clips": {"0.bias": 0.25}, "max_patients_per_site": 10_000}
+    world = make_world(tmp_path, small_study(aggregation=aggregation, training={"weighting": weighting}))
+    values = values_of(world)
+    values._train = lambda *_: np.array(update, dtype=np.float32)
+    policy = world.home.config.policy
+    assert (await values.contribution(world.plan(), world.model, policy)).clipped == clipped
+    assert (await values.contribution(world.plan(round=3), world.model, policy)).clipped == 0.0
+
+
+async def test_a_plan_for_another_number_of_parameters_is_not_filled(world):
+    values = values_of(world)
+    values._train = lambda *_: np.zeros(5, dtype=np.float32)
+    with pytest.raises(TrainingFailed, match="has 5 values; the round plan has room for 4"):
+        await values.contribution(world.plan(), world.model, world.home.config.policy)
+
+
 async def test_trained_and_charged_once_however_many_wait(world):
     values, policy = values_of(world), world.home.config.policy
     plans = [world.plan(attempt=number) for number in (1, 2, 3)]
     found = await asyncio.gather(*(values.contribution(plan, world.model, policy) for plan in plans))
-    assert all(one.lanes["update"] is found[0].lanes["update"] for one in found)
+    assert all(np.shares_memory(one.lanes["update"], found[0].lanes["update"]) for one in found)
     assert world.ledger.report()[0].rounds == 1
 
 
@@ -152,20 +194,24 @@ async def test_what_was_spent_is_signed(world):
     assert (spent.round, spent.attempt, spent.event.steps) == (1, 1, 1)
 
 
-async def test_models_are_measured_one_at_a_time(world, monkeypatch):
-    """They share one module, and an evaluation goes on when nobody waits for it any more."""
+async def test_models_measured_at_once_do_not_touch_each_other(world, monkeypatch):
+    """An evaluation goes on when nobody waits for it any more: each has a network of its own."""
     values, policy = values_of(world), world.home.config.policy
-    busy, at_once = [], []
+    modules, both = [], threading.Barrier(3, timeout=30)
 
-    def measure(*args, **options):
-        busy.append(1)
-        at_once.append(len(busy))
-        time.sleep(0.02)
-        busy.pop()
-        return evaluate(*args, **options)
+    def measure(module, *args, **options):
+        modules.append(module)
+        both.wait()
+        found = evaluate(module, *args, **options)
+        both.wait()
+        return found
 
     monkeypatch.setattr(round_values, "evaluate", measure)
     plan = world.plan(round=3)
     models = [GlobalModel(world.model.parameters, np.full(4, value, dtype=np.float32)) for value in (-3, 0, 3)]
-    await asyncio.gather(*(values.contribution(plan, model, policy) for model in models))
-    assert at_once == [1, 1, 1]
+    found = await asyncio.gather(*(values.contribution(plan, model, policy) for model in models))
+    assert len(set(map(id, modules))) == 3
+    monkeypatch.setattr(round_values, "evaluate", evaluate)
+    alone = [await values.contribution(plan, model, policy) for model in models]
+    assert [one.evaluation.loss_sum for one in found] == [one.evaluation.loss_sum for one in alone]
+    assert len({one.evaluation.loss_sum for one in alone}) == 3

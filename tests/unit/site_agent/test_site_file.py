@@ -71,6 +71,7 @@ def test_what_the_hospital_does_not_say_is_the_careful_default(tmp_path: Path) -
         ("total: 4", "total: 4\n  require_approval: no", "policy.require_approval", 12, '"no"', "true or false"),
         ("total: 4", "total: 4\n  allowed_networks: [x]", "policy.allowed_networks[0]", 12, '"x"', "logistic"),
         ("total: 4", "total: 4\n  allowed_mechanisms: [none]", "policy.allowed_mechanisms[0]", 12, '"none"', "not a"),
+        ("total: 4", "total: 4\n  allowed_suites: [p-256]", "policy.allowed_suites[0]", 12, '"p-256"', "hybrid-pq, p"),
         ("total: 4", "total: 4\n  max_epsilon: 4", "policy.max_epsilon", 12, "an unknown key", "did you mean that?"),
     ],
 )  # fmt: skip

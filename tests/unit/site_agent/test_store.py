@@ -13,6 +13,8 @@ from site_agent.store import ChainLink, Decision, EgressRecord, PeerChanged, Rel
 
 STUDY = Digest("5d" * 32)
 MODEL = Digest("3f" * 32)
+SECOND = Digest("77" * 32)
+SHARES = b"the message with the shares"
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ def test_only_one_of_two_processes_may_release(tmp_path):
     def work():
         store = Store(path)
         together.wait()
-        answers.append(store.record_release(STUDY, release()))
+        answers.append(store.record_release(STUDY, release(), SHARES))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -145,13 +147,48 @@ def test_only_one_of_two_processes_may_release(tmp_path):
 
 def test_releases_are_remembered_in_order(store, tmp_path):
     first, second = release(), release(b"d" * 32, ("birch", "cedar", "dogwood"), measured=False)
-    assert store.record_release(STUDY, first)
-    assert store.record_release(STUDY, second)
-    assert store.record_release(MODEL, release(b"e" * 32))
-    assert not store.record_release(STUDY, release(survivors=("alder",)))
+    assert store.record_release(STUDY, first, SHARES)
+    assert store.record_release(STUDY, second, SHARES)
+    assert store.record_release(MODEL, release(b"e" * 32), SHARES)
+    assert not store.record_release(STUDY, release(survivors=("alder",)), b"others")
     assert Store(tmp_path / "agent.db").releases(STUDY) == (first, second)
+    assert store.release(b"d" * 32) == second
+    assert store.release(b"f" * 32) is None
+    assert store.measured_releases(STUDY, MODEL) == (first,)
+    assert store.measured_releases(STUDY, STUDY) == (first,)  # the last one, whatever its model
+    assert store.measured_releases(SECOND, MODEL) == ()
     assert store.released_in(b"e" * 32) == MODEL
     assert store.released_in(b"f" * 32) is None
+
+
+def test_the_shares_that_were_sent_are_kept_until_the_round_is_closed(store, tmp_path):
+    assert store.shares_sent(release().context) is None
+    store.record_release(STUDY, release(), SHARES)
+    store.record_release(STUDY, release(), b"others")
+    store.record_release(MODEL, release(b"e" * 32), SHARES)
+    assert store.shares_sent(release().context) == SHARES
+    store.add_events([], closed=(STUDY, ChainLink(round=1, model_digest=MODEL, transcript=STUDY)))
+    assert store.shares_sent(release().context) is None
+    assert store.shares_sent(b"e" * 32) == SHARES
+
+
+def test_the_shares_of_a_closed_round_are_not_left_in_the_file(store, tmp_path):
+    store.record_release(STUDY, release(), SHARES)
+    store.add_events([], closed=(STUDY, ChainLink(round=1, model_digest=MODEL, transcript=STUDY)))
+    with sqlite3.connect(tmp_path / "agent.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    assert not any(SHARES in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_no_file_has_the_shares_once_the_study_has_ended(store, tmp_path):
+    store.record_release(STUDY, release(), SHARES)
+    store.record_release(MODEL, release(b"e" * 32), b"the shares of another study")
+    assert any(SHARES in path.read_bytes() for path in tmp_path.iterdir())
+    store.forget_shares(STUDY)
+    assert not any(SHARES in path.read_bytes() for path in tmp_path.iterdir())
+    assert store.shares_sent(b"e" * 32) == b"the shares of another study"
+    assert store.releases(STUDY) == (release(),)  # that they left stays known
 
 
 def test_the_chain_moves_on(store):
@@ -172,16 +209,17 @@ def test_what_left_is_listed_in_order(store):
 
 
 def test_peers_are_pinned_at_first_sight(store):
-    store.pin_peer(SiteId("alder"), "a" * 64, "b" * 64)
-    store.pin_peer(SiteId("alder"), "a" * 64, "b" * 64)
-    for spki, signing in (("c" * 64, "b" * 64), ("a" * 64, "c" * 64)):
+    known = ("a" * 64, "b" * 64, "e" * 130)
+    store.pin_peer(SiteId("alder"), *known)
+    store.pin_peer(SiteId("alder"), *known)
+    for changed in (("c" * 64, *known[1:]), (known[0], "c" * 64, known[2]), (*known[:2], "f" * 130)):
         with pytest.raises(PeerChanged) as caught:
-            store.pin_peer(SiteId("alder"), spki, signing)
+            store.pin_peer(SiteId("alder"), *changed)
         assert "alder" in caught.value.advice()
-    assert store.peers() == (("alder", "a" * 64, "b" * 64),)
+    assert store.peers() == (("alder", *known),)
     assert store.forget_peer("alder")
     assert not store.forget_peer("alder")
-    store.pin_peer(SiteId("alder"), "c" * 64, "d" * 64)
+    store.pin_peer(SiteId("alder"), "c" * 64, "d" * 64, "f" * 130)
 
 
 # --- when the disk refuses -------------------------------------------------------------------------------------------
@@ -197,6 +235,7 @@ def test_a_full_disk(store, monkeypatch):
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", cramped)
+    store.close()
     with pytest.raises(StoreUnwritable) as caught:
         store.add_events([lambda *_: bytes(100_000)])
     assert "full" in str(caught.value)
@@ -221,3 +260,27 @@ def test_a_file_that_went_away(store, tmp_path):
     (tmp_path / "agent.db").mkdir()
     with pytest.raises(StoreUnwritable):
         store.egress()
+    (tmp_path / "agent.db").rmdir()
+    with pytest.raises(StoreUnwritable, match="not there"):
+        store.egress()
+
+
+def test_a_file_that_was_replaced_while_it_was_open(store, tmp_path):
+    """A release that is written into a file nobody will open again would be forgotten."""
+    (tmp_path / "agent.db").rename(tmp_path / "taken")
+    Store(tmp_path / "agent.db")
+    with pytest.raises(StoreUnwritable, match="replaced"):
+        store.record_release(STUDY, release(), SHARES)
+
+
+def test_one_connection_serves_many_threads(store):
+    def work():
+        for _ in range(20):
+            store.record_egress(EgressRecord(at=1.0, kind="k", study_digest="", sha256="a" * 64, size_bytes=1))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.egress()) == 80
