@@ -1,10 +1,14 @@
-"""Real processes over real mutual TLS: a hospital and the coordinator die and return, and all of it verifies."""
+"""Real processes over real mutual TLS: a hospital and the coordinator die and return, and all of it verifies.
+
+Each is started as a person starts it. `test_dropouts_in_every_phase.py` and `test_coordinator_dies_in_every_phase.py`
+have the moments one by one, with processes that start faster.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import SITES, STUDY, consortium, run
+from tests.e2e.world import SITES, consortium, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -40,18 +44,3 @@ def test_a_study_outlives_a_dead_agent_and_a_dead_coordinator(tmp_path: Path) ->
         assert printed.rstrip().endswith("VERIFIED"), printed
         # What was spent at the dead hospital stays counted.
         assert run("site-agent", "budget", "--home", tmp_path / "switzerland").returncode == 0
-
-
-def test_a_frozen_agent_costs_its_own_place_and_nobody_elses_time(tmp_path: Path) -> None:
-    with consortium(tmp_path) as world:
-        world.submit(rounds=6, round_deadline_s=8, upload_deadline_s=4)
-        world.wait_until(lambda s: len(s["history"]) >= 1)
-        world.freeze("hungary")
-        frozen = world.wait_until(lambda s: any("hungary" not in r["survivors"] for r in s["history"]), timeout_s=90)
-        assert frozen["state"] == "running"
-        # Frozen within a round it is a dropout, by name and phase; frozen between two, it is not invited to the next.
-        dropped = [e["body"] for e in world.entries() if e["type"] == "secagg.dropout"]
-        assert all(body["site"] == "hungary" for body in dropped)
-        world.thaw("hungary")
-        world.wait_until(lambda s: s["state"] == "completed", timeout_s=120)
-        assert STUDY in world.verified_evidence()

@@ -1,0 +1,94 @@
+"""A process that has loaded everything already, and makes our commands out of copies of itself.
+
+An agent takes seconds to start, nearly all of it loading torch. A test in which processes die by the dozen cannot wait
+for that, so it gives its commands to a nursery, which forks: the child is a process of its own, with its own memory,
+files, keys and connections, and from `main` on it runs what `python -m consortium` or `python -m site_agent` runs.
+
+    python -m tests.e2e.nursery
+
+reads one order as a line of JSON, answers with a line of JSON, and kills its children when its input ends.
+
+    {"command": ["site-agent", "run", "--home", "H"], "log": "H.log", "faults": {...}, "witness": "folder"}
+
+`log` gets standard output and standard error, or only the latter where `out` names another file. `wait` says that the
+answer is to come when the child has ended, with its exit code. `faults` and `witness`: see `faults.py`, `witness.py`.
+"""
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import consortium.cli
+import site_agent.cli
+from tests.e2e import faults, witness
+
+HEAVY = ("consortium.app", "consortium.operator", "site_agent.app", "site_agent.enrolment", "site_agent.round_values")
+"""What the commands import when they are called."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Load, then fork on demand."""
+    for name in HEAVY:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(order)
+        answer: dict[str, int] = {"pid": child}
+        if order.get("wait"):
+            answer["code"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        _bury_the_dead()
+        print(json.dumps(answer), flush=True)
+
+
+def _bury_the_dead() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _become(order: dict[str, Any]) -> NoReturn:
+    """In the child: run one command of ours and end with its exit code."""
+    code = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _redirect(order)
+        os.environ.update(order.get("env", {}))
+        program, *arguments = order["command"]
+        sys.argv = [program, *arguments]
+        if "witness" in order:
+            witness.watch(order["witness"])
+        if "faults" in order:
+            faults.arm(order["faults"])
+        (site_agent.cli if program == "site-agent" else consortium.cli).main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - as the interpreter would: say it, and end with 1
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _redirect(order: dict[str, Any]) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    errors = os.open(order["log"], flags, 0o600)
+    out = os.open(order["out"], flags, 0o600) if "out" in order else errors
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(out, 1)
+    os.dup2(errors, 2)
+
+
+if __name__ == "__main__":
+    main()
