@@ -201,10 +201,10 @@ class StudyDriver:
         )
         self._tell(site, ended)
 
-    def _tell_result(self, site: SiteId) -> None:
-        """A survivor of the last round may not have heard what came of it, if a connection or this process ended."""
+    def _tell_result(self, *sites: SiteId) -> None:
+        """What came of the last round; a survivor may not have heard it, if a connection or this process ended."""
         closed = self._rooms.studies.last_closed(self.digest)
-        if closed is None or site not in closed.survivors:
+        if closed is None:
             return
         result = RoundResult(
             context=context_of(RoundPlan.from_bytes(closed.plan)).digest(),
@@ -212,7 +212,9 @@ class StudyDriver:
             aggregate_hash=bytes.fromhex(closed.aggregate_sha256),
             next_model_digest=closed.next_model_digest,
         )
-        self._tell(site, result)
+        for site in sites:
+            if site in closed.survivors:
+                self._tell(site, result)
 
     def _tell(self, site: SiteId, message: CoordinatorMessage) -> None:
         session = self._rooms.sessions.get(site)
@@ -472,8 +474,7 @@ class StudyDriver:
         self._rooms.studies.close_round(row, attempt.plan, facts)
         survivors = len(summed.survivors)
         self._log.info("round.closed", round=attempt.plan.round, survivors=survivors, seconds=round(seconds, 3))
-        for site in summed.survivors:
-            self._tell_result(site)
+        self._tell_result(*summed.survivors)
 
     def _unmask(self, attempt: Attempt, summed: Summed, seconds: float) -> RoundClosedFacts:
         """What follows from the sum. Files are written here, before the state may name them; runs in a thread."""

@@ -7,17 +7,14 @@ queue and is handled to its end before the next; decisions that protect a patien
 
 import asyncio
 import hashlib
-import mmap
 import os
 import tempfile
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import structlog
@@ -25,7 +22,7 @@ import structlog
 from audit import entries
 from audit.fields import one_line
 from consortium.contract.errors import ContractError
-from consortium.contract.global_model import GlobalModel, ModelRefused
+from consortium.contract.global_model import GlobalModel
 from consortium.contract.layout import LaneName
 from consortium.contract.messages import (
     BundleList,
@@ -48,7 +45,6 @@ from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan, context_of
 from consortium.contract.server_optimizer import next_global_model
 from consortium.contract.study import StudyFile
-from consortium.contract.tensor_clips import TensorClipsRefused
 from consortium.wire import codec
 from consortium.wire.errors import WireError
 from privacy.encoding import RingVector, decode
@@ -66,10 +62,11 @@ from privacy.secagg.messages import (
     UnmaskRequest,
     UploadHeader,
 )
-from site_agent.errors import SiteError, TrainingFailed
+from site_agent.errors import SiteError
 from site_agent.evidence import keep_evidence
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
+from site_agent.model_folder import ModelFolder, mapped
 from site_agent.participation import (
     AttemptOver,
     Effect,
@@ -93,10 +90,11 @@ from site_agent.preparation import (
     approved_study,
     prepare,
 )
+from site_agent.refusals import is_about_others, kind_and_place, refusal_of
 from site_agent.results import Results
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
-from site_agent.store import ChainLink, Decision, PeerChanged, Release, Store
+from site_agent.store import ChainLink, Decision, Release, Store
 
 if TYPE_CHECKING:  # torch is loaded when a study is prepared, not while the agent waits
     from site_agent.evaluate import Evaluation
@@ -186,6 +184,7 @@ class StudyWork:
         self._line = line
         self._digest = digest
         self._events = SignedEvents(home, store)
+        self._models = ModelFolder(home.folder / "models")
         self._inbox: asyncio.Queue[WorkEvent] = asyncio.Queue(INBOX_MAX)
         self._invitations = 0  # in the inbox or being handled
         self._prepared: Prepared | None = None
@@ -224,7 +223,7 @@ class StudyWork:
             self._log.warning("message.not_delivered", kind=type(event).__name__, reason=str(error))
         except Exception as error:  # noqa: BLE001 - of any library; its words may quote patients' data and are not logged
             self._leave()
-            self._log.error("message.failed", kind=type(event).__name__, error=_kind_and_place(error))
+            self._log.error("message.failed", kind=type(event).__name__, error=kind_and_place(error))
         finally:
             self._invitations = max(0, self._invitations - isinstance(event, Invitation))
 
@@ -305,8 +304,7 @@ class StudyWork:
 
     def _with_model_on_disk(self, prepared: Prepared) -> Prepared:
         """The first model is wanted as a file, if at all: as numbers it would take memory for as long as the study."""
-        self._save(prepared.first_model)
-        return replace(prepared, first_model=GlobalModel.open(self._model_path(prepared.first_model.digest())))
+        return replace(prepared, first_model=self._models.exchange(prepared.first_model))
 
     def _approved(self) -> StudyFile:
         """The study as the steward approved it, asked again before anything leaves; raises Declined."""
@@ -320,7 +318,7 @@ class StudyWork:
         if prepared is None or prepared.first_model.digest() != model_digest:
             self._log.error("study.first_model_unknown", wanted=model_digest[:12])
             return
-        file = await asyncio.to_thread(_mapped, self._model_path(model_digest))
+        file = await asyncio.to_thread(mapped, self._models.path(model_digest))
         header = VectorHeader(
             kind=VectorKind.INITIAL_MODEL,
             sha256=await asyncio.to_thread(lambda: hashlib.sha256(file).digest()),
@@ -632,7 +630,7 @@ class StudyWork:
                 f"after round {plan.round} the coordinator names model {result.next_model_digest[:12]}, "
                 f"but the sum gives {digest[:12]}"
             )
-        await asyncio.to_thread(self._save, after)
+        await asyncio.to_thread(self._models.save, after)
         link = ChainLink(round=plan.round, model_digest=digest, transcript=Digest(result.transcript.hex()))
         await self._sign(
             entries.ModelVerified,
@@ -643,7 +641,7 @@ class StudyWork:
             next_model_digest=digest,
         )
         if plan.model_digest not in (digest, prepared.first_model.digest()):
-            self._model_path(plan.model_digest).unlink(missing_ok=True)  # this round is closed here for good
+            self._models.forget(plan.model_digest)  # this round is closed here for good
         attempt = self._attempt
         evaluation = attempt.evaluation if attempt is not None and attempt.context == release.context else None
         if evaluation is not None:
@@ -703,7 +701,7 @@ class StudyWork:
         """A global model by its digest: from this site's folder, else from the coordinator and then checked."""
         assert self._prepared is not None  # models are asked for in rounds
         first = self._prepared.first_model
-        model = await asyncio.to_thread(self._stored, digest)
+        model = await asyncio.to_thread(self._models.find, digest)
         if model is not None:
             return model
         limit_bytes = 4 * first.vector.size + 2**20
@@ -713,8 +711,7 @@ class StudyWork:
                 model = GlobalModel.from_safetensors(file)
                 if (model.digest(), model.parameters) != (digest, first.parameters):
                     raise PlanRefused("model", f"a file of model {model.digest()[:12]}", f"model {digest[:12]}")
-                self._save(model)
-                return GlobalModel.open(self._model_path(digest))
+                return self._models.exchange(model)
 
             return await asyncio.to_thread(checked)
 
@@ -726,26 +723,7 @@ class StudyWork:
         """
         with tempfile.TemporaryFile(dir=self._home.folder) as file:
             await self._line.download(kind, digest, limit_bytes, lambda chunk: asyncio.to_thread(file.write, chunk))
-            yield await asyncio.to_thread(_mapped, file)
-
-    def _stored(self, digest: Digest) -> GlobalModel | None:
-        """The model in this site's folder, if it is there and whole; its values stay on disk."""
-        try:
-            model = GlobalModel.open(self._model_path(digest))
-        except (FileNotFoundError, ModelRefused):
-            return None
-        return model if model.digest() == digest else None
-
-    def _save(self, model: GlobalModel) -> None:
-        path = self._model_path(model.digest())
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        scratch = path.with_suffix(".partial")
-        with scratch.open("wb") as file:
-            file.writelines(model.file_parts())
-        scratch.replace(path)
-
-    def _model_path(self, digest: Digest) -> Path:
-        return self._home.folder / "models" / f"{digest}.safetensors"
+            yield await asyncio.to_thread(mapped, file)
 
     def _keep(self, prepared: Prepared, write: Callable[[Results], None]) -> None:
         """Write this hospital's own figures; that a disk refuses them costs nobody the round."""
@@ -762,8 +740,8 @@ class StudyWork:
             round=round_number,
             attempt=attempt,
             rule=refusal.rule,
-            reason=str(error) if _is_about_others(error) else refusal.explanation,
-            error=_kind_and_place(error),
+            reason=str(error) if is_about_others(error) else refusal.explanation,
+            error=kind_and_place(error),
         )
         await self._send(
             Refusal(
@@ -788,49 +766,6 @@ class StudyWork:
 
     async def _send(self, message: SiteMessage) -> None:
         await self._line.send(message, self._digest)
-
-
-def refusal_of(error: Exception) -> Refuse:
-    """What the coordinator is told about an error here: a rule and general words, never a message from inside."""
-    match error:
-        case Declined(refusal=refusal):
-            return refusal
-        case BudgetExceeded():
-            return BUDGET_REFUSED
-        case TensorClipsRefused():
-            return Refuse("aggregation.tensor_clips", "the study's clips do not fit the network as this site builds it")
-        case PlanRefused(rule=rule):
-            return Refuse(f"plan: {rule}"[:100], "the round plan is not one this site may answer")
-        case PrivacyError():
-            return Refuse("secure aggregation", "this site left the attempt")
-        case SiteError():
-            return Refuse("site", f"this site cannot take part ({type(error).__name__})")
-        case _:
-            return Refuse("failure", "something failed at this site; its operator can see what")
-
-
-def _is_about_others(error: Exception) -> bool:
-    """Whether an error's words are about the coordinator, a peer or the model: then the agent's log may have them."""
-    about = isinstance(error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused)
-    return about and not isinstance(error, BudgetExceeded)
-
-
-def _kind_and_place(error: Exception) -> str:
-    """An error without its words: "DataInvalid at cohort.py:120"."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place
-
-
-def _mapped(file: Path | IO[bytes]) -> memoryview:
-    """The bytes of a file as if they were in memory; raises OSError."""
-    if isinstance(file, Path):
-        with file.open("rb") as opened:
-            return _mapped(opened)
-    file.flush()
-    if not os.fstat(file.fileno()).st_size:  # nothing cannot be mapped
-        return memoryview(b"")
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _is_measured(plan: RoundPlan) -> bool:

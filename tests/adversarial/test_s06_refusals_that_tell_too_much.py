@@ -1,6 +1,6 @@
 """S-06: what a hospital says when it refuses, and what it logs, must not have its numbers, paths or patients in it.
 
-Held by: `study_work.refusal_of`, and logs that quote only errors about others.
+Held by: `refusals.refusal_of`, and logs that quote only errors about others.
 """
 
 import re
@@ -14,8 +14,8 @@ from privacy.secagg.messages import KeyBundle
 from site_agent.errors import LedgerUnavailable, PolicyViolation, TrainingFailed
 from site_agent.ledger import Limits
 from site_agent.plan_check import PlanRefused
+from site_agent.refusals import refusal_of
 from site_agent.store import PeerChanged, StoreUnwritable
-from site_agent.study_work import refusal_of
 from tests.fakes.site_world import CAP, DECLARED_PATIENTS, PATIENTS, everything_said, hospital, write_site_file
 
 SECRETS = ("SECRET", "patients.csv", "ward.csv", str(DECLARED_PATIENTS), str(CAP))

@@ -91,8 +91,15 @@ class Child:
             return ""
 
     def wait(self, timeout_s: float = 10) -> None:
-        """Wait until it is dead."""
-        until(lambda: self.state in ("", "Z"), f"process {self.pid} to end", timeout_s)
+        """Wait until it is dead, and with it every thread: one that waits for the disk still holds its locks."""
+        until(lambda: self.state in ("", "Z") and self._threads <= 1, f"process {self.pid} to end", timeout_s)
+
+    @property
+    def _threads(self) -> int:
+        try:
+            return len(list((Path("/proc") / str(self.pid) / "task").iterdir()))
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
 
 
 class FaultyWorld(World):

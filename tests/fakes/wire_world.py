@@ -10,6 +10,7 @@ yes to everything, keeps it, and can be told to say no.
 
 import asyncio
 import hashlib
+import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -269,13 +270,41 @@ async def coordinator(
 async def forwarder(port: int) -> AsyncIterator["Forwarder"]:
     """A TCP line to `port` that can be cut or go silent."""
     line = Forwarder(port)
-    server = await asyncio.start_server(line.accept, "127.0.0.1", 0)
-    line.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield line
+        async with listening(line.accept) as own_port:
+            line.address = f"127.0.0.1:{own_port}"
+            try:
+                yield line
+            finally:
+                line.cut()
     finally:
-        line.cut()
+        line.cut()  # also what was accepted while the line was being closed
+
+
+@asynccontextmanager
+async def listening(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    *,
+    ssl: ssl_module.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """The port of a server that answers as told. At the end nothing of it is open, nor what came at the last moment."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def noted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await answer(reader, writer)
+
+    server = await asyncio.start_server(noted, "127.0.0.1", 0, ssl=ssl)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
         server.close()
+        for _ in range(2):  # a connection that was just accepted is not among them yet
+            await asyncio.sleep(0.02)
+            for writer in writers:
+                writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 class Forwarder:

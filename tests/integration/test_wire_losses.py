@@ -23,7 +23,15 @@ from consortium.contract.messages import (
 from consortium.contract.names import Digest
 from consortium.wire import tls
 from consortium.wire.errors import ConnectionLost, CoordinatorUnreachable, WireError, WireViolation
-from tests.fakes.wire_world import HELLO, STUDY_DIGEST, RecordingService, coordinator, forwarder, vector_header
+from tests.fakes.wire_world import (
+    HELLO,
+    STUDY_DIGEST,
+    RecordingService,
+    coordinator,
+    forwarder,
+    listening,
+    vector_header,
+)
 
 PREPARE = PrepareStudy(study_digest=STUDY_DIGEST)
 PREPARED = StudyPrepared(study_digest=STUDY_DIGEST, model_digest=STUDY_DIGEST, parameter_count=14)
@@ -174,9 +182,7 @@ async def test_a_coordinator_that_stops_during_the_handshake_may_come_back() -> 
         await reader.read(1)
         writer.transport.abort()
 
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with coordinator() as world, server:
-        port = server.sockets[0].getsockname()[1]
+    async with coordinator() as world, listening(hang_up) as port:
         with pytest.raises(CoordinatorUnreachable, match="closed during the handshake") as caught:
             async with world.connect(address=f"127.0.0.1:{port}"):
                 pass
@@ -195,9 +201,7 @@ async def test_somebody_who_never_answers() -> None:
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(mute, "127.0.0.1", 0)
-    async with coordinator() as world, server:
-        port = server.sockets[0].getsockname()[1]
+    async with coordinator() as world, listening(mute) as port:
         with pytest.raises(CoordinatorUnreachable, match="no answer within"):
             async with world.connect(address=f"127.0.0.1:{port}", timeout_s=0.4):
                 pass

@@ -1,6 +1,6 @@
 """A no, told precisely: who is at fault, what was found, what to do; and nothing of our insides."""
 
-# ruff: noqa: PT012, SIM117 - sessions are blocks, and refused ones end by raising from inside
+# ruff: noqa: PT012 - sessions are blocks, and refused ones end by raising from inside
 
 import asyncio
 import contextlib
@@ -37,6 +37,7 @@ from tests.fakes.wire_world import (
     RecordingService,
     clock,
     coordinator,
+    listening,
     new_pki,
     pki,
     server_credentials,
@@ -267,9 +268,8 @@ async def test_something_that_does_not_speak_tls() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(web, "127.0.0.1", 0)
-    async with server:
-        assert await _problem(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") is TlsProblem.NOT_TLS
+    async with listening(web) as port:
+        assert await _problem(f"127.0.0.1:{port}") is TlsProblem.NOT_TLS
 
 
 async def test_something_that_speaks_tls_but_is_no_coordinator(tmp_path: Path) -> None:
@@ -295,11 +295,9 @@ async def test_a_proxy_is_used_and_named_when_it_refuses(monkeypatch: pytest.Mon
         writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
     own = pki().site(SITE)
-    async with server:
+    async with listening(proxy) as port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         with pytest.raises(CoordinatorUnreachable, match=r"proxy 127\.0\.0\.1.*407"):
             await CoordinatorClient.connect(
                 "coordinator.example.org:8443", pki().authority.certificate_pem, own.certificate_pem, own.key_pem
@@ -318,10 +316,9 @@ async def test_a_proxy_that_tunnels_carries_a_session(monkeypatch: pytest.Monkey
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
 
-    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     named = server_credentials(pki().server("coordinator.example.org"))
-    async with server, coordinator(credentials=named) as world:
+    async with listening(tunnel) as port, coordinator(credentials=named) as world:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         async with world.connect(address="coordinator.example.org:8443") as client, client.session(HELLO) as session:
             await anext(session)
 
@@ -348,9 +345,8 @@ async def _tls_server(tmp_path: Path, version: ssl.TLSVersion) -> AsyncIterator[
             await reader.read(1)
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with listening(answer, ssl=context) as port:
+        yield port
 
 
 def _request() -> EnrolmentRequest:

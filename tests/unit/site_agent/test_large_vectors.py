@@ -25,7 +25,7 @@ async def test_whatever_touches_every_value_is_done_beside_the_loop(tmp_path, mo
 
         return call
 
-    for name in ("encode_and_mask", "decode", "next_global_model", "_mapped"):
+    for name in ("encode_and_mask", "decode", "next_global_model", "mapped"):
         monkeypatch.setattr(study_work, name, noted(name, getattr(study_work, name)))
     monkeypatch.setattr(GlobalModel, "open", staticmethod(noted("open", GlobalModel.open)))
     async with hospital(tmp_path) as world:
@@ -33,7 +33,7 @@ async def test_whatever_touches_every_value_is_done_beside_the_loop(tmp_path, mo
         first = world.work._prepared.first_model.digest()
         await world.tell(SendInitialModel(study_digest=world.digest, model_digest=first))
         await world.idle()
-    assert where.keys() == {"encode_and_mask", "decode", "next_global_model", "_mapped", "open"}
+    assert where.keys() == {"encode_and_mask", "decode", "next_global_model", "mapped", "open"}
     assert not any(threading.get_ident() in threads for threads in where.values())
 
 
@@ -67,7 +67,7 @@ def names(folder):
 async def test_a_model_of_the_folder_is_looked_at_where_it_lies(tmp_path):
     async with hospital(tmp_path) as world:
         await world.attempt()
-        model = world.work._stored(world.model.digest())
+        model = world.work._models.find(world.model.digest())
         assert not model.vector.flags.owndata
         assert not world.work._prepared.first_model.vector.flags.owndata
         assert model.vector.tolist() == world.model.vector.tolist()

@@ -1,0 +1,44 @@
+"""What is said about an error: to the coordinator a rule and general words, in the agent's log no patients' data."""
+
+import traceback
+from pathlib import Path
+
+from consortium.contract.tensor_clips import TensorClipsRefused
+from privacy.errors import BudgetExceeded, PrivacyError
+from site_agent.errors import SiteError, TrainingFailed
+from site_agent.plan_check import PlanRefused
+from site_agent.policy import BUDGET_REFUSED, Refuse
+from site_agent.preparation import Declined
+from site_agent.store import PeerChanged
+
+
+def refusal_of(error: Exception) -> Refuse:
+    """What the coordinator is told about an error here: a rule and general words, never a message from inside."""
+    match error:
+        case Declined(refusal=refusal):
+            return refusal
+        case BudgetExceeded():
+            return BUDGET_REFUSED
+        case TensorClipsRefused():
+            return Refuse("aggregation.tensor_clips", "the study's clips do not fit the network as this site builds it")
+        case PlanRefused(rule=rule):
+            return Refuse(f"plan: {rule}"[:100], "the round plan is not one this site may answer")
+        case PrivacyError():
+            return Refuse("secure aggregation", "this site left the attempt")
+        case SiteError():
+            return Refuse("site", f"this site cannot take part ({type(error).__name__})")
+        case _:
+            return Refuse("failure", "something failed at this site; its operator can see what")
+
+
+def is_about_others(error: Exception) -> bool:
+    """Whether an error's words are about the coordinator, a peer or the model: then the agent's log may have them."""
+    about = isinstance(error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused)
+    return about and not isinstance(error, BudgetExceeded)
+
+
+def kind_and_place(error: Exception) -> str:
+    """An error without its words: "DataInvalid at cohort.py:120"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place
