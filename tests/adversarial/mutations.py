@@ -10,6 +10,7 @@ claimed, and tried again whenever the code changes.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -495,6 +496,7 @@ class Verdict:
 
     status: int
     output: str
+    failed: frozenset[str] = frozenset()  # the functions that failed, without the parameters
 
     @property
     def noticed(self) -> bool:
@@ -527,7 +529,8 @@ def attempt(mutation: Mutation | None, test: str) -> Verdict:
         if mutation is not None:
             path = copy / mutation.file
             path.write_text(applied(mutation, path.read_text()))
-        arguments = ["-x", "-q", "--tb=line", *(part for plugin in PLUGINS for part in ("-p", plugin)), test]
+        # Failures are read from the summary's lines, one each; how much is said of them depends on the environment.
+        arguments = ["-x", "-q", "--tb=line", "-rf", *(part for plugin in PLUGINS for part in ("-p", plugin)), test]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         try:
             ran = subprocess.run(
@@ -541,7 +544,8 @@ def attempt(mutation: Mutation | None, test: str) -> Verdict:
             )
         except subprocess.TimeoutExpired:
             return Verdict(status=TIMED_OUT, output=f"{test} was not done after {TIMEOUT_S} s")
-        return Verdict(status=ran.returncode, output=(ran.stdout + ran.stderr)[-2000:])
+        failed = frozenset(re.findall(r"^FAILED \S+?::(\w+)", ran.stdout, flags=re.MULTILINE))
+        return Verdict(status=ran.returncode, output=(ran.stdout + ran.stderr)[-2000:], failed=failed)
 
 
 def try_all(mutations: tuple[Mutation, ...] = MUTATIONS) -> Iterator[tuple[Mutation, Verdict]]:

@@ -48,7 +48,7 @@ def verdicts() -> dict[Mutation, Verdict]:
 def test_without_the_check_the_test_fails(mutation: Mutation, verdicts: dict[Mutation, Verdict]) -> None:
     verdict = verdicts[mutation]
     assert verdict.noticed, verdict.output
-    assert f"{mutation.test}" in verdict.output
+    assert verdict.failed == {mutation.test}, verdict.output
 
 
 @pytest.mark.slow
