@@ -319,14 +319,6 @@ def _repeat(state: Done, event: GroupedUnmaskRequest) -> tuple[Done, Effects]:
     return state, (Send(message=state.shares),)
 
 
-def _end(_: State, event: AttemptEnded) -> tuple[Aborted, Effects]:
-    return Aborted(reason=event.reason), (Abandon(reason=event.reason),)
-
-
-def _stay(state: Done | Aborted, _: AttemptEnded) -> tuple[Done | Aborted, Effects]:
-    return state, ()
-
-
 # --- the table -----------------------------------------------------------------------------------------------------
 
 MOVES = Moves(
@@ -375,10 +367,10 @@ MOVES = Moves(
         section="4",
         states=(Committing, Revealing, Grouped),
         events=(AttemptEnded,),
-        does=_end,
+        does=site.end,
         becomes=(Aborted,),
         outputs=(Abandon,),
     ),
-    Move(section="4", states=(Done, Aborted), events=(AttemptEnded,), does=_stay, becomes=(Done, Aborted), outputs=()),
+    site.STAY,
 )
 """Every move there is. A check that fails leads to Aborted, with Abandon, instead; any other event is OutOfOrder."""

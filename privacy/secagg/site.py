@@ -616,12 +616,19 @@ def _blame_coordinator(phase: Phase, rule: str, evidence: str) -> NoReturn:
     raise PeerViolation(COORDINATOR, phase, rule, evidence)
 
 
-def _end(_: State, event: AttemptEnded) -> tuple[Aborted, tuple[Effect, ...]]:
+def end(_: object, event: AttemptEnded) -> tuple[Aborted, tuple[Effect, ...]]:
+    """Whatever was under way is over."""
     return Aborted(reason=event.reason), (Abandon(reason=event.reason),)
 
 
 def _stay(state: Done | Aborted, _: AttemptEnded) -> tuple[Done | Aborted, tuple[Effect, ...]]:
     return state, ()
+
+
+STAY = Move(
+    section="4", states=(Done, Aborted), events=(AttemptEnded,), does=_stay, becomes=(Done, Aborted), outputs=()
+)
+"""What has ended does not end again; in groups as well."""
 
 
 # --- the table -----------------------------------------------------------------------------------------------------
@@ -680,10 +687,10 @@ MOVES = Moves(
         section="4",
         states=(Advertising, Sharing, Masking, Confirming, Unmasking),
         events=(AttemptEnded,),
-        does=_end,
+        does=end,
         becomes=(Aborted,),
         outputs=(Abandon,),
     ),
-    Move(section="4", states=(Done, Aborted), events=(AttemptEnded,), does=_stay, becomes=(Done, Aborted), outputs=()),
+    STAY,
 )
 """Every move there is. A check that fails leads to Aborted, with Abandon, instead; any other event is OutOfOrder."""
