@@ -229,6 +229,7 @@ def test_after_its_window_a_failure_is_logged_again(monkeypatch: pytest.MonkeyPa
 def test_a_revoked_site_is_denied_and_it_is_logged(tmp_path: Path) -> None:
     with coordinator_in(tmp_path) as world:
         amber = world.enrol(AMBER)
+        world.sites.authenticate(amber.identity)  # a standing that was looked up once is not good for ever
         world.sites.revoke(AMBER)
         assert not world.sites.is_current(world.sites.get(AMBER))
         with pytest.raises(AccessDenied, match="revoked"):

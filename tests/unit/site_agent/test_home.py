@@ -1,6 +1,7 @@
 """The agent's folder, whole or damaged."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -139,6 +140,17 @@ def test_keys_that_are_missing_damaged_or_open_to_others(home, tmp_path):
     (tmp_path / "keys").write_text("")
     with pytest.raises(HomeInvalid):
         _ = home.signing_key
+
+
+def test_a_rule_changed_in_site_yaml_holds_at_the_next_look(home, tmp_path):
+    """The file that was read is kept, but only for as long as it is the same file; the sizes here are equal."""
+    assert home.config.policy.minimum_patients == 20
+    write_site_file(tmp_path, STUDY, minimum_patients=30)
+    assert home.config.policy.minimum_patients == 30
+    stat = (tmp_path / "site.yaml").stat()
+    write_site_file(tmp_path, STUDY, minimum_patients=40)
+    os.utime(tmp_path / "site.yaml", ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as an editor or a restore may leave it
+    assert home.config.policy.minimum_patients == 40
 
 
 def test_site_yaml_missing_or_for_another_site(home, tmp_path):
