@@ -291,6 +291,7 @@ def test_a_site_without_a_proper_signing_key(value: bytes | None) -> None:
         b"\x04\x41" + bytes(65),
         b"\x04\x20" + b"k" * 32,
     ],
+    ids=("none", "empty", "short", "long", "another-type", "off-the-curve", "zeros", "an-ed25519-key"),
 )
 def test_a_site_without_a_proper_ecdsa_key(value: bytes | None) -> None:
     assert _fault(_leaf(GOOD, ecdsa_key=value)) is Fault.MALFORMED
