@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from privacy.dp.mechanism import PoissonSampledGaussian
+from privacy.dp.mechanism import Mechanism, PoissonSampledDiscreteGaussian, PoissonSampledGaussian
 from privacy.errors import LocalProtocolError, UnknownEvent
 
 POISSON_SAMPLED_GAUSSIAN = "poisson-sampled-gaussian"
-KNOWN = (POISSON_SAMPLED_GAUSSIAN,)
+POISSON_SAMPLED_DISCRETE_GAUSSIAN = "poisson-sampled-discrete-gaussian"
+KNOWN = (POISSON_SAMPLED_GAUSSIAN, POISSON_SAMPLED_DISCRETE_GAUSSIAN)
 
-_FIELDS = {"mechanism", "noise_multiplier", "sampling_rate", "steps", "clip_norm_l2", "unit", "relation"}
+_NUMBERS = ("noise_multiplier", "sampling_rate", "clip_norm_l2")
+_FIELDS = {
+    POISSON_SAMPLED_GAUSSIAN: (*_NUMBERS, "steps"),
+    POISSON_SAMPLED_DISCRETE_GAUSSIAN: (*_NUMBERS, "grid_spacing", "steps", "shares", "dimension"),
+}
 
 
 class Unit(StrEnum):
@@ -33,7 +38,7 @@ class Relation(StrEnum):
 class DpEvent:
     """One spend: which mechanism ran, for whose privacy."""
 
-    mechanism: PoissonSampledGaussian
+    mechanism: Mechanism
     unit: Unit = Unit.PATIENT
     relation: Relation = Relation.ADD_OR_REMOVE_ONE
 
@@ -41,14 +46,18 @@ class DpEvent:
         """The same mechanism run for another number of steps."""
         return replace(self, mechanism=replace(self.mechanism, steps=steps))
 
+    @property
+    def kind(self) -> str:
+        """The mechanism's name in records, one of KNOWN."""
+        if isinstance(self.mechanism, PoissonSampledDiscreteGaussian):
+            return POISSON_SAMPLED_DISCRETE_GAUSSIAN
+        return POISSON_SAMPLED_GAUSSIAN
+
     def to_dict(self) -> dict[str, str | int | float]:
         """The record that ledgers and certificates hold; JSON keeps its numbers exactly."""
         return {
-            "mechanism": POISSON_SAMPLED_GAUSSIAN,
-            "noise_multiplier": self.mechanism.noise_multiplier,
-            "sampling_rate": self.mechanism.sampling_rate,
-            "steps": self.mechanism.steps,
-            "clip_norm_l2": self.mechanism.clip_norm_l2,
+            "mechanism": self.kind,
+            **{name: getattr(self.mechanism, name) for name in _FIELDS[self.kind]},
             "unit": self.unit.value,
             "relation": self.relation.value,
         }
@@ -61,22 +70,17 @@ class DpEvent:
             UnknownEvent: Another mechanism, unit or relation; a field that is missing, unknown or out of range.
         """
         name = record.get("mechanism")
-        if name != POISSON_SAMPLED_GAUSSIAN:
+        if not isinstance(name, str) or name not in _FIELDS:
             raise UnknownEvent(str(name), KNOWN)
-        if set(record) != _FIELDS:
+        if set(record) != {"mechanism", "unit", "relation", *_FIELDS[name]}:
             raise UnknownEvent(f"{name} with the fields {', '.join(sorted(map(str, record)))}", KNOWN)
         try:
             return cls(
-                mechanism=PoissonSampledGaussian(
-                    noise_multiplier=_number(record["noise_multiplier"]),
-                    sampling_rate=_number(record["sampling_rate"]),
-                    steps=_whole(record["steps"]),
-                    clip_norm_l2=_number(record["clip_norm_l2"]),
-                ),
+                mechanism=_mechanism(name, record),
                 unit=Unit(str(record["unit"])),
                 relation=Relation(str(record["relation"])),
             )
-        except (LocalProtocolError, TypeError, ValueError) as error:
+        except (LocalProtocolError, OverflowError, TypeError, ValueError) as error:
             raise UnknownEvent(f"{name} ({error})", KNOWN) from error
 
 
@@ -88,6 +92,25 @@ class PrivacySpend:
     delta: float
     unit: Unit = Unit.PATIENT
     relation: Relation = Relation.ADD_OR_REMOVE_ONE
+
+
+def _mechanism(name: str, record: Mapping[str, object]) -> Mechanism:
+    if name == POISSON_SAMPLED_GAUSSIAN:
+        return PoissonSampledGaussian(
+            noise_multiplier=_number(record["noise_multiplier"]),
+            sampling_rate=_number(record["sampling_rate"]),
+            steps=_whole(record["steps"]),
+            clip_norm_l2=_number(record["clip_norm_l2"]),
+        )
+    return PoissonSampledDiscreteGaussian(
+        noise_multiplier=_number(record["noise_multiplier"]),
+        sampling_rate=_number(record["sampling_rate"]),
+        steps=_whole(record["steps"]),
+        clip_norm_l2=_number(record["clip_norm_l2"]),
+        shares=_whole(record["shares"]),
+        grid_spacing=_number(record["grid_spacing"]),
+        dimension=_whole(record["dimension"]),
+    )
 
 
 def _number(value: object) -> float:

@@ -24,6 +24,9 @@ GENERATOR = "AES-256-CTR; Gaussian by Box-Muller in float64, rounded to a grid o
 """How a certificate names what is below (with `mechanism.noisy`)."""
 
 _WORD = np.dtype(np.uint64)
+_PAIRS = 1 << 13  # made at a time by `gaussian`: one full piece of the keystream
+_DIRECTION_BITS = 14
+_COSINES, _SINES = (turn(np.arange(2**_DIRECTION_BITS) * (2 * np.pi / 2**_DIRECTION_BITS)) for turn in (np.cos, np.sin))
 
 
 @final
@@ -71,14 +74,45 @@ class CryptographicGenerator:
         """`count` independent normal deviates of mean 0 and standard deviation `std`.
 
         Box and Muller (1958) in float64. The radius comes from a full 64-bit word, so deviates reach 9.4 standard
-        deviations; what lies beyond has probability 6e-21 and is far below any delta in use. The lattice of float64
-        results is coarser than a real Gaussian's, therefore the caller rounds to a much coarser grid.
+        deviations; what lies beyond has probability 6e-21 and is far below any delta in use. The angle has 64 bits
+        too: the first 14 choose one of 2^14 directions from a table, the others turn it by at most d = 1.92e-4 either
+        way, for which sin d = d - d^3/6 and cos d = 1 - d^2/2 are right to 6e-17, less than float64 rounds. The
+        lattice of float64 results is coarser than a real Gaussian's, therefore the caller rounds to a much coarser
+        grid.
+
+        Works in blocks that stay in the processor's cache: 7 million deviates cost about a tenth of a second.
         """
         half = (count + 1) // 2
-        words = self.words(2 * half)
-        radius = np.sqrt(-2.0 * np.log((words[:half].astype(np.float64) + 0.5) * 2.0**-64))
-        angle = (2 * math.pi * 2.0**-53) * (words[half:] >> np.uint64(11)).astype(np.float64)
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count] * std
+        out = np.empty(2 * half)
+        for start in range(0, half, _PAIRS):
+            stop = min(start + _PAIRS, half)
+            words = self.words(2 * (stop - start))
+            radius, turn = words[: stop - start].astype(np.float64), words[stop - start :]
+            radius += 0.5
+            radius *= 2.0**-64
+            np.log(radius, out=radius)
+            radius *= -2.0
+            np.sqrt(radius, out=radius)
+            radius *= std
+            direction = (turn >> np.uint64(64 - _DIRECTION_BITS)).view(np.int64)
+            small = (turn << np.uint64(_DIRECTION_BITS)).view(np.int64) * (2 * math.pi / 2.0 ** (64 + _DIRECTION_BITS))
+            square = small * small
+            sine = square * (-1 / 6)
+            sine += 1.0
+            sine *= small
+            cosine = square
+            cosine *= -0.5
+            cosine += 1.0
+            across, up = _COSINES.take(direction), _SINES.take(direction)
+            first, second = out[start:stop], out[half + start : half + stop]
+            np.multiply(across, cosine, out=first)
+            first -= up * sine
+            first *= radius
+            np.multiply(up, cosine, out=second)
+            across *= sine
+            second += across
+            second *= radius
+        return out[:count]
 
     def __repr__(self) -> str:
         return "CryptographicGenerator()"

@@ -133,3 +133,35 @@ def test_millions_of_steps_are_still_counted():
     # The library's own composition of a narrow loss distribution with itself would not end.
     exact = gaussian_epsilon(1e4 / math.sqrt(10_000_000), 1e-8)
     assert exact <= accountant.epsilon([event(1e4, 1.0, 10_000_000)], delta=1e-8) <= exact * 1.05
+
+
+def test_many_mechanisms_are_brought_together_against_us(monkeypatch):
+    history = [event(3 + 0.02 * n, 0.1 + 0.001 * (n % 3), 20) for n in range(10)]
+    exactly = accountant.epsilon(history, delta=1e-3)
+    runs = accountant._history(history).rounded
+    monkeypatch.setattr(accountant, "RUNS_MAX", 4)
+    merged = accountant._merged(runs)
+    assert len(merged) <= 4 < len(runs) == len(history)
+    assert sum(steps for _, _, steps in merged) == sum(steps for _, _, steps in runs)
+    accountant._pld_epsilon.cache_clear()
+    assert exactly < accountant.epsilon(history, delta=1e-3) <= exactly * 1.1
+
+
+def test_a_mechanism_that_stands_for_others_is_no_better_than_any(monkeypatch):
+    monkeypatch.setattr(accountant, "RUNS_MAX", 1)
+    for runs in (((3.0, 0.1, 5), (3.001, 0.1, 5)), ((2.0, 0.1, 1), (9.0, 0.99, 1)), ((1.0, 0.2, 1), (4.0, 1.0, 2))):
+        ((noise, rate, _),) = accountant._merged(runs)
+        assert noise <= min(one for one, _, _ in runs)
+        assert max(one for _, one, _ in runs) <= rate <= 1
+
+
+def test_a_few_mechanisms_are_left_as_they_are():
+    runs = ((2.0, 0.1, 10), (2.001, 0.1, 10))
+    assert accountant._merged(runs) == runs
+
+
+def test_a_step_is_looked_at_once_and_not_after_every_round():
+    accountant._one_step.cache_clear()
+    for rounds in range(30, 36):
+        accountant.epsilon([event(3.3, 0.21, rounds)], delta=1e-3)
+    assert accountant._one_step.cache_info().misses == 1
