@@ -4,32 +4,29 @@ A study says a name and arguments (`consortium.contract.catalogue`); the same st
 site, so that all sites can agree on the first global model by its digest. Random weights come from the study's public
 seed, inside a scope that leaves torch's global generator as it was.
 
-Refused whatever its name: networks that keep statistics of the batches they saw (every BatchNorm, also frozen or
-non-affine; instance norm that tracks), because those statistics leave the building without noise, and networks that
-Opacus cannot give per-record gradients for.
+Refused whatever its name: networks that keep statistics of the batches they saw (`gradients.refusals`).
 """
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
-from opacus.validators import ModuleValidator
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from site_agent.errors import NetworkRefused
+from site_agent.gradients.refusals import require_private
 from site_agent.training_spec import NetworkSpec
 
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
-def build(network: str, args: Mapping[str, object], *, input_size: int, seed: int) -> nn.Module:
-    """The network a study names, with its first weights: float32[records, input_size] -> float32[records, 1] logits.
+def build(network: str, args: Mapping[str, object], *, input_shape: tuple[int, ...], seed: int) -> nn.Module:
+    """The network a study names, with its first weights: float32[records, *input_shape] -> float32[records, 1] logits.
 
     Args:
         network: A key of `NETWORKS`.
         args: The study's `model.args`.
-        input_size: Inputs per record, at least 1.
+        input_shape: Of one record.
         seed: The study's `training.seed`; it decides weights and nothing secret.
 
     Raises:
@@ -40,45 +37,26 @@ def build(network: str, args: Mapping[str, object], *, input_size: int, seed: in
         raise NetworkRefused("model.network", repr(network), ", ".join(NETWORKS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = builder(args, input_size)
+        module = builder(args, input_shape)
     require_private(module)
     return module
 
 
 def build_from(spec: NetworkSpec) -> nn.Module:
     """`build`, from a spec."""
-    return build(spec.network, spec.args, input_size=spec.input_size, seed=spec.seed)
+    return build(spec.network, spec.args, input_shape=spec.input_shape, seed=spec.seed)
 
 
-def require_private(module: nn.Module) -> None:
-    """Refuse a network whose training under DP-SGD would not mean what the accountant is told.
-
-    Raises:
-        NetworkRefused: It keeps statistics of batches, has a float buffer, or Opacus' validator refuses it.
-    """
-    for name, part in module.named_modules():
-        if isinstance(part, _BatchNorm):
-            raise NetworkRefused(
-                "model.network", f"{type(part).__name__} at {name!r}", "GroupNorm or LayerNorm instead"
-            )
-    for name, buffer in module.named_buffers():
-        if buffer.is_floating_point():
-            raise NetworkRefused("model.network", f"the float buffer {name!r}", "parameters only: buffers get no noise")
-    problems = ModuleValidator.validate(module.train(), strict=False)
-    if problems:
-        raise NetworkRefused("model.network", str(problems[0]), "layers with per-record gradients")
-
-
-def _logistic(args: Mapping[str, object], input_size: int) -> nn.Module:
+def _logistic(args: Mapping[str, object], input_shape: tuple[int, ...]) -> nn.Module:
     """One weight per input and a bias, all zero: there is no symmetry to break, and zero is everybody's first guess."""
     _known(args, set())
-    layer = nn.Linear(input_size, 1)
+    layer = nn.Linear(_inputs(input_shape), 1)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return nn.Sequential(layer)
 
 
-def _mlp(args: Mapping[str, object], input_size: int) -> nn.Module:
+def _mlp(args: Mapping[str, object], input_shape: tuple[int, ...]) -> nn.Module:
     """Fully connected layers with one output."""
     _known(args, {"hidden", "activation"})
     hidden, activation = args.get("hidden"), args.get("activation")
@@ -87,12 +65,43 @@ def _mlp(args: Mapping[str, object], input_size: int) -> nn.Module:
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise NetworkRefused("model.args.activation", repr(activation), ", ".join(_ACTIVATIONS))
     layers: list[nn.Module] = []
-    for width_in, width_out in pairwise([input_size, *hidden]):
+    for width_in, width_out in pairwise([_inputs(input_shape), *hidden]):
         layers += [nn.Linear(width_in, width_out), _ACTIVATIONS[activation]()]
     return nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
 
 
-NETWORKS: Mapping[str, Callable[[Mapping[str, object], int], nn.Module]] = {"logistic": _logistic, "mlp": _mlp}
+def _cnn(args: Mapping[str, object], input_shape: tuple[int, ...]) -> nn.Module:
+    """Two convolutions with group norm, for small images: the network most papers on DP-SGD report."""
+    _known(args, set())
+    if len(input_shape) != 3 or input_shape[1:] != (28, 28):
+        raise NetworkRefused("model.network", f"cnn for records of shape {input_shape}", "images of 28 by 28")
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 16, 8, stride=2, padding=3),
+        nn.GroupNorm(4, 16),
+        nn.ReLU(),
+        nn.MaxPool2d(2, stride=1),
+        nn.Conv2d(16, 32, 4, stride=2),
+        nn.GroupNorm(4, 32),
+        nn.ReLU(),
+        nn.MaxPool2d(2, stride=1),
+        nn.Flatten(),
+        nn.Linear(512, 32),
+        nn.ReLU(),
+        nn.Linear(32, 1),
+    )
+
+
+NETWORKS: Mapping[str, Callable[[Mapping[str, object], tuple[int, ...]], nn.Module]] = {
+    "logistic": _logistic,
+    "mlp": _mlp,
+    "cnn": _cnn,
+}
+
+
+def _inputs(input_shape: tuple[int, ...]) -> int:
+    if len(input_shape) != 1:
+        raise NetworkRefused("model.network", f"a network of tables for records of shape {input_shape}", "cnn")
+    return input_shape[0]
 
 
 def _known(args: Mapping[str, object], names: set[str]) -> None:

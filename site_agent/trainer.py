@@ -1,11 +1,13 @@
 """DP-SGD: global model + cohort -> an update that is already private, and the DP events it cost.
 
-Opacus gives the gradient of every record and the shape of a private step; what the promise rests on is here:
+An engine gives the clipped sum (`site_agent.gradients`) and Opacus the shape of a private step; what the promise rests
+on is here:
 
 - patients are sampled, not records, each by its own coin of probability q from a cryptographic generator;
 - a patient counts once, with the mean gradient over at most k records, clipped as one vector;
 - the number of steps, q and the divisor are constants of the study, whoever is in the cohort;
 - an empty batch still takes a step of pure noise, and a broken record (NaN) is a zero, not a NaN;
+- a step has the whole sum of its sample or none: what does not fit in memory is cut inside the engine, in one call;
 - noise comes from the same generator, is added on a grid (`privacy.dp.mechanism`), and no seed of it is ever kept.
 
 One `DpTrainer` serves all rounds of a study, with one Opacus accountant attached to its optimizer, so that the steps
@@ -16,15 +18,12 @@ Does not hide: the study's constants. Stays at the site: batch sizes, clipping c
 undo the amplification by sampling.
 """
 
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
 from opacus.accountants import RDPAccountant
 from opacus.optimizers import DPOptimizer
 from torch import nn
@@ -32,12 +31,16 @@ from torch import nn
 from consortium.contract.global_model import is_finite
 from privacy.dp import accountant
 from privacy.dp.events import DpEvent
-from privacy.dp.mechanism import Grid, PoissonSampledGaussian, clip_to_grid, noisy
+from privacy.dp.mechanism import Grid, PoissonSampledDiscreteGaussian, PoissonSampledGaussian, noisy
 from privacy.dp.randomness import CryptographicGenerator, Entropy
 from site_agent.cohort import Records
 from site_agent.errors import TrainingFailed
+from site_agent.gradients.admission import EngineChoice, first_suited
+from site_agent.gradients.engine import FLOAT_MARGIN, Batch, PatientSum
+from site_agent.gradients.losses import record_loss
 from site_agent.networks import build_from
-from site_agent.training_spec import TrainingSpec
+from site_agent.shared_step import SharedStep
+from site_agent.training_spec import OptimizerSpec, TrainingSpec
 from site_agent.update import load_vector, named_parameters, parameter_count, vector_of
 
 
@@ -62,7 +65,9 @@ class LocalFigures:
 class TrainedUpdate:
     """The result of one round's training. It prints without its values."""
 
-    update: NDArray[np.float32] = field(repr=False)  # model difference in the layout of `update.parameter_layout`
+    # In the layout of `update.parameter_layout`: the model difference, float32; with shared noise the sum of gradients
+    # plus this hospital's share, float64 in whole steps of the update's lane.
+    update: NDArray[np.float32] | NDArray[np.float64] = field(repr=False)
     events: tuple[DpEvent, ...]  # what was executed, to settle the ledger with
     local: LocalFigures
 
@@ -82,6 +87,7 @@ class DpTrainer:
     Args:
         spec: From the study.
         train: The cohort's training part, one privacy unit per patient.
+        engine: From `gradients.admission.choose`; without it the first engine that can do the network.
         entropy: Where the generator's key comes from; the operating system unless a test says otherwise.
 
     Raises:
@@ -89,11 +95,18 @@ class DpTrainer:
         TrainingFailed: The records do not fit the network.
     """
 
-    def __init__(self, spec: TrainingSpec, train: Records, *, entropy: Entropy = os.urandom) -> None:
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        train: Records,
+        *,
+        engine: EngineChoice | None = None,
+        entropy: Entropy = os.urandom,
+    ) -> None:
         torch.set_num_threads(1)  # hospitals share machines, and these networks gain nothing from more
-        if train.features.shape != (len(train.labels), spec.network.input_size):
+        if train.features.shape != (len(train.labels), *spec.network.input_shape):
             raise TrainingFailed(
-                f"records of shape {train.features.shape} do not fit a network of {spec.network.input_size} inputs"
+                f"records of shape {train.features.shape[1:]} do not fit a network of inputs {spec.network.input_shape}"
             )
         self._spec = spec
         self._generator = CryptographicGenerator(entropy)
@@ -101,21 +114,33 @@ class DpTrainer:
         self._labels = torch.tensor(train.labels, dtype=torch.float32)
         self._records_of_patient = _grouped(train.patients)
         self._module = build_from(spec.network)
-        self._model = GradSampleModule(self._module, loss_reduction="sum")
-        self._loss = nn.BCEWithLogitsLoss(reduction="sum")
+        loss = record_loss(nn.BCEWithLogitsLoss())
+        self.engine = first_suited(self._module, loss) if engine is None else engine.build(self._module, loss)
+        self._accountant = RDPAccountant()
+        # How a step ends: with an optimizer of this hospital's own, or with its share of a noise that many add.
+        self._ending = self._shared_step() if spec.optimizer is None else self._own_optimizer(spec.optimizer)
+        self._events: tuple[DpEvent, ...] = ()
+
+    def _own_optimizer(self, optimizer: OptimizerSpec) -> "PatientOptimizer":
+        """The optimizer, with the accountant hooked to its steps."""
+        privacy = self._spec.privacy
+        assert isinstance(privacy.mechanism, PoissonSampledGaussian)  # `training_spec.spec_of`
         parameters = [p for _, p in named_parameters(self._module)]
-        self._optimizer = PatientOptimizer(
-            torch.optim.SGD(parameters, lr=spec.optimizer.learning_rate, momentum=spec.optimizer.momentum),
-            mechanism=spec.privacy.mechanism,
+        made = PatientOptimizer(
+            torch.optim.SGD(parameters, lr=optimizer.learning_rate, momentum=optimizer.momentum),
+            mechanism=privacy.mechanism,
             dimension=parameter_count(self._module),
-            denominator=spec.privacy.denominator,
+            denominator=privacy.denominator,
             generator=self._generator,
         )
-        self._accountant = RDPAccountant()
-        self._optimizer.attach_step_hook(
-            self._accountant.get_optimizer_hook_fn(sample_rate=spec.privacy.mechanism.sampling_rate)
-        )
-        self._events: tuple[DpEvent, ...] = ()
+        made.attach_step_hook(self._accountant.get_optimizer_hook_fn(sample_rate=privacy.mechanism.sampling_rate))
+        return made
+
+    def _shared_step(self) -> SharedStep:
+        privacy = self._spec.privacy
+        assert isinstance(privacy.mechanism, PoissonSampledDiscreteGaussian)  # `training_spec.spec_of`
+        assert privacy.sum_bound is not None  # the same
+        return SharedStep(privacy.mechanism, privacy.sum_bound, self._generator, self._accountant)
 
     @property
     def events(self) -> tuple[DpEvent, ...]:
@@ -133,22 +158,20 @@ class DpTrainer:
                 accountant saw are not the ones planned. What was executed is in `events` all the same.
         """
         load_vector(self._module, model)
-        self._optimizer.state.clear()
-        self._model.train()
+        self._module.train()
         before = self._steps_seen()
         try:
-            steps = [self._step() for _ in range(self._spec.privacy.local_steps)]
+            update, steps = (
+                self._moved(self._ending, model)
+                if isinstance(self._ending, PatientOptimizer)
+                else self._noisy_sum(self._ending)
+            )
         finally:
             # Whatever happened, the steps that were taken are counted.
             executed = self._steps_seen() - before
             if executed:
                 self._events = (*self._events, self._spec.privacy.study_event().with_steps(executed))
         self._check_plan(executed)
-        update = vector_of(self._module)
-        with np.errstate(over="ignore"):  # what does not fit becomes an infinity, and is refused
-            np.subtract(update, model, out=update)  # in place: of a large model's update there is one copy
-        if not is_finite(update):
-            raise TrainingFailed("training left the finite numbers; the study's learning rate is too large")
         return TrainedUpdate(
             update=update,
             events=self._events[-1:],
@@ -158,6 +181,25 @@ class DpTrainer:
                 broken_patients=sum(step.broken for step in steps),
             ),
         )
+
+    def _moved(
+        self, optimizer: "PatientOptimizer", model: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], list["_Step"]]:
+        """The model difference after the round's own steps."""
+        optimizer.state.clear()
+        steps = [self._step() for _ in range(self._spec.privacy.local_steps)]
+        update = vector_of(self._module)
+        with np.errstate(over="ignore"):  # what does not fit becomes an infinity, and is refused
+            np.subtract(update, model, out=update)  # in place: of a large model's update there is one copy
+        if not is_finite(update):
+            raise TrainingFailed("training left the finite numbers; the study's learning rate is too large")
+        return update, steps
+
+    def _noisy_sum(self, ending: SharedStep) -> tuple[NDArray[np.float64], list["_Step"]]:
+        """One step's sum of gradients at the model's weights, with this hospital's share of the noise."""
+        clean = self.clean_sum(ending.grid)
+        step = _Step(sampled=clean.patients, clipped=clean.clipped, broken=clean.broken)
+        return ending.noisy_sum(clean), [step]
 
     def cross_check(self) -> CrossCheck:
         """Epsilon so far at the study's delta, by three accountants.
@@ -175,24 +217,30 @@ class DpTrainer:
             raise TrainingFailed(f"the accountants contradict each other: {check}")
         return check
 
+    def clean_sum(self, grid: Grid) -> PatientSum:
+        """Sample patients and sum their gradients at the module's present weights, clipped for `grid`: no noise yet.
+
+        Every call draws a new sample. `PatientSum.on_grid` gives the sum in whole grid spacings.
+        """
+        return self.engine.clipped_sum(self._sample(), grid.clip_norm_l2)
+
     def _step(self) -> "_Step":
-        """One step: sample patients, sum their clipped gradients, add noise, move."""
-        privacy = self._spec.privacy
-        coins = self._generator.bernoulli(len(self._records_of_patient), privacy.mechanism.sampling_rate)
+        """One step of this hospital's own: sample patients, sum their clipped gradients, add noise, move."""
+        optimizer = self._ending
+        assert isinstance(optimizer, PatientOptimizer)  # with shared noise the coordinator moves
+        optimizer.zero_grad(set_to_none=True)
+        optimizer.take(self.clean_sum(optimizer.grid))
+        optimizer.step()
+        return optimizer.last
+
+    def _sample(self) -> Batch:
+        """The patients of one step, each by a coin of its own, with at most k of their records."""
+        coins = self._generator.bernoulli(len(self._records_of_patient), self._spec.privacy.mechanism.sampling_rate)
         chosen = [self._at_most(self._records_of_patient[patient]) for patient in np.flatnonzero(coins)]
-        self._optimizer.zero_grad(set_to_none=True)
-        if chosen:
-            rows = torch.from_numpy(np.concatenate(chosen))
-            # Opacus listens to full backward hooks, which torch fires reliably only if the inputs ask for gradients.
-            logits = self._model(self._features[rows].requires_grad_()).squeeze(1)
-            self._loss(logits, self._labels[rows]).backward()
-        else:
-            # No patient fell in: per-record gradients of length zero, so that the step is noise and nothing else.
-            for _, parameter in named_parameters(self._module):
-                parameter.grad_sample = torch.zeros((0, *parameter.shape))  # type: ignore[attr-defined]
-        self._optimizer.group([len(rows) for rows in chosen])
-        self._optimizer.step()
-        return self._optimizer.last
+        rows = torch.from_numpy(np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64))
+        return Batch(
+            features=self._features[rows], labels=self._labels[rows], sizes=tuple(len(rows) for rows in chosen)
+        )
 
     def _at_most(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """A sampled patient's records, at most k of them, drawn at random."""
@@ -245,26 +293,39 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
             expected_batch_size=denominator,
         )
         self._mechanism = mechanism
-        self._grid = Grid.of(mechanism, dimension)
+        self.grid = Grid.of(mechanism, dimension, margin=FLOAT_MARGIN)
         self._random = generator
-        self._sizes: tuple[int, ...] | None = None  # from `group`, used once
+        self._taken: PatientSum | None = None  # from `take`, used once
         self._sum: NDArray[np.int64] | None = None  # from `clip_and_accumulate`, used once
         self.last = _Step(sampled=0, clipped=0, broken=0)
 
-    def group(self, sizes: Sequence[int]) -> None:
-        """Say how many consecutive records of the batch belong to each sampled patient, in order."""
-        self._sizes = tuple(sizes)
+    def take(self, clean: PatientSum) -> None:
+        """Hand over the clipped sum of the step that comes next.
+
+        Raises:
+            TrainingFailed: The one handed over before has not been used.
+        """
+        if self._taken is not None or self._sum is not None:
+            raise TrainingFailed("a sum of gradients was left without its step")
+        self._taken = clean
+
+    @property
+    def grad_samples(self) -> tuple[PatientSum | None]:
+        """What Opacus looks at before a step; per-record gradients never come here."""
+        return (self._taken,)
+
+    @property
+    def accumulated_iterations(self) -> int:
+        """Always one: a step is one logical batch, however the engine cuts it."""
+        return 1
 
     def clip_and_accumulate(self) -> None:
-        """Records -> patients -> the exact sum of their clipped gradients, on the grid."""
-        sizes, self._sizes = self._sizes, None
-        records = np.concatenate([_rows(sample) for sample in self.grad_samples], axis=1)
-        if sizes is None or len(records) != sum(sizes):
-            raise TrainingFailed("the per-record gradients of a step were not grouped by patient")
-        patients = _means(records, sizes)
-        self._sum, clipped = clip_to_grid(patients, self._grid)
-        broken = len(patients) - int(np.isfinite(patients).all(axis=1).sum())
-        self.last = _Step(sampled=len(patients), clipped=clipped, broken=broken)
+        """The engine's sum, rounded to the grid."""
+        clean, self._taken = self._taken, None
+        if clean is None:
+            raise TrainingFailed("a step would be taken without a sum of its own")
+        self._sum = clean.on_grid(self.grid)
+        self.last = _Step(sampled=clean.patients, clipped=clean.clipped, broken=clean.broken)
 
     def add_noise(self) -> None:
         """The noisy sum becomes the gradient that the wrapped optimizer sees."""
@@ -276,7 +337,7 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
             self._mechanism.clip_norm_l2,
         ):
             raise TrainingFailed("a step would be executed with another noise or clip norm than planned")
-        total = noisy(clean, self._mechanism.noise_std, self._grid, self._random)
+        total = noisy(clean, self._mechanism.noise_std, self.grid, self._random)
         start = 0
         for parameter in self.params:
             stop = start + parameter.numel()
@@ -286,23 +347,6 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
     def signal_skip_step(self, do_skip: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002 - Opacus' signature
         """Refused: a skipped step would drop a sum that was sampled, or change the number of steps."""
         raise TrainingFailed("no step may be skipped")
-
-
-def _rows(sample: torch.Tensor) -> NDArray[np.float64]:
-    """Per-record gradients of one parameter as float64[records, values]; there may be no records."""
-    values: NDArray[np.float64] = sample.detach().double().numpy()
-    return values.reshape(len(values), math.prod(values.shape[1:]))
-
-
-def _means(records: NDArray[np.float64], sizes: Sequence[int]) -> NDArray[np.float64]:
-    """Mean over each run of consecutive rows: float64[patients, d]."""
-    if not sizes:
-        return np.zeros((0, records.shape[1]))
-    counts = np.asarray(sizes, dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is a broken patient, and a zero
-        means: NDArray[np.float64] = np.add.reduceat(records, starts, axis=0) / counts[:, None]
-    return means
 
 
 def _grouped(patients: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:

@@ -4,14 +4,17 @@ The agent needs these before it trains: to say what a round will cost, to reserv
 What affects privacy stands in one short class of its own.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from consortium.contract.catalogue import Sgd
+from consortium.contract.shared_noise import shared_noise
 from consortium.contract.study import StudyFile
 from privacy.dp.calibrate import calibrate
 from privacy.dp.events import DpEvent
-from privacy.dp.mechanism import PoissonSampledGaussian
+from privacy.dp.mechanism import Mechanism
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,16 +23,24 @@ class NetworkSpec:
 
     network: str
     args: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-    input_size: int  # inputs per record
+    input_shape: tuple[int, ...]  # of one record: (inputs,) of a table, (channels, height, width) of an image
     seed: int  # public
+
+    @property
+    def input_size(self) -> int:
+        """Inputs of a record of a table; the number of values of any other."""
+        return math.prod(self.input_shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacySpec:
     """All that decides what a patient is promised. Constants of the study; nothing here is counted from data."""
 
-    mechanism: PoissonSampledGaussian  # with the steps of the whole study
+    mechanism: Mechanism  # with the steps of the whole study
     delta: float
+    # Shared noise only: the largest absolute value of a coordinate of a site's sum before its share is added, in the
+    # unit of the clip norm. None where the hospital adds all the noise itself and takes its own steps.
+    sum_bound: float | None = None
     local_steps: int  # steps in one round
     max_records_per_patient: int
     declared_patients: int  # a declared cohort size, see `spec_of`; a step's sum is divided by sampling_rate times it
@@ -61,7 +72,7 @@ class TrainingSpec:
     """One study's training at one site."""
 
     network: NetworkSpec
-    optimizer: OptimizerSpec
+    optimizer: OptimizerSpec | None  # None with shared noise: the coordinator takes the step, and all repeat it
     privacy: PrivacySpec
 
 
@@ -83,20 +94,32 @@ def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
 
     Raises:
         LocalProtocolError: No noise multiplier keeps the study's epsilon and delta.
+        NoiseRefused: The noise that hospitals share does not fit the study's ring.
     """
     training, privacy = study.training, study.privacy
+    optimizer: OptimizerSpec | None = None
+    mechanism: Mechanism
+    sum_bound: float | None = None
+    if study.is_distributed:
+        shared = shared_noise(study)
+        mechanism, sum_bound = shared.mechanism, shared.sum_bound
+    else:
+        assert isinstance(training.optimizer, Sgd)  # a rule of the study file
+        optimizer = OptimizerSpec(learning_rate=training.optimizer.learning_rate, momentum=training.optimizer.momentum)
+        mechanism = calibrate(
+            epsilon_target=privacy.epsilon,
+            delta=privacy.delta,
+            sampling_rate=training.sampling_rate,
+            steps=(training.rounds + training.spare_rounds) * training.local_steps,
+            clip_norm_l2=privacy.clip_norm_l2,
+        )
     return TrainingSpec(
         network=network_spec_of(study),
-        optimizer=OptimizerSpec(learning_rate=training.optimizer.learning_rate, momentum=training.optimizer.momentum),
+        optimizer=optimizer,
         privacy=PrivacySpec(
-            mechanism=calibrate(
-                epsilon_target=privacy.epsilon,
-                delta=privacy.delta,
-                sampling_rate=training.sampling_rate,
-                steps=(training.rounds + training.spare_rounds) * training.local_steps,
-                clip_norm_l2=privacy.clip_norm_l2,
-            ),
+            mechanism=mechanism,
             delta=privacy.delta,
+            sum_bound=sum_bound,
             local_steps=training.local_steps,
             max_records_per_patient=privacy.max_records_per_patient,
             declared_patients=declared_patients if training.weighting == "patients" else study.data.minimum_patients,
@@ -109,6 +132,6 @@ def network_spec_of(study: StudyFile) -> NetworkSpec:
     return NetworkSpec(
         network=study.model.network,
         args=MappingProxyType(study.model.args.model_dump()),
-        input_size=len(study.data.input_names),
+        input_shape=(len(study.data.input_names),),
         seed=study.training.seed,
     )

@@ -65,7 +65,9 @@ def load_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
             start = stop
 
 
-def lanes_of(update: NDArray[np.float32], layout: Layout) -> dict[str, NDArray[np.float32]]:
+def lanes_of(
+    update: NDArray[np.float32] | NDArray[np.float64], layout: Layout
+) -> dict[str, NDArray[np.float32] | NDArray[np.float64]]:
     """An update in this layout's lanes, as views: parameters that share a clip share a lane.
 
     Raises:

@@ -51,7 +51,7 @@ def spec(
 ) -> TrainingSpec:
     """A study's training with one thing changed."""
     return TrainingSpec(
-        network=NetworkSpec(network=network, args=args or {}, input_size=inputs, seed=seed),
+        network=NetworkSpec(network=network, args=args or {}, input_shape=(inputs,), seed=seed),
         optimizer=OptimizerSpec(learning_rate=learning_rate, momentum=momentum),
         privacy=PrivacySpec(
             mechanism=PoissonSampledGaussian(

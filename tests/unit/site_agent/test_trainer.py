@@ -208,7 +208,7 @@ def test_a_step_that_fails_half_way_is_counted_for_what_it_did(monkeypatch):
 def test_no_step_may_be_skipped():
     one = trainer(spec(), patients(20))
     with pytest.raises(TrainingFailed, match="skipped"):
-        one._optimizer.signal_skip_step()
+        one._ending.signal_skip_step()
 
 
 def test_torch_uses_one_thread():

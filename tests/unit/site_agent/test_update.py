@@ -52,7 +52,7 @@ class Tied(nn.Module):
 
 
 def mlp(seed=1):
-    return build("mlp", {"hidden": (4,), "activation": "tanh"}, input_size=3, seed=seed)
+    return build("mlp", {"hidden": (4,), "activation": "tanh"}, input_shape=(3,), seed=seed)
 
 
 def test_the_layout_is_sorted_by_name():

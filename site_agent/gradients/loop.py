@@ -1,0 +1,41 @@
+"""One patient after the other, by plain automatic differentiation: the reference that other engines are held to.
+
+Works for every network, needs less memory than training without privacy, and no patient's gradient depends on who else
+is in the batch.
+"""
+
+from typing import ClassVar
+
+import torch
+
+from site_agent.gradients.engine import Batch, Engine, Tally, factors_of
+
+
+class LoopEngine(Engine):
+    """See above."""
+
+    name: ClassVar[str] = "loop"
+
+    def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
+        """Forward, backward, clip and add, for each patient alone."""
+        start = 0
+        for size in part.sizes:
+            rows = slice(start, start + size)
+            start += size
+            loss = self.loss(self.module(part.features[rows]), part.labels[rows]).mean()
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            squares = torch.zeros(1, dtype=torch.float64)
+            for gradient in gradients:
+                if gradient is not None:
+                    squares += gradient.double().square().sum()
+            factor = float(factors_of(squares, clip_norm_l2, tally))
+            if factor:
+                self._add(gradients, factor, tally.total)
+
+    def _add(self, gradients: tuple[torch.Tensor | None, ...], factor: float, total: torch.Tensor) -> None:
+        place = 0
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            stop = place + parameter.numel()
+            if gradient is not None:
+                total[place:stop].add_(gradient.flatten().double(), alpha=factor)
+            place = stop

@@ -1,0 +1,113 @@
+"""Per-record gradients as Opacus computes them: with its hooks, or with ghost clipping.
+
+Of Opacus only the gradients are used. Its adaptive clipping is not: with ghost clipping it does not clip under a stock
+CrossEntropyLoss, and with hooks it fails on empty batches. Its BatchMemoryManager is not: left early, it leaves sums of
+half a batch behind. Its loaders are not: their rounded length decides how many steps there are. Nothing here or in the
+trainer takes a clipping mode, a memory manager or a loader, so none of them can be asked for.
+"""
+
+import copy
+import warnings
+from typing import ClassVar
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping
+from torch import nn
+
+from site_agent.errors import EngineUnsuited
+from site_agent.gradients.engine import Batch, Engine, Tally, add_all_rows, by_patient, factors_of
+from site_agent.gradients.losses import RecordLoss
+from site_agent.update import named_parameters
+
+
+class HooksEngine(Engine):
+    """Every record's gradient is written down by a hook on every layer."""
+
+    name: ClassVar[str] = "hooks"
+
+    def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
+        super().__init__(module, loss, records_max=records_max)
+        self._hooked = _wrapped(self.name, lambda: GradSampleModule(module, loss_reduction="sum"))
+
+    def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
+        """Forward, backward, clip and add."""
+        for parameter in self.parameters:
+            parameter.grad_sample = None  # type: ignore[attr-defined]
+        # Opacus listens to full backward hooks, which torch fires reliably only if the inputs ask for gradients.
+        outputs = self._hooked(part.features.detach().requires_grad_())
+        (self.loss(outputs, part.labels) * self.record_weights(part)).sum().backward()  # type: ignore[no-untyped-call]
+        samples = [parameter.grad_sample for parameter in self.parameters]  # type: ignore[attr-defined]
+        if any(not isinstance(sample, torch.Tensor) for sample in samples):
+            raise EngineUnsuited(self.name, "a layer was used more than once, or not at all")
+        with torch.no_grad():
+            add_all_rows([by_patient(sample.flatten(1), part.sizes) for sample in samples], clip_norm_l2, tally)
+        for parameter in self.parameters:
+            parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]
+
+
+class GhostEngine(Engine):
+    """Norms first, then a second backward pass over the weighted losses.
+
+    The sum comes out of the library's own backward pass, so its errors can neither be bounded by a patient's norm nor
+    seen. Everything is therefore computed in float64, where they are 2^29 times smaller than in float32. A norm is one
+    record's: patients of several records are refused.
+    """
+
+    name: ClassVar[str] = "ghost"
+
+    def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
+        super().__init__(module, loss, records_max=records_max)
+        self._double = copy.deepcopy(module).double()
+        self._hooked = _wrapped(
+            self.name,
+            lambda: GradSampleModuleFastGradientClipping(
+                self._double, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum"
+            ),
+        )
+        self._copies = tuple(parameter for _, parameter in named_parameters(self._double))
+
+    def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
+        """Two backward passes; what is not finite is left out of the second."""
+        if any(size != 1 for size in part.sizes):
+            raise EngineUnsuited(self.name, "patients have several records")
+        with torch.no_grad():
+            for own, given in zip(self._copies, self.parameters, strict=True):
+                own.copy_(given)
+        self._double.train(self.module.training)
+        features, labels = part.features.double(), part.labels.double()
+        self._losses(features, labels).sum().backward()  # type: ignore[no-untyped-call]
+        weights = factors_of(self._hooked.get_norm_sample().detach().double().square(), clip_norm_l2, tally)
+        counted = weights > 0
+        self._clear()
+        if counted.any():
+            self._hooked.disable_hooks()
+            try:
+                (self._losses(features[counted], labels[counted]) * weights[counted]).sum().backward()  # type: ignore[no-untyped-call]
+            finally:
+                self._hooked.enable_hooks()
+            place = 0
+            for parameter in self._copies:
+                stop = place + parameter.numel()
+                if parameter.grad is not None:
+                    tally.total[place:stop] += parameter.grad.flatten()
+                place = stop
+        self._clear()
+
+    def _losses(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.loss(self._hooked(features.detach().requires_grad_()), labels)
+
+    def _clear(self) -> None:
+        for parameter in self._copies:
+            parameter.grad = None
+            parameter._norm_sample = None  # type: ignore[attr-defined] # noqa: SLF001 - where Opacus keeps it
+
+
+def _wrapped(name: str, make):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - Opacus has no types
+    """Opacus' wrapper, or the reason why it does not take the network."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return make()
+        except (NotImplementedError, ValueError, RuntimeError) as error:
+            raise EngineUnsuited(name, str(error).partition("\n")[0][:200]) from error
