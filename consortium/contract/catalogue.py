@@ -90,16 +90,35 @@ class Sgd(Section):
     momentum: Annotated[float, Ge(0), Lt(1)]
 
 
+class Adam(Section):
+    """Adam with bias correction, on the noisy mean gradient: the coordinator's step, which every site repeats."""
+
+    name: Literal["adam"]
+    learning_rate: Annotated[float, Gt(0), Le(1000)]
+    betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]] = (0.9, 0.999)
+    eps: Annotated[float, Ge(1e-12), Le(1)] = 1e-8  # added to the root of the second moment
+
+
+OptimizerChoice: TypeAlias = Annotated[Sgd | Adam, Field(discriminator="name")]
+"""The `training.optimizer` of a study; its members are told apart by `name`."""
+
+
+class Averaging(Section):
+    """The running average of the global models, which the last round ends on."""
+
+    decay: Annotated[float, Gt(0), Lt(1)]  # how much of the average a further round keeps
+
+
 NetworkName: TypeAlias = Literal["logistic", "mlp"]
 LossName: TypeAlias = Literal["binary-cross-entropy"]
-MetricName: TypeAlias = Literal["auc", "accuracy", "loss"]
+MetricName: TypeAlias = Literal["auc", "accuracy", "loss", "brier", "calibration", "sensitivity"]
 SuiteChoice: TypeAlias = Literal["hybrid-pq", "p256"]
 """The names of `privacy.secagg.suites.SuiteName`, as a study and a site file spell them."""
 
-MechanismName: TypeAlias = Annotated[Literal["local-dp-sgd"], NotYet(("distributed-dp-sgd", "none"))]
+MechanismName: TypeAlias = Annotated[Literal["local-dp-sgd", "distributed-dp-sgd"], NotYet(("none",))]
 
 LOSSES: tuple[str, ...] = get_args(LossName)
 METRICS: tuple[str, ...] = get_args(MetricName)
-OPTIMIZERS: tuple[str, ...] = ("sgd",)
-MECHANISMS: tuple[str, ...] = ("local-dp-sgd",)
+OPTIMIZERS: tuple[str, ...] = ("sgd", "adam")
+MECHANISMS: tuple[str, ...] = ("local-dp-sgd", "distributed-dp-sgd")
 LABELS_OF_LOSS: Mapping[str, tuple[str, ...]] = MappingProxyType({"binary-cross-entropy": ("binary",)})

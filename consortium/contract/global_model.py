@@ -7,6 +7,10 @@ tool that can read the numbers can recompute it:
              || 0x0A || the little-endian float32 values in that order )
 
 Parameters are sorted by name.
+
+Between rounds a model may carry what the next step of the optimizer needs and a hospital that missed a round could not
+know: its momentum, say. That is further tensors, whose names begin with `~` and so stand after every parameter's; they
+are in the file and under the digest like any other. Whoever trains, evaluates or counts sees the parameters alone.
 """
 
 import hashlib
@@ -37,6 +41,8 @@ _VALUES_MAX = 2**33
 _BLOCK = 1 << 16  # values looked at a time
 _VALUE_BYTES = 4
 _LENGTH_BYTES = 8
+STATE_MARK = "~"
+"""What the name of every tensor begins with that is no parameter; it stands after all letters, digits and dots."""
 
 
 class ModelRefused(ContractError):
@@ -53,50 +59,58 @@ class ModelRefused(ContractError):
 class GlobalModel:
     """Named parameters as one vector: float32[sum of the shapes], in the order of `parameters`.
 
-    The vector cannot be written to through the model, and may be a file on disk (`open`). Whoever made it does not
-    change it any more either: the digest is computed once.
+    The vectors cannot be written to through the model, and may be a file on disk (`open`). Whoever made them does not
+    change them any more either: the digest is computed once.
     """
 
     parameters: ParameterLayout
     vector: Float32Vector
+    state: ParameterLayout = ()  # of the server's optimizer: every name begins with STATE_MARK
+    state_vector: Float32Vector = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     _digest: list[Digest] = field(init=False, repr=False, default_factory=list)  # empty until somebody asks
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.parameters]
+        names = [name for name, _ in (*self.parameters, *self.state)]
         if names != sorted(set(names)):
             raise ModelRefused("the model's parameters must be sorted by name, each once")
-        wanted = parameter_count(self.parameters)
-        if self.vector.dtype != np.float32 or self.vector.shape != (wanted,):
-            raise ModelRefused(f"the model has {self.vector.size} values of {self.vector.dtype}, its layout {wanted}")
-        vector = self.vector.view()
-        vector.flags.writeable = False
-        object.__setattr__(self, "vector", vector)
+        if [name.startswith(STATE_MARK) for name in names] != [False] * len(self.parameters) + [True] * len(self.state):
+            raise ModelRefused(f"what begins with {STATE_MARK!r} is the optimizer's, and no parameter's name")
+        for name, layout in (("vector", self.parameters), ("state_vector", self.state)):
+            values: Float32Vector = getattr(self, name)
+            wanted = parameter_count(layout)
+            if values.dtype != np.float32 or values.shape != (wanted,):
+                raise ModelRefused(f"the model has {values.size} values of {values.dtype}, its layout {wanted}")
+            view = values.view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
 
     def digest(self) -> Digest:
         """The digest of the module docstring. The first call reads every value; it may take seconds."""
         if not self._digest:
-            hasher = _begun_digest(self.parameters)
-            hasher.update(np.ascontiguousarray(self.vector, dtype="<f4").data)
+            hasher = _begun_digest((*self.parameters, *self.state))
+            for values in (self.vector, self.state_vector):
+                hasher.update(np.ascontiguousarray(values, dtype="<f4").data)
             self._digest.append(Digest(hasher.hexdigest()))
         return self._digest[0]
 
     def with_vector(self, vector: Float32Vector) -> "GlobalModel":
-        """The same parameters with other values."""
+        """The same parameters with other values, and no optimizer's state."""
         return GlobalModel(self.parameters, vector)
 
     def file_parts(self) -> Iterator[bytes | memoryview]:
-        """The file it travels and rests as, in two parts: the header, and the values, which are not copied."""
+        """The file it travels and rests as, in parts: the header, and the values, which are not copied."""
         entries: dict[str, Any] = {"__metadata__": {"schema": SCHEMA}}
         start = 0
-        for name, shape in self.parameters:
+        for name, shape in (*self.parameters, *self.state):
             stop = start + _VALUE_BYTES * math.prod(shape)
             entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
             start = stop
         header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
         header += b" " * (-len(header) % _LENGTH_BYTES)  # so that the values are aligned, as safetensors has it
         yield len(header).to_bytes(_LENGTH_BYTES, "little") + header
-        if self.vector.size:
-            yield np.ascontiguousarray(self.vector, dtype="<f4").data.cast("B")
+        for values in (self.vector, self.state_vector):
+            if values.size:
+                yield np.ascontiguousarray(values, dtype="<f4").data.cast("B")
 
     def to_safetensors(self) -> bytes:
         """The file as bytes: a copy of every value."""
@@ -114,16 +128,16 @@ class GlobalModel:
             OSError: It is not there, or cannot be read.
         """
         with path.open("rb") as file:
-            parameters, first_byte = _header_of(file)
+            tensors, first_byte = _header_of(file)
             file.seek(first_byte)
-            hasher = _begun_digest(parameters)
+            hasher = _begun_digest(tensors)
             buffer = bytearray(_VALUE_BYTES * _BLOCK)
             while size_bytes := file.readinto(buffer):
                 block = memoryview(buffer)[:size_bytes]
                 _require_finite(np.frombuffer(block, dtype="<f4"))
                 hasher.update(block)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        model = cls(parameters, _values(memoryview(mapped), first_byte))
+        model = cls(*_parted(tensors, _values(memoryview(mapped), first_byte)))
         model._digest.append(Digest(hasher.hexdigest()))
         return model
 
@@ -135,10 +149,10 @@ class GlobalModel:
         the vector is the file's own bytes, and nothing is copied. `data` must not change any more.
         """
         view = memoryview(data)
-        parameters, first_byte = _read_header(view, len(view))
-        vector = _values(view, first_byte)
-        _require_finite(vector)
-        return cls(parameters, vector)
+        tensors, first_byte = _read_header(view, len(view))
+        values = _values(view, first_byte)
+        _require_finite(values)
+        return cls(*_parted(tensors, values))
 
 
 def is_finite(vector: npt.NDArray[np.float32]) -> bool:
@@ -152,9 +166,25 @@ def parameter_count(parameters: ParameterLayout) -> int:
 
 
 def parameters_in(path: Path) -> ParameterLayout:
-    """The names and shapes in a file, from its header alone; raises ModelRefused, OSError."""
+    """Names and shapes of the parameters in a file, from its header alone; raises ModelRefused, OSError."""
     with path.open("rb") as file:
-        return _header_of(file)[0]
+        return _parameters_of(_header_of(file)[0])
+
+
+def _parameters_of(tensors: ParameterLayout) -> ParameterLayout:
+    parameters = tuple(item for item in tensors if not item[0].startswith(STATE_MARK))
+    if not parameters:
+        raise ModelRefused("the model has no parameters")
+    return parameters
+
+
+def _parted(
+    tensors: ParameterLayout, values: Float32Vector
+) -> tuple[ParameterLayout, Float32Vector, ParameterLayout, Float32Vector]:
+    """All tensors of a file as the fields of a model. Sorted as they are, the parameters come first."""
+    parameters = _parameters_of(tensors)
+    count = parameter_count(parameters)
+    return parameters, values[:count], tensors[len(parameters) :], values[count:]
 
 
 def _header_of(file: BufferedReader) -> tuple[ParameterLayout, int]:
@@ -164,9 +194,9 @@ def _header_of(file: BufferedReader) -> tuple[ParameterLayout, int]:
     return _read_header(memoryview(start + header), os.fstat(file.fileno()).st_size)
 
 
-def _begun_digest(parameters: ParameterLayout) -> "hashlib._Hash":
+def _begun_digest(tensors: ParameterLayout) -> "hashlib._Hash":
     """The digest of the module docstring, up to the values."""
-    described: Canonical = {"schema": SCHEMA, "parameters": [[name, list(shape)] for name, shape in parameters]}
+    described: Canonical = {"schema": SCHEMA, "parameters": [[name, list(shape)] for name, shape in tensors]}
     return hashlib.sha256(canonical_bytes(described) + b"\n")
 
 
@@ -183,7 +213,7 @@ def _require_finite(vector: Float32Vector) -> None:
 
 
 def _read_header(view: memoryview, size_bytes: int) -> tuple[ParameterLayout, int]:
-    """The parameters of a file of `size_bytes` that begins with `view`, and where its values begin.
+    """The tensors of a file of `size_bytes` that begins with `view`, and where its values begin.
 
     Refuses a header that claims more than the file holds, or more than any model needs, before it is parsed; and
     tensors that are not float32, or do not fill the rest of the file one after the other in the order of their names.

@@ -12,8 +12,33 @@ at the same layout and a site can refuse a plan that says otherwise.
 | correct | of them, predicted right | 1 | exact | accuracy |
 | site_accuracy | correct / test_patients | 1 | real, 0 to 1 | accuracy |
 | loss_sum | loss summed over them | 1 | real | loss |
-| scores_positive | patients with the label, by score | bins | exact | auc |
-| scores_negative | patients without it, by score | bins | exact | auc |
+| loss_squares | its square summed over them | 1 | real | loss |
+| squared_error | (score - label)^2 summed over them, and its square | 2 | real | brier |
+| scores_positive | patients with the label, by score | bins | exact | auc, sensitivity |
+| scores_negative | patients without it, by score | bins | exact | auc, sensitivity |
+| calibration_positive | patients with the label, by score | calibration bins | exact | calibration |
+| calibration_negative | patients without it, by score | calibration bins | exact | calibration |
+| calibration_scores | their scores summed, by score | calibration bins | real | calibration |
+| site_figures | the site's own figures, then their squares | 2 for each | real, 0 to 1 | per_site: spread |
+| site_counted | 1 if the site has that figure, else 0 | 1 for each | exact | per_site: spread |
+
+With subgroups, for each of their cells in the study's order, and zeros for a cell that the site withholds:
+
+| lane | values | length for each cell | of each site | in rounds |
+|---|---|---|---|---|
+| subgroup_sites | 1 if the site shows the cell, else 0 | 1 | exact | with metrics |
+| subgroup_patients | patients set aside | 1 | exact | with metrics |
+| subgroup_correct | of them, predicted right | 1 | exact | accuracy |
+| subgroup_loss | loss summed, and its square | 2 | real | loss |
+| subgroup_squared_error | (score - label)^2 summed, and its square | 2 | real | brier |
+| subgroup_labelled | patients with the label | 1 | exact | calibration |
+| subgroup_scores | their scores summed | 1 | real | calibration |
+| subgroup_positive | patients with the label, by score | subgroup bins | exact | auc, sensitivity |
+| subgroup_negative | patients without it, by score | subgroup bins | exact | auc, sensitivity |
+
+With a budget for the test figures (`evaluation.privacy`) there are no others than sites_reporting, test_patients,
+scores_positive, scores_negative, subgroup_positive and subgroup_negative, whatever the metrics: everything is read off
+those, and all but the first carry each site's own noise.
 
 The update is one lane named `update`, clipped to `update_clip`. Where `tensor_clips` gives parameters a clip of their
 own it is several, `update/0`, `update/1` and so on: neighbouring parameters with one clip share a lane, and every lane
@@ -29,12 +54,19 @@ from enum import StrEnum
 from consortium.contract.global_model import ParameterLayout
 from consortium.contract.names import RoundNumber
 from consortium.contract.plan import RoundKind
-from consortium.contract.study import StudyFile
+from consortium.contract.study import Evaluation, StudyFile
+from consortium.contract.subgroups import NOISE_TAIL, all_cells
 from consortium.contract.tensor_clips import clipped_stretches
 from privacy.encoding import Lane, Layout, lane_scale
 
+NOISE_STEPS_MAX = 2.0**40
+"""Steps from 0 to the clip of a lane in which noise is drawn."""
+
 LOSS_PER_PATIENT_MAX = 16.0
 """A patient's loss is cut here before it is summed: -log of a probability of 1e-7."""
+
+
+_SPREAD = ("auc", "accuracy", "brier", "loss")
 
 
 class LaneName(StrEnum):
@@ -47,8 +79,24 @@ class LaneName(StrEnum):
     CORRECT = "correct"
     SITE_ACCURACY = "site_accuracy"
     LOSS_SUM = "loss_sum"
+    LOSS_SQUARES = "loss_squares"
+    SQUARED_ERROR = "squared_error"
     SCORES_POSITIVE = "scores_positive"
     SCORES_NEGATIVE = "scores_negative"
+    CALIBRATION_POSITIVE = "calibration_positive"
+    CALIBRATION_NEGATIVE = "calibration_negative"
+    CALIBRATION_SCORES = "calibration_scores"
+    SITE_FIGURES = "site_figures"
+    SITE_COUNTED = "site_counted"
+    SUBGROUP_SITES = "subgroup_sites"
+    SUBGROUP_PATIENTS = "subgroup_patients"
+    SUBGROUP_CORRECT = "subgroup_correct"
+    SUBGROUP_LOSS = "subgroup_loss"
+    SUBGROUP_SQUARED_ERROR = "subgroup_squared_error"
+    SUBGROUP_LABELLED = "subgroup_labelled"
+    SUBGROUP_SCORES = "subgroup_scores"
+    SUBGROUP_POSITIVE = "subgroup_positive"
+    SUBGROUP_NEGATIVE = "subgroup_negative"
 
 
 def measures(study: StudyFile, kind: RoundKind, round_number: RoundNumber) -> bool:
@@ -93,7 +141,19 @@ def _update_lanes(study: StudyFile, parameters: ParameterLayout) -> Iterator[Lan
     stretches = clipped_stretches(parameters, aggregation.update_clip, aggregation.tensor_clips or {})
     for index, stretch in enumerate(stretches):
         name = LaneName.UPDATE.value if len(stretches) == 1 else f"{LaneName.UPDATE}/{index}"
-        yield _real(study, name, stretch.length, stretch.clip)
+        yield Lane(name=name, length=stretch.length, clip=stretch.clip, scale=update_scale(study, stretch.clip))
+
+
+def update_scale(study: StudyFile, clip: float) -> float:
+    """Steps per unit of an update's lane with this clip.
+
+    As fine as the ring allows, but for noise in whole steps: with `distributed-dp-sgd` no finer than
+    `NOISE_STEPS_MAX` steps from 0 to the clip, so that its integers are exact in float64 and quick to draw.
+    """
+    scale = real_scale(len(study.sites.required), clip, study.aggregation.modulus_bits)
+    while study.is_distributed and scale * clip > NOISE_STEPS_MAX:
+        scale /= 2
+    return scale
 
 
 def update_lanes(layout: Layout) -> tuple[Lane, ...]:
@@ -111,20 +171,70 @@ def largest_layout(study: StudyFile, *, parameters: ParameterLayout) -> Layout:
     return round_layout(study, parameters=parameters, kind=RoundKind.TRAIN, measured=measured)
 
 
+def spread_figures(evaluation: Evaluation) -> tuple[str, ...]:
+    """The figures of each hospital whose mean and standard deviation over hospitals are taken, in the lanes' order."""
+    return tuple(m for m in _SPREAD if m in evaluation.metrics) if evaluation.per_site == "spread" else ()
+
+
 def _metric_lanes(study: StudyFile) -> Iterator[Lane]:
     """Lanes for the metrics the study asks for and no others: what is not sent cannot leak."""
-    patients = float(study.aggregation.max_patients_per_site)
-    metrics = study.evaluation.metrics
+    evaluation, patients = study.evaluation, float(study.aggregation.max_patients_per_site)
     yield _count(LaneName.SITES_REPORTING, 1, 1.0)
+    if evaluation.privacy is not None:
+        yield from _private_lanes(study)
+        return
+    ranked = not {"auc", "sensitivity"}.isdisjoint(evaluation.metrics)
     yield _count(LaneName.TEST_PATIENTS, 1, patients)
-    if "accuracy" in metrics:
+    if "accuracy" in evaluation.metrics:
         yield _count(LaneName.CORRECT, 1, patients)
         yield _real(study, LaneName.SITE_ACCURACY.value, 1, 1.0)
-    if "loss" in metrics:
+    if "loss" in evaluation.metrics:
         yield _real(study, LaneName.LOSS_SUM.value, 1, LOSS_PER_PATIENT_MAX * patients)
-    if "auc" in metrics:
-        yield _count(LaneName.SCORES_POSITIVE, study.evaluation.score_bins, patients)
-        yield _count(LaneName.SCORES_NEGATIVE, study.evaluation.score_bins, patients)
+        yield _real(study, LaneName.LOSS_SQUARES.value, 1, LOSS_PER_PATIENT_MAX**2 * patients)
+    if "brier" in evaluation.metrics:
+        yield _real(study, LaneName.SQUARED_ERROR.value, 2, patients)
+    if ranked:
+        yield _count(LaneName.SCORES_POSITIVE, evaluation.score_bins, patients)
+        yield _count(LaneName.SCORES_NEGATIVE, evaluation.score_bins, patients)
+    if "calibration" in evaluation.metrics:
+        yield _count(LaneName.CALIBRATION_POSITIVE, evaluation.curve_bins, patients)
+        yield _count(LaneName.CALIBRATION_NEGATIVE, evaluation.curve_bins, patients)
+        yield _real(study, LaneName.CALIBRATION_SCORES.value, evaluation.curve_bins, patients)
+    if spread := spread_figures(evaluation):
+        yield _real(study, LaneName.SITE_FIGURES.value, 2 * len(spread), 1.0)
+        yield _count(LaneName.SITE_COUNTED, len(spread), 1.0)
+    if cells := len(all_cells(evaluation.subgroups)):
+        yield from _subgroup_lanes(study, cells, ranked=ranked)
+
+
+def _subgroup_lanes(study: StudyFile, cells: int, *, ranked: bool) -> Iterator[Lane]:
+    evaluation, patients = study.evaluation, float(study.aggregation.max_patients_per_site)
+    yield _count(LaneName.SUBGROUP_SITES, cells, 1.0)
+    yield _count(LaneName.SUBGROUP_PATIENTS, cells, patients)
+    if "accuracy" in evaluation.metrics:
+        yield _count(LaneName.SUBGROUP_CORRECT, cells, patients)
+    if "loss" in evaluation.metrics:
+        yield _real(study, LaneName.SUBGROUP_LOSS.value, 2 * cells, LOSS_PER_PATIENT_MAX**2 * patients)
+    if "brier" in evaluation.metrics:
+        yield _real(study, LaneName.SUBGROUP_SQUARED_ERROR.value, 2 * cells, patients)
+    if "calibration" in evaluation.metrics:
+        yield _count(LaneName.SUBGROUP_LABELLED, cells, patients)
+        yield _real(study, LaneName.SUBGROUP_SCORES.value, cells, patients)
+    if ranked:
+        yield _count(LaneName.SUBGROUP_POSITIVE, cells * evaluation.cell_bins, patients)
+        yield _count(LaneName.SUBGROUP_NEGATIVE, cells * evaluation.cell_bins, patients)
+
+
+def _private_lanes(study: StudyFile) -> Iterator[Lane]:
+    """Histograms with noise: wide enough for its tail, on a grid that whole patients are on."""
+    evaluation, clip = study.evaluation, study.aggregation.max_patients_per_site + NOISE_TAIL
+    lengths = {LaneName.TEST_PATIENTS: 1}
+    lengths |= dict.fromkeys((LaneName.SCORES_POSITIVE, LaneName.SCORES_NEGATIVE), evaluation.score_bins)
+    if cells := len(all_cells(evaluation.subgroups)):
+        bins = cells * evaluation.cell_bins
+        lengths |= dict.fromkeys((LaneName.SUBGROUP_POSITIVE, LaneName.SUBGROUP_NEGATIVE), bins)
+    for name, length in lengths.items():
+        yield _real(study, name.value, length, clip)
 
 
 def _count(name: LaneName, length: int, clip: float) -> Lane:

@@ -4,7 +4,7 @@ One frozen class per message. The secure-aggregation messages themselves are in 
 in the same session.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -66,6 +66,21 @@ class ResultVerified:
 
     context: bytes  # 32 bytes
     next_model_digest: Digest
+    endorsement: bytes = b""  # its signed model.verified entry, which may reach the log a little later (ADR 13)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedUpdate:
+    """4.2: a masked update so small that it needs no stream of its own."""
+
+    study_digest: Digest
+    upload: UploadHeader
+    values: bytes = field(repr=False)  # little-endian; their SHA-256 is upload.masked_update_hash
+
+    @property
+    def site(self) -> str:
+        """In whose name it is sent."""
+        return self.upload.site
 
 
 # --- coordinator to site -------------------------------------------------------------------------------------------
@@ -132,6 +147,7 @@ class RoundResult:
     transcript: bytes  # T3
     aggregate_hash: bytes  # 32 bytes: SHA-256 of the aggregate's little-endian bytes
     next_model_digest: Digest
+    aggregate: bytes = field(default=b"", repr=False)  # those bytes where they are few; otherwise they are downloaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +210,7 @@ SiteMessage: TypeAlias = (
     | Confirmation
     | UnmaskShares
     | ResultVerified
+    | MaskedUpdate
 )
 CoordinatorMessage: TypeAlias = (
     Welcome

@@ -39,7 +39,7 @@ PLAN_SIGNATURE_CONTEXT = b"consortium/round-plan/v1\n"
 """Stands before a plan under the coordinator's signature, so that it can mean nothing else."""
 
 PARTICIPANTS_MIN = SITES_MIN
-LANES_MAX = STRETCHES_MAX + 24  # the update's, the weight's and those of the metrics
+LANES_MAX = STRETCHES_MAX + 32  # the update's, the weight's and those of the metrics
 ROUNDS_MAX = 1_000_000
 ATTEMPTS_MAX = 10_000
 DEADLINE_S_MAX = 604_800.0

@@ -1,23 +1,47 @@
 """Aggregate + weights -> next global model: the step that the coordinator and every site repeat (protocol 4.5).
 
-Element by element in float64 and rounded once to float32, so that it gives the same bytes everywhere; a block of
+Element by element in float64 and rounded once to float32, so that it gives the same bytes everywhere: only additions,
+multiplications, divisions and square roots, which IEEE 754 rounds in one way, each in a call of its own, so that no two
+are fused; powers are repeated multiplications, because the `pow` of one library is not that of another. A block of
 elements at a time, so that it takes no more memory than the next model itself. It lives in the contract, not with the
 coordinator, because a site that recomputes it refuses a model of the coordinator's making.
+
+| mechanism | a site's update | the step |
+|---|---|---|
+| `local-dp-sgd` | model difference after its own steps | FedAvg: model + rate * mean |
+| `distributed-dp-sgd` | clipped gradient sum + its share of the noise | SGD or Adam on the mean gradient |
+
+All of it is post-processing of sums that are private already: it costs no privacy. What a step leaves for the next one
+(momentum, Adam's moments, the running average of the weights) travels with the model, see `GlobalModel.state`, so that
+the model's digest covers it and a site that missed rounds has it. The first model has none, and it counts as zeros.
+The last round's model has none either: what is released is parameters and nothing else. With `training.averaging` the
+last round's parameters are the running average.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from consortium.contract.catalogue import Adam, Sgd
 from consortium.contract.errors import ContractError
-from consortium.contract.global_model import GlobalModel
+from consortium.contract.global_model import STATE_MARK, GlobalModel, ParameterLayout
 from consortium.contract.layout import LaneName, weight_max
 from consortium.contract.plan import RoundKind, RoundPlan
 from consortium.contract.study import StudyFile
 from privacy.encoding import Sums
 
+Block: TypeAlias = npt.NDArray[np.float64]
+
 _BLOCK = 1 << 15  # elements
+
+MOMENTUM = "sgd/momentum"
+FIRST_MOMENT = "adam/first"
+SECOND_MOMENT = "adam/second"
+AVERAGE = "average"
+"""The parts of a model's state: each is named `~part/parameter` and has the parameters' shapes."""
 
 
 class AggregateRefused(ContractError):
@@ -28,6 +52,142 @@ class AggregateRefused(ContractError):
     def advice(self) -> str:
         """What to do next."""
         return "The round is not applied. If it repeats, ask the sites whether their cohorts are empty."
+
+
+class Step(Protocol):
+    """One rule of moving parameters."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the state it reads and writes, sorted."""
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:
+        """Change `values`, the parameters, and `state` in place; `update` may be written over. All float64[block]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedAvg:
+    """model + rate * (sum of weighted updates / divisor): McMahan et al. 2017."""
+
+    divisor: float
+    rate: float
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:  # noqa: ARG002 - has none
+        """See Step."""
+        np.divide(update, self.divisor, out=update)
+        np.multiply(update, self.rate, out=update)
+        np.add(update, values, out=values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SgdStep:
+    """model - rate * velocity, where velocity = momentum * velocity + gradient (as torch has it, without damping)."""
+
+    divisor: float
+    rate: float
+    momentum: float
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The velocity, if there is momentum."""
+        return (MOMENTUM,) if self.momentum else ()
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:
+        """See Step; the update is a sum of gradients."""
+        np.divide(update, self.divisor, out=update)
+        if self.momentum:
+            velocity = state[MOMENTUM]
+            np.multiply(velocity, self.momentum, out=velocity)
+            np.add(velocity, update, out=velocity)
+            update[:] = velocity
+        np.multiply(update, self.rate, out=update)
+        np.subtract(values, update, out=values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamStep:
+    """Adam with bias correction (Kingma and Ba 2015, algorithm 1)."""
+
+    divisor: float
+    rate: float
+    beta1: float
+    beta2: float
+    eps: float
+    step: int  # 1 for the first
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Both moments."""
+        return (FIRST_MOMENT, SECOND_MOMENT)
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:
+        """See Step; the update is a sum of gradients."""
+        np.divide(update, self.divisor, out=update)
+        first, second = state[FIRST_MOMENT], state[SECOND_MOMENT]
+        np.multiply(first, self.beta1, out=first)
+        np.add(first, update * (1 - self.beta1), out=first)
+        np.multiply(update, update, out=update)
+        np.multiply(update, 1 - self.beta2, out=update)
+        np.multiply(second, self.beta2, out=second)
+        np.add(second, update, out=second)
+        scale = np.sqrt(second / (1 - power(self.beta2, self.step)))
+        np.add(scale, self.eps, out=scale)
+        moved = first / (1 - power(self.beta1, self.step))
+        np.divide(moved, scale, out=moved)
+        np.multiply(moved, self.rate, out=moved)
+        np.subtract(values, moved, out=values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Averaged:
+    """Another rule, and the running average of the weights it makes; the last step ends on that average.
+
+    average = decay * average + (1 - decay) * values, from zero; divided by 1 - decay^steps it is a weighted mean.
+    """
+
+    inner: Step
+    decay: float
+    step: int  # 1 for the first
+    is_last: bool
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those of the inner rule, and the average."""
+        return tuple(sorted((*self.inner.parts, AVERAGE)))
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:
+        """See Step."""
+        self.inner.move(update, values, state)
+        average = state[AVERAGE]
+        np.multiply(average, self.decay, out=average)
+        np.add(average, values * (1 - self.decay), out=average)
+        if self.is_last:
+            np.divide(average, 1 - power(self.decay, self.step), out=values)
+
+
+def power(base: float, exponent: int) -> float:
+    """Raise to a whole power by repeated squaring, so that it is the same number on every machine."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
+def state_layout(study: StudyFile, parameters: ParameterLayout) -> ParameterLayout:
+    """Names and shapes of what the study's models carry besides the parameters, from the first round to the last."""
+    return _layout(_step_of(study, 1, 1.0).parts, parameters)
+
+
+def _layout(parts: tuple[str, ...], parameters: ParameterLayout) -> ParameterLayout:
+    return tuple((f"{STATE_MARK}{part}/{name}", shape) for part in parts for name, shape in parameters)
 
 
 def federated_average(
@@ -52,32 +212,60 @@ def federated_average(
         AggregateRefused: The lanes do not fit the model, the weights sum to nothing or to another number than they
             must, or the result is not finite.
     """
+    weight = _weight(sums, weight_sum)
+    return _moved(model, sums, FedAvg(divisor=weight / weight_max, rate=server_learning_rate), keep_state=True)
+
+
+def _weight(sums: Mapping[str, npt.NDArray[np.float64]], weight_sum: float | None) -> float:
+    """The sum of the weights; raises AggregateRefused if nothing can be divided by it."""
     weight = float(sums[LaneName.WEIGHT][0])
     if weight <= 0:
         raise AggregateRefused(f"the weights sum to {weight}; they must sum to more than 0")
     if weight_sum is not None and weight != weight_sum:
         # One site with another weight than the others, below 0 for instance, could make everybody's mean larger.
         raise AggregateRefused(f"the weights sum to {weight:g}; those of these sites sum to {weight_sum:g}")
-    divisor = weight / weight_max
-    after = np.empty_like(model.vector)
+    return weight
+
+
+def _moved(
+    model: GlobalModel, sums: Mapping[str, npt.NDArray[np.float64]], step: Step, *, keep_state: bool
+) -> GlobalModel:
+    """The model after one step, with its state unless that is not wanted any more."""
+    count, layout = model.vector.size, _layout(step.parts, model.parameters)
+    if model.state not in ((), layout):
+        raise AggregateRefused("the model carries the state of another optimizer than the study's")
+    before = {part: model.state_vector[i * count : (i + 1) * count] for i, part in enumerate(step.parts)}
+    after = np.empty(count, dtype=np.float32)
+    state_after = np.empty(count * len(step.parts) if keep_state else 0, dtype=np.float32)
     done = 0
     for update in _update_blocks(sums):
         stop = done + len(update)
-        if stop <= len(after):
-            np.divide(update, divisor, out=update)
-            np.multiply(update, server_learning_rate, out=update)
-            np.add(update, model.vector[done:stop], out=update)
-            with np.errstate(over="ignore"):  # what does not fit becomes an infinity, and is refused
-                after[done:stop] = update
-            if not bool(np.isfinite(after[done:stop]).all()):
-                raise AggregateRefused("the next global model would hold a value that is not finite")
+        if stop <= count:
+            values = model.vector[done:stop].astype(np.float64)
+            state = {
+                part: held[done:stop].astype(np.float64) if model.state else np.zeros(len(update))
+                for part, held in before.items()
+            }
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+                step.move(update, values, state)
+                after[done:stop] = values
+                _require_finite(after[done:stop])
+                for index, part in enumerate(step.parts if keep_state else ()):
+                    into = state_after[index * count + done : index * count + stop]
+                    into[:] = state[part]
+                    _require_finite(into)
         done = stop
-    if done != len(after):
-        raise AggregateRefused(f"the aggregate has {done} values, the model {model.vector.size}")
-    return model.with_vector(after)
+    if done != count:
+        raise AggregateRefused(f"the aggregate has {done} values, the model {count}")
+    return GlobalModel(model.parameters, after, layout if keep_state else (), state_after)
 
 
-def _update_blocks(sums: Mapping[str, npt.NDArray[np.float64]]) -> Iterator[npt.NDArray[np.float64]]:
+def _require_finite(values: npt.NDArray[np.float32]) -> None:
+    if not bool(np.isfinite(values).all()):
+        raise AggregateRefused("the next global model would hold a value that is not finite")
+
+
+def _update_blocks(sums: Mapping[str, npt.NDArray[np.float64]]) -> Iterator[Block]:
     """The lanes of the update one after the other, a block at a time; the blocks may be written to."""
     for name in sums:
         if name.partition("/")[0] != LaneName.UPDATE:
@@ -102,7 +290,7 @@ def next_global_model(
 
     Args:
         study: The study.
-        plan: Of the round.
+        plan: Of the round. Its number counts the steps taken: a round closes once.
         model: The one the round started from.
         sums: Decoded lanes of the aggregate.
         survivors: How many sites are in the sum.
@@ -112,11 +300,27 @@ def next_global_model(
     """
     if plan.kind is RoundKind.EVALUATE:
         return model
-    rate = study.training.server_learning_rate
-    return federated_average(
-        model,
-        sums,
-        weight_max=weight_max(study),
-        server_learning_rate=rate,
-        weight_sum=survivors if study.training.weighting == "uniform" else None,
-    )
+    weight = _weight(sums, survivors if study.training.weighting == "uniform" else None)
+    step = _step_of(study, plan.round, weight)
+    return _moved(model, sums, step, keep_state=plan.round < study.training.rounds)
+
+
+def _step_of(study: StudyFile, number: int, weight: float) -> Step:
+    """The rule of a study's step `number`, over a sum whose weights sum to `weight`."""
+    training, optimizer = study.training, study.training.optimizer
+    step: Step
+    if not study.is_distributed:
+        step = FedAvg(divisor=weight / weight_max(study), rate=training.server_learning_rate)
+    else:
+        # Constants of the plan but for the survivors, each of weight 1, whom everybody knows.
+        divisor = training.sampling_rate * study.data.minimum_patients * weight
+        match optimizer:
+            case Sgd():
+                step = SgdStep(divisor=divisor, rate=optimizer.learning_rate, momentum=optimizer.momentum)
+            case Adam():
+                (beta1, beta2), rate = optimizer.betas, optimizer.learning_rate
+                step = AdamStep(divisor=divisor, rate=rate, beta1=beta1, beta2=beta2, eps=optimizer.eps, step=number)
+    if training.averaging is None:
+        return step
+    decay, is_last = training.averaging.decay, number == training.rounds
+    return Averaged(inner=step, decay=decay, step=number, is_last=is_last)

@@ -16,16 +16,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from annotated_types import Ge, Gt, Le, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen
 from pydantic import AfterValidator, Field, ValidationError
 
 from consortium.contract import yaml_file
 from consortium.contract.catalogue import (
+    Averaging,
     LossName,
     MechanismName,
     MetricName,
     ModelChoice,
-    Sgd,
+    OptimizerChoice,
     SuiteChoice,
     parameters_of,
 )
@@ -35,6 +36,16 @@ from consortium.contract.fields import ColumnName, Line, Prose, Seconds, SiteNam
 from consortium.contract.global_model import ParameterLayout
 from consortium.contract.names import Digest, SiteId, StudyId
 from consortium.contract.schema import Finding, NotYet, Refused, Rule, Section, Words, field_problems
+from consortium.contract.subgroups import (
+    CALIBRATION_BINS,
+    CELLS_MAX,
+    MINIMUM_CELL,
+    NOISE_TAIL,
+    SUBGROUP_BINS,
+    Category,
+    EvaluationPrivacy,
+    Subgroup,
+)
 from consortium.contract.tensor_clips import PATTERN_CHARACTERS_MAX, PATTERNS_MAX, misfits_of
 from privacy.encoding import Lane, Layout, lane_scale
 from privacy.errors import EncodingOverflow
@@ -51,7 +62,11 @@ SITES_MAX = GROUPED_SITES_MAX
 GRAPH_MAX = _GRAPH_MAX
 """The largest complete graph of pairs (protocol section 1)."""
 
+SPREAD_SITES_MIN = 4
+"""The fewest hospitals in a sum of which mean and standard deviation of the hospitals' own figures may be taken."""
+
 DOCUMENT_BYTES_MAX = yaml_file.FILE_BYTES_MAX
+DISTRIBUTED = "distributed-dp-sgd"
 STEPS_MIN = 256
 """An update encoded in fewer steps than this, from zero to the clip bound, would be mostly rounding."""
 _RINGS_BITS = (16, 32, 64)
@@ -189,9 +204,6 @@ class NumberFeature(Section):
     )
 
 
-Category: TypeAlias = Annotated[int | Line, Words("a whole number or a line of text")]
-
-
 def _values_differ(values: tuple[int | str, ...]) -> Iterator[Finding]:
     for index, value in enumerate(values):
         if value in values[:index]:
@@ -279,10 +291,11 @@ class Training(Section):
     # A round that breaks off after shares were released is trained and charged afresh: so many are budgeted for.
     spare_rounds: Annotated[int, Ge(0), Le(1_000)] = 0
     sampling_rate: Annotated[float, Gt(0), Le(1)]  # chance of a patient to be in a step
-    optimizer: Sgd
+    optimizer: OptimizerChoice  # the hospital's own, in each round; with distributed-dp-sgd the coordinator's
     algorithm: Literal["fedavg"]
     server_learning_rate: Annotated[float, Gt(0), Le(10)]
     weighting: Literal["uniform", "patients"]
+    averaging: Averaging | None = None  # of the global models, for the one that is released
     loss: LossName
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]  # of the first model's weights, and of nothing secret
 
@@ -296,6 +309,8 @@ class Privacy(Section):
     delta: Annotated[float, Gt(0), Lt(1)]
     clip_norm_l2: Annotated[float, Gt(0)]
     max_records_per_patient: Annotated[int, Ge(1), Le(10_000)]
+    # How many hospitals of a sum may leave out their share of the noise, or tell it to others: for distributed-dp-sgd.
+    colluding: Annotated[int, Ge(0), Le(SITES_MAX)] | None = None
 
 
 def _upload_within_round(round_deadline_s: float, upload_deadline_s: float) -> Iterator[Finding]:
@@ -343,7 +358,8 @@ class Aggregation(Section):
     group_size: Annotated[int, Ge(64), Le(128)] | None = None
     round_deadline_s: Seconds
     upload_deadline_s: Seconds
-    update_clip: Clip  # largest absolute value of one coordinate of an update, after weighting
+    # Largest absolute value of one coordinate of an update, after weighting; in distributed-dp-sgd, noise included.
+    update_clip: Clip
     # Parameters with a clip of their own, by name or pattern (`tensor_clips.py`).
     tensor_clips: (
         Annotated[Mapping[ParameterPattern, Clip], Len(1, PATTERNS_MAX), AfterValidator(_clips_by_name)] | None
@@ -361,6 +377,33 @@ def _metrics_differ(metrics: tuple[str, ...]) -> Iterator[Finding]:
             yield Finding(f"metrics[{index}]", f"{metric} a second time", "every metric once")
 
 
+def _specificity_with_sensitivity(metrics: tuple[str, ...], specificity: float | None) -> Iterator[Finding]:
+    if ("sensitivity" in metrics) != (specificity is not None):
+        given = "nothing" if specificity is None else shown(specificity)
+        yield Finding("specificity", given, "a number between 0 and 1, together with sensitivity in metrics")
+
+
+def _cells_not_too_many(subgroups: tuple[Subgroup, ...] | None) -> Iterator[Finding]:
+    cells = sum(one.cells for one in subgroups or ())
+    if cells > CELLS_MAX:
+        yield Finding("subgroups", f"{cells} groups of patients", f"at most {CELLS_MAX} together")
+
+
+def _private_figures_from_histograms(
+    privacy: EvaluationPrivacy | None, per_site: str | None, score_bins: int, calibration_bins: int | None
+) -> Iterator[Finding]:
+    """With a budget every figure comes from noisy histograms: what cannot be read off those cannot be had."""
+    if privacy is None:
+        return
+    if per_site is not None:
+        yield Finding("per_site", per_site, "nothing, with evaluation.privacy: a hospital's own figures have no noise")
+    if score_bins % (calibration_bins or CALIBRATION_BINS):
+        yield Finding(
+            "calibration_bins", shown(calibration_bins or CALIBRATION_BINS),
+            f"a divisor of score_bins, {score_bins}, with evaluation.privacy: the curve is read off the histograms",
+        )  # fmt: skip
+
+
 class Evaluation(Section):
     """What is measured on the patients set aside, and summed under the same masks."""
 
@@ -369,8 +412,35 @@ class Evaluation(Section):
     every_rounds: Annotated[int, Ge(1), Le(100_000)]
     score_bins: Annotated[int, Ge(2), Le(10_000)]  # of the histograms AUC is computed from
     decision_threshold: Annotated[float, Gt(0), Lt(1)]
+    specificity: Annotated[float, Gt(0), Lt(1)] | None = None  # at which the sensitivity is given
+    calibration_bins: Annotated[int, Ge(2), Le(50)] | None = None  # of the calibration curve; see `curve_bins`
+    per_site: Literal["spread"] | None = None  # mean and standard deviation over hospitals of each one's own figures
+    subgroups: Annotated[tuple[Subgroup, ...], MaxLen(16)] | None = None
+    subgroup_bins: Annotated[int, Ge(2), Le(1_000)] | None = None  # of each cell's score histograms; see `cell_bins`
+    minimum_cell: Annotated[int, Ge(2), Le(10_000)] | None = None  # see `smallest_cell`
+    privacy: EvaluationPrivacy | None = None  # a budget for the test figures; without it they are exact sums
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("metrics",), check=_metrics_differ),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(reads=("metrics",), check=_metrics_differ),
+        Rule(reads=("metrics", "specificity"), check=_specificity_with_sensitivity),
+        Rule(reads=("subgroups",), check=_cells_not_too_many),
+        Rule(reads=("privacy", "per_site", "score_bins", "calibration_bins"), check=_private_figures_from_histograms),
+    )
+
+    @property
+    def curve_bins(self) -> int:
+        """Bins of the calibration curve."""
+        return self.calibration_bins or CALIBRATION_BINS
+
+    @property
+    def cell_bins(self) -> int:
+        """Bins of the score histograms of every cell of a subgroup."""
+        return self.subgroup_bins or SUBGROUP_BINS
+
+    @property
+    def smallest_cell(self) -> int:
+        """A hospital withholds cells of fewer test patients, and a report leaves out figures of fewer."""
+        return self.minimum_cell or MINIMUM_CELL
 
 
 def _threshold_fits(required: tuple[SiteId, ...], threshold: int) -> Iterator[Finding]:
@@ -405,6 +475,76 @@ def _groups_fit(
         yield Finding(
             "training.weighting", weighting, "uniform, with aggregation.group_size: weights would show in group sums"
         )
+
+
+def _mechanism_fits(
+    required: tuple[SiteId, ...],
+    mechanism: str,
+    colluding: int | None,
+    threshold: int,
+    group_size: int | None,
+) -> Iterator[Finding]:
+    """Whose noise a sum has: of every t survivors all but c are honest, so that h = t - c shares are in it.
+
+    With 2t > n + c, h is at least 1: t > c + (n - t), and t is at most n.
+    """
+    if mechanism != DISTRIBUTED:
+        if colluding is not None:
+            yield Finding(
+                "privacy.colluding", shown(colluding),
+                f"nothing with {mechanism}, which trusts no other hospital; it belongs to {DISTRIBUTED}",
+            )  # fmt: skip
+        return
+    if group_size is not None:
+        yield Finding(
+            "aggregation.group_size", shown(group_size),
+            f"nothing with {DISTRIBUTED}: the sum of a group would carry the noise of that group alone",
+        )  # fmt: skip
+    sites, dishonest = len(required), colluding or 0
+    # Section 2, with c in both of two groups: else they could open two sums, each with less than the noise of h.
+    if 2 * threshold <= sites + dishonest:
+        yield Finding(
+            "aggregation.threshold" if dishonest == 0 else "privacy.colluding",
+            f"threshold {threshold}, {sites} hospitals and colluding {dishonest}",
+            "a threshold of which the double is more than the hospitals and the colluding ones together",
+        )
+
+
+def _optimizer_fits_mechanism(mechanism: str, optimizer: str) -> Iterator[Finding]:
+    if mechanism != DISTRIBUTED and optimizer != "sgd":
+        yield Finding(
+            "training.optimizer.name", optimizer, f"sgd with {mechanism}; {optimizer} belongs to {DISTRIBUTED}"
+        )
+
+
+def _round_fits_mechanism(
+    mechanism: str,
+    local_steps: int,
+    weighting: str,
+    server_learning_rate: float,
+    tensor_clips: Mapping[str, float] | None,
+) -> Iterator[Finding]:
+    """In distributed-dp-sgd one round is one step, and the coordinator's optimizer takes it."""
+    if mechanism != DISTRIBUTED:
+        return
+    if local_steps != 1:
+        yield Finding(
+            "training.local_steps", shown(local_steps), f"1 with {DISTRIBUTED}: every step is a sum over the hospitals"
+        )
+    if weighting != "uniform":
+        yield Finding(
+            "training.weighting", weighting, f"uniform with {DISTRIBUTED}: a weight would multiply a site's noise too"
+        )
+    if server_learning_rate != 1:
+        yield Finding(
+            "training.server_learning_rate", shown(server_learning_rate),
+            f"1.0 with {DISTRIBUTED}: training.optimizer.learning_rate is the coordinator's",
+        )  # fmt: skip
+    if tensor_clips is not None:
+        yield Finding(
+            "aggregation.tensor_clips", "clips by parameter",
+            f"nothing with {DISTRIBUTED}: the noise of all parameters is drawn on one grid",
+        )  # fmt: skip
 
 
 def _delta_protects_one(minimum_patients: int, delta: float) -> Iterator[Finding]:
@@ -483,6 +623,49 @@ def _evaluates_once(rounds: int, every_rounds: int) -> Iterator[Finding]:
         )
 
 
+def _subgroups_fit(features: Mapping[str, Feature], subgroups: tuple[Subgroup, ...] | None) -> Iterator[Finding]:
+    for index, subgroup in enumerate(subgroups or ()):
+        at: tuple[str | int, ...] = ("evaluation", "subgroups", index)
+        feature = features.get(subgroup.column)
+        if feature is None:
+            yield Finding((*at, "column"), shown(subgroup.column), "a column that is one of the features")
+        elif isinstance(feature, CategoryFeature):
+            if subgroup.bands is not None:
+                yield Finding((*at, "bands"), "bands of a category", "values: only numbers have bands")
+            for place, value in enumerate(subgroup.values or ()):
+                if value not in feature.values:
+                    allowed = "one of " + ", ".join(map(str, feature.values))
+                    yield Finding((*at, "values", place), shown(value), allowed)
+        else:
+            low, high = feature.range
+            for name, numbers in (("values", subgroup.values), ("bands", subgroup.bands)):
+                for place, number in enumerate(numbers or ()):
+                    if isinstance(number, str) or not low <= number <= high:
+                        allowed = f"a number within the range of the column, {shown(low)} to {shown(high)}"
+                        yield Finding((*at, name, place), shown(number), allowed)
+
+
+def _noisy_counts_fit(
+    required: tuple[SiteId, ...], bits: int, patients: int, privacy: EvaluationPrivacy | None
+) -> Iterator[Finding]:
+    """Noise of at least one patient is drawn in so many steps that its steps do not show."""
+    if privacy is not None and _steps(len(required), patients + NOISE_TAIL, bits) < STEPS_MIN * (patients + NOISE_TAIL):
+        yield Finding(
+            "evaluation.privacy", f"modulus_bits {bits} with {len(required)} hospitals",
+            f"a larger ring, or a smaller max_patients_per_site: noisy counts need {STEPS_MIN} steps for each patient",
+        )  # fmt: skip
+
+
+def _spread_over_enough(threshold: int, minimum: int, per_site: str | None) -> Iterator[Finding]:
+    # A mean and a standard deviation are two equations: a hospital of three would solve them for the other two.
+    if per_site == "spread" and max(threshold, minimum) < SPREAD_SITES_MIN:
+        yield Finding(
+            "evaluation.per_site", per_site,
+            f"nothing, or sites.minimum of at least {SPREAD_SITES_MIN}: of three hospitals' figures, mean and standard "
+            "deviation tell each hospital the figures of both others",
+        )  # fmt: skip
+
+
 def _patients_bounds(minimum: int, maximum: int) -> Iterator[Finding]:
     if minimum > maximum:
         yield Finding(
@@ -512,6 +695,27 @@ class StudyFile(Section):
             reads=("sites.required", "sites.minimum", "aggregation.group_size", "training.weighting"),
             check=_groups_fit,
         ),
+        Rule(
+            reads=(
+                "sites.required",
+                "privacy.mechanism",
+                "privacy.colluding",
+                "aggregation.threshold",
+                "aggregation.group_size",
+            ),
+            check=_mechanism_fits,
+        ),
+        Rule(reads=("privacy.mechanism", "training.optimizer.name"), check=_optimizer_fits_mechanism),
+        Rule(
+            reads=(
+                "privacy.mechanism",
+                "training.local_steps",
+                "training.weighting",
+                "training.server_learning_rate",
+                "aggregation.tensor_clips",
+            ),
+            check=_round_fits_mechanism,
+        ),
         Rule(reads=("data.minimum_patients", "privacy.delta"), check=_delta_protects_one),
         Rule(
             reads=(
@@ -528,6 +732,17 @@ class StudyFile(Section):
             check=_clips_fit_network,
         ),
         Rule(reads=("training.rounds", "evaluation.every_rounds"), check=_evaluates_once),
+        Rule(reads=("data.features", "evaluation.subgroups"), check=_subgroups_fit),
+        Rule(
+            reads=(
+                "sites.required",
+                "aggregation.modulus_bits",
+                "aggregation.max_patients_per_site",
+                "evaluation.privacy",
+            ),
+            check=_noisy_counts_fit,
+        ),
+        Rule(reads=("aggregation.threshold", "sites.minimum", "evaluation.per_site"), check=_spread_over_enough),
         Rule(reads=("data.minimum_patients", "aggregation.max_patients_per_site"), check=_patients_bounds),
     )
 
@@ -549,6 +764,16 @@ class StudyFile(Section):
     def _in_a_group(self, of_all: int) -> int:
         size = self.aggregation.group_size
         return of_all if size is None else scaled(of_all, size, len(self.sites.required))
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether the noise that protects a patient is the sum of the hospitals' shares."""
+        return self.privacy.mechanism == DISTRIBUTED
+
+    @property
+    def honest_shares(self) -> int:
+        """The h of the design, t - c: so many shares of the noise are in every sum, whoever drops out or cheats."""
+        return self.aggregation.threshold - (self.privacy.colluding or 0)
 
     @property
     def parameters(self) -> ParameterLayout:

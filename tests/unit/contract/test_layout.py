@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from consortium.contract.catalogue import METRICS
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.layout import (
     LOSS_PER_PATIENT_MAX,
@@ -18,6 +19,7 @@ from consortium.contract.layout import (
 from consortium.contract.names import RoundNumber
 from consortium.contract.plan import LANES_MAX, PARTICIPANTS_MAX, PLAN_BYTES_MAX, RoundKind
 from consortium.contract.study import StudyFile, load_study
+from consortium.contract.subgroups import NOISE_TAIL, EvaluationPrivacy, Subgroup
 from consortium.contract.tensor_clips import STRETCHES_MAX, TensorClipsRefused
 from privacy.encoding import Layout
 
@@ -44,32 +46,83 @@ def shape(layout: Layout) -> dict[str, tuple[int, float]]:
 
 METRIC_LANES = {
     "sites_reporting": (1, 1.0), "test_patients": (1, 1e5), "correct": (1, 1e5), "site_accuracy": (1, 1.0),
-    "loss_sum": (1, 16e5), "scores_positive": (100, 1e5), "scores_negative": (100, 1e5),
+    "loss_sum": (1, 16e5), "loss_squares": (1, 256e5), "squared_error": (2, 1e5),
+    "scores_positive": (100, 1e5), "scores_negative": (100, 1e5),
+    "calibration_positive": (10, 1e5), "calibration_negative": (10, 1e5), "calibration_scores": (10, 1e5),
+}  # fmt: skip
+SUBGROUP_LANES = {  # women, men, below 55 years, 55 and above
+    "subgroup_sites": (4, 1.0), "subgroup_patients": (4, 1e5), "subgroup_correct": (4, 1e5),
+    "subgroup_loss": (8, 256e5), "subgroup_squared_error": (8, 1e5), "subgroup_labelled": (4, 1e5),
+    "subgroup_scores": (4, 1e5), "subgroup_positive": (80, 1e5), "subgroup_negative": (80, 1e5),
 }  # fmt: skip
 
 
 def test_lanes_of_a_training_round() -> None:
     layout = train(HEART)
-    assert shape(layout) == {"update": (14, 4.0), "weight": (1, 1.0)} | METRIC_LANES
+    assert shape(layout) == {"update": (14, 4.0), "weight": (1, 1.0)} | METRIC_LANES | SUBGROUP_LANES
     assert layout.modulus_bits == 32
-    assert layout.length == 14 + 1 + 5 + 200
+    assert layout.length == 14 + 1 + 8 + 200 + 30 + 4 * 9 + 160
 
 
 def test_lanes_of_the_evaluation_round_carry_no_update() -> None:
-    assert shape(evaluate(HEART)) == METRIC_LANES
+    assert shape(evaluate(HEART)) == METRIC_LANES | SUBGROUP_LANES
 
 
 @pytest.mark.parametrize(
     ("metrics", "lanes"),
     [
         (("auc",), {"scores_positive", "scores_negative"}),
+        (("sensitivity",), {"scores_positive", "scores_negative"}),
         (("accuracy",), {"correct", "site_accuracy"}),
-        (("loss",), {"loss_sum"}),
+        (("loss",), {"loss_sum", "loss_squares"}),
+        (("brier",), {"squared_error"}),
+        (("calibration",), {"calibration_positive", "calibration_negative", "calibration_scores"}),
     ],
 )
 def test_only_the_metrics_asked_for_get_lanes(metrics: tuple[str, ...], lanes: set[str]) -> None:
     always = {"sites_reporting", "test_patients"}
-    assert set(shape(evaluate(changed("evaluation", metrics=metrics)))) == always | lanes
+    assert set(shape(evaluate(changed("evaluation", metrics=metrics, subgroups=None)))) == always | lanes
+    # The same in every cell, under the name the subgroup's lane has for it.
+    twins = {
+        "scores_positive": "positive", "scores_negative": "negative", "correct": "correct", "loss_sum": "loss",
+        "squared_error": "squared_error", "calibration_positive": "labelled", "calibration_scores": "scores",
+    }  # fmt: skip
+    of_cells = {"sites", "patients"} | {twins[name] for name in lanes & set(twins)}
+    found = set(shape(evaluate(changed("evaluation", metrics=metrics))))
+    assert found == always | lanes | {f"subgroup_{name}" for name in of_cells}
+
+
+def test_a_spread_has_lanes_for_the_figures_that_hospitals_have() -> None:
+    layout = evaluate(changed("evaluation", metrics=("loss", "auc", "sensitivity"), per_site="spread"))
+    assert shape(layout)["site_figures"] == (4, 1.0)
+    assert shape(layout)["site_counted"] == (2, 1.0)
+    assert "site_counted" not in shape(evaluate(changed("evaluation", metrics=("calibration",), per_site="spread")))
+
+
+def test_with_a_budget_there_are_histograms_alone() -> None:
+    layout = evaluate(changed("evaluation", privacy=EvaluationPrivacy(epsilon=1.0, delta=1e-3)))
+    clip = 1e5 + NOISE_TAIL
+    assert shape(layout) == {
+        "sites_reporting": (1, 1.0), "test_patients": (1, clip), "scores_positive": (100, clip),
+        "scores_negative": (100, clip), "subgroup_positive": (80, clip), "subgroup_negative": (80, clip),
+    }  # fmt: skip
+    assert all(lane.scale >= 256 for lane in layout.lanes[1:])
+    layout.check(len(HEART.sites.required))
+
+
+def test_a_ring_has_room_for_every_metric_of_the_largest_study() -> None:
+    cells = tuple(Subgroup(column="age", bands=tuple(range(1, 16))) for _ in range(2))
+    everything = changed(
+        "evaluation", metrics=METRICS, specificity=0.9, per_site="spread", subgroups=cells, subgroup_bins=1000
+    )
+    for bits, patients in ((16, 100), (32, 1_000_000), (64, 10_000_000)):
+        aggregation = everything.aggregation.model_copy(
+            update={"modulus_bits": bits, "max_patients_per_site": patients}
+        )
+        sites = everything.sites.model_copy(update={"required": tuple(f"site-{index:03}" for index in range(128))})
+        layout = evaluate(everything.model_copy(update={"aggregation": aggregation, "sites": sites}))
+        layout.check(128)
+        assert set(shape(layout)) == set(LaneName) - {LaneName.UPDATE, LaneName.WEIGHT}
 
 
 @pytest.mark.parametrize(("every", "with_metrics"), [(1, {1, 2, 3, 4, 5, 6, 7}), (3, {1, 4, 7}), (20, {1})])
@@ -93,7 +146,9 @@ def test_weights_are_one_or_the_declared_patients() -> None:
 
 COUNTS = {
     LaneName.WEIGHT, LaneName.SITES_REPORTING, LaneName.TEST_PATIENTS, LaneName.CORRECT,
-    LaneName.SCORES_POSITIVE, LaneName.SCORES_NEGATIVE,
+    LaneName.SCORES_POSITIVE, LaneName.SCORES_NEGATIVE, LaneName.CALIBRATION_POSITIVE, LaneName.CALIBRATION_NEGATIVE,
+    LaneName.SUBGROUP_SITES, LaneName.SUBGROUP_PATIENTS, LaneName.SUBGROUP_CORRECT, LaneName.SUBGROUP_LABELLED,
+    LaneName.SUBGROUP_POSITIVE, LaneName.SUBGROUP_NEGATIVE,
 }  # fmt: skip
 
 
@@ -116,7 +171,8 @@ def test_counts_are_exact_and_the_rest_as_fine_as_the_ring_allows(
             assert scale.numerator & (scale.numerator - 1) == 0
             assert scale.denominator & (scale.denominator - 1) == 0
             assert sites * (Fraction(lane.clip) * scale + 1) <= room
-            assert sites * (Fraction(lane.clip) * scale * 2 + 1) > room  # the largest such power of two
+            # The largest such power of two; where that is 1, which marks counts, the next below it.
+            assert sites * (Fraction(lane.clip) * scale * 2 + 1) > room or scale == Fraction(1, 2)
 
 
 # --- clips by parameter --------------------------------------------------------------------------------------------
@@ -156,7 +212,7 @@ def test_clips_that_do_not_fit_the_parameters_are_refused() -> None:
 
 
 def test_a_plan_holds_the_most_lanes_that_a_study_can_have() -> None:
-    everything = changed("evaluation", metrics=("auc", "accuracy", "loss"))
+    everything = changed("evaluation", metrics=METRICS, specificity=0.9, per_site="spread")
     parameters = tuple(
         (f"{index:04}.{kind}", (2**21,)) for index in range(STRETCHES_MAX // 2) for kind in ("bias", "weight")
     )

@@ -11,6 +11,7 @@ from consortium.contract.catalogue import (
     METRICS,
     NETWORKS,
     OPTIMIZERS,
+    Adam,
     MechanismName,
     Mlp,
     Sgd,
@@ -22,6 +23,7 @@ from consortium.contract.names import RoundNumber
 from consortium.contract.plan import RoundKind
 from consortium.contract.schema import describe
 from consortium.contract.study import NumberFeature, StudyFile, load_study
+from consortium.contract.subgroups import all_cells
 from privacy.secagg.suites import SuiteName
 
 STUDY = """\
@@ -194,17 +196,16 @@ BAD = [
     ("local_steps: 2", "local_steps: true", "training.local_steps", 39, "true", "a whole number"),
     ("sampling_rate: 0.2", "sampling_rate: 1.01", "training.sampling_rate", 40, "1.01", "at most 1"),
     ("sampling_rate: 0.2", "sampling_rate: 0", "training.sampling_rate", 40, "0", "greater than 0"),
-    ("name: sgd", "name: adam", "training.optimizer.name", 41, '"adam"', "sgd"),
+    ("name: sgd", "name: lion", "training.optimizer.name", 41, '"lion"', "one of sgd, adam"),
+    ("name: sgd, learning_rate: 0.5, momentum: 0", "name: adam, learning_rate: 0.5",
+     "training.optimizer.name", 41, "adam", "sgd with local-dp-sgd"),
     ("momentum: 0", "momentum: 1", "training.optimizer.momentum", 41, "1", "at least 0 and less than 1"),
     ("learning_rate: 0.5", "learning_rate: fast", "training.optimizer.learning_rate", 41, '"fast"', "a number"),
     ("weighting: uniform", "weighting: loud", "training.weighting", 44, '"loud"', "one of uniform, patients"),
     ("  seed: 1\n", "  seed: -1\n", "training.seed", 46, "-1", "a whole number from 0 to 4294967295"),
     # privacy
     ("mechanism: local-dp-sgd", "mechanism: none", "privacy.mechanism", 48, '"none"', "not available in this version"),
-    (
-        "mechanism: local-dp-sgd", "mechanism: distributed-dp-sgd",
-        "privacy.mechanism", 48, '"distributed-dp-sgd"', "not available in this version",
-    ),
+    ("unit: patient\n", "unit: patient\n  colluding: 0\n", "privacy.colluding", 50, "0", "nothing with local-dp-sgd"),
     ("mechanism: local-dp-sgd", "mechanism: magic", "privacy.mechanism", 48, '"magic"', "local-dp-sgd"),
     ("unit: patient\n", "unit: record\n", "privacy.unit", 49, '"record"', "patient"),
     ("epsilon: 1.5", "epsilon: 0", "privacy.epsilon", 50, "0", "a number greater than 0"),
@@ -527,5 +528,145 @@ def test_catalogue_and_study_know_the_same_names() -> None:
         assert describe(network.section.model_fields["network"].annotation) == name
     assert ", ".join(METRICS) in describe(evaluation["metrics"].annotation)
     assert describe(training["loss"].annotation) in LOSSES
-    assert set(OPTIMIZERS) == {describe(Sgd.model_fields["name"].annotation)}
-    assert all(describe(MechanismName).startswith(name) for name in MECHANISMS)
+    assert list(OPTIMIZERS) == [describe(section.model_fields["name"].annotation) for section in (Sgd, Adam)]
+    assert describe(MechanismName).startswith("one of " + ", ".join(MECHANISMS))
+
+
+# --- distributed-dp-sgd ---------------------------------------------------------------------------------------------
+
+DISTRIBUTED = (
+    STUDY.replace("local_steps: 2", "local_steps: 1")
+    .replace("mechanism: local-dp-sgd", "mechanism: distributed-dp-sgd")
+    .replace("update_clip: 4", "update_clip: 100")
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("local_steps: 1", "local_steps: 2", "training.local_steps", "2", "1 with distributed-dp-sgd"),
+        ("weighting: uniform", "weighting: patients", "training.weighting", "patients", "uniform with distributed"),
+        ("server_learning_rate: 1", "server_learning_rate: 2", "training.server_learning_rate", "2", "1.0 with"),
+        ("update_clip: 100", "update_clip: 100\n  tensor_clips: {0.weight: 1}",
+         "aggregation.tensor_clips", "clips by parameter", "one grid"),
+        ("  threshold: 3", "  group_size: 64\n  threshold: 3", "aggregation.group_size", "64", "that group alone"),
+        ("unit: patient\n", "unit: patient\n  colluding: 2\n", "privacy.colluding", "4 hospitals and colluding 2",
+         "more than the hospitals and the colluding ones together"),
+    ],
+)  # fmt: skip
+def test_a_distributed_study_is_one_step_a_round_with_an_honest_share(
+    tmp_path: Path, case: tuple[str, str, str, str, str]
+) -> None:
+    old, new, path, found, allowed = case
+    assert loaded(tmp_path, DISTRIBUTED).is_distributed
+    problem = next((p for p in problems(tmp_path, DISTRIBUTED.replace(old, new, 1)) if p.path == path), None)
+    assert problem is not None
+    assert found in problem.found
+    assert allowed in problem.allowed
+
+
+def test_noise_is_calibrated_to_the_threshold_less_the_colluding(tmp_path: Path) -> None:
+    study = loaded(tmp_path, DISTRIBUTED)
+    assert (study.is_distributed, study.honest_shares) == (True, 3)
+    dishonest = loaded(tmp_path, DISTRIBUTED.replace("unit: patient\n", "unit: patient\n  colluding: 1\n"))
+    assert dishonest.honest_shares == 2
+    assert dishonest.digest() != study.digest()
+    assert not loaded(tmp_path, STUDY).is_distributed
+
+
+def test_an_optimizer_and_an_average_of_the_coordinator_are_part_of_the_document(tmp_path: Path) -> None:
+    text = DISTRIBUTED.replace("{name: sgd, learning_rate: 0.5, momentum: 0}", "{name: adam, learning_rate: 0.5}")
+    study = loaded(tmp_path, text.replace("  loss:", "  averaging: {decay: 0.9}\n  loss:"))
+    assert isinstance(study.training.optimizer, Adam)
+    assert (study.training.optimizer.betas, study.training.optimizer.eps) == ((0.9, 0.999), 1e-8)
+    assert b'"averaging":{"decay":0.9}' in study.document()
+    assert StudyFile.from_document(study.document()) == study
+    assert b"averaging" not in loaded(tmp_path, STUDY).document()
+    assert b"colluding" not in loaded(tmp_path, STUDY).document()
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def evaluating(*lines: str, metrics: str = "auc, accuracy") -> str:
+    text = STUDY.replace("[auc, accuracy]", f"[{metrics}]")
+    return text + "".join(f"  {line}\n" for line in lines)
+
+
+def test_everything_that_can_be_measured(tmp_path: Path) -> None:
+    text = evaluating(
+        "specificity: 0.95", "calibration_bins: 5", "per_site: spread", "subgroup_bins: 10", "minimum_cell: 15",
+        "subgroups: [{column: age, bands: [50, 65]}, {column: cp, values: [1, 3], names: [typical, other]}]",
+        metrics="auc, accuracy, loss, brier, calibration, sensitivity",
+    ).replace("  minimum: 3\n", "  minimum: 4\n", 1)  # fmt: skip
+    study = loaded(tmp_path, text)
+    wanted = study.evaluation
+    assert (wanted.curve_bins, wanted.cell_bins, wanted.smallest_cell) == (5, 10, 15)
+    assert all_cells(wanted.subgroups) == ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))
+    age, kind = wanted.subgroups or ()
+    assert [age.name_of(cell) for cell in range(3)] == ["below 50", "50 to below 65", "65 and above"]
+    assert [kind.name_of(cell) for cell in range(2)] == ["typical", "other"]
+    assert StudyFile.from_document(study.document()) == study
+
+
+def test_what_evaluation_has_where_nothing_is_said(tmp_path: Path) -> None:
+    wanted = loaded(tmp_path, STUDY).evaluation
+    assert (wanted.curve_bins, wanted.cell_bins, wanted.smallest_cell) == (10, 20, 10)
+    assert wanted.subgroups is wanted.per_site is wanted.privacy is None
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "allowed"),
+    [
+        (evaluating(metrics="sensitivity"), "evaluation.specificity", "together with sensitivity"),
+        (evaluating("specificity: 0.9"), "evaluation.specificity", "together with sensitivity"),
+        (evaluating("subgroups: [{column: age}]"), "evaluation.subgroups[0]", "values of a column, or bands"),
+        (
+            evaluating("subgroups: [{column: age, values: [1], bands: [2]}]"),
+            "evaluation.subgroups[0]",
+            "values of a column, or bands",
+        ),
+        (evaluating("subgroups: [{column: weight, bands: [2]}]"), "evaluation.subgroups[0].column", "of the features"),
+        (evaluating("subgroups: [{column: num, bands: [2]}]"), "evaluation.subgroups[0].column", "of the features"),
+        (evaluating("subgroups: [{column: cp, bands: [2]}]"), "evaluation.subgroups[0].bands", "only numbers"),
+        (
+            evaluating("subgroups: [{column: cp, values: [1, 4]}]"),
+            "evaluation.subgroups[0].values[1]",
+            "one of 1, 2, 3",
+        ),
+        (evaluating("subgroups: [{column: cp, values: [1, 1]}]"), "evaluation.subgroups[0].values[1]", "once"),
+        (evaluating("subgroups: [{column: age, bands: [40, 130]}]"), "evaluation.subgroups[0].bands[1]", "0 to 120"),
+        (evaluating("subgroups: [{column: age, values: [old]}]"), "evaluation.subgroups[0].values[0]", "0 to 120"),
+        (evaluating("subgroups: [{column: age, bands: [60, 50]}]"), "evaluation.subgroups[0].bands[1]", "greater than"),
+        (
+            evaluating("subgroups: [{column: age, bands: [60], names: [young]}]"),
+            "evaluation.subgroups[0].names",
+            "a name for each",
+        ),
+        (
+            evaluating("subgroups:", *[f"  - {{column: age, bands: {list(range(1, 16))}}}" for _ in range(3)]),
+            "evaluation.subgroups",
+            "at most 32",
+        ),
+        (evaluating("per_site: spread"), "evaluation.per_site", "sites.minimum of at least 4"),
+        (
+            evaluating("privacy: {epsilon: 1, delta: 1e-3}").replace("site: 100000", "site: 5000000"),
+            "evaluation.privacy",
+            "256 steps for each patient",
+        ),
+        (
+            evaluating("privacy: {epsilon: 1, delta: 1e-3}", "calibration_bins: 7"),
+            "evaluation.calibration_bins",
+            "a divisor of score_bins",
+        ),
+        (
+            evaluating("privacy: {epsilon: 1, delta: 1e-3}", "per_site: spread").replace("minimum: 3", "minimum: 4", 1),
+            "evaluation.per_site",
+            "nothing, with evaluation.privacy",
+        ),
+    ],
+)
+def test_evaluations_that_make_no_sense(tmp_path: Path, text: str, path: str, allowed: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert problem.path == path
+    assert allowed in problem.allowed
