@@ -99,6 +99,52 @@ def lines(
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704  # every text above is escaped
 
 
+def calibration(points: Sequence[tuple[float, float, float | None, float | None, int]]) -> Markup | None:
+    """Observed share of patients with the label over predicted probability, beside the diagonal of a perfect model.
+
+    Args:
+        points: (mean score, share, lower bound, upper bound, patients) of each bin, by rising score; the bounds are
+            drawn as a bar, and every point says in words what it is.
+
+    Returns:
+        None without points.
+    """
+    if not points:
+        return None
+    title = "Calibration curve: share of patients with the label over predicted probability"
+    said = "; ".join(f"predicted {score:.2f}, observed {rate:.2f}, {n} patients" for score, rate, _, _, n in points)
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return LEFT + x * (right - LEFT), bottom - y * (bottom - TOP)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}. {said}.")}">']
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        x, y = at(tick, tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="axis" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text class="axis" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
+    middle = (LEFT + right) / 2
+    parts.append(f'<text class="axis" x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">predicted</text>')
+    (x_low, y_low), (x_high, y_high) = at(0, 0), at(1, 1)
+    parts.append(f'<line class="limit" x1="{x_low}" y1="{y_low}" x2="{x_high}" y2="{y_high}"/>')
+    parts.append(f'<text class="name" x="{right + 8}" y="{y_high + 4:.1f}" fill="#444">perfect</text>')
+    colour = COLOURS[0]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(score, rate) for score, rate, *_ in points))
+    parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
+    for score, rate, low, high, patients in points:
+        x, y = at(score, rate)
+        parts.append(f"<g><title>predicted {score:.3f}, observed {rate:.3f}, {patients} patients</title>")
+        if low is not None and high is not None:
+            y_from, y_to = at(score, low)[1], at(score, high)[1]
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y_from:.1f}" y2="{y_to:.1f}" stroke="{colour}"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/></g>')
+    x, y = at(*points[-1][:2])
+    label_y = y + 4 if y > y_high + 14 else y + 18  # clear of the word beside the diagonal
+    parts.append(f'<text class="name" x="{right + 8}" y="{label_y:.1f}" fill="{colour}">observed</text>')
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704  # every text above is escaped
+
+
 def participation(
     sites: Sequence[str],
     rounds: Sequence[tuple[str, str, AbstractSet[str], AbstractSet[str], Mapping[str, str]]],

@@ -34,7 +34,9 @@ from audit.fields import (
     Instant,
     Json,
     Label,
+    Labels,
     Line,
+    Lines,
     MaybeDigest,
     MaybeName,
     Name,
@@ -310,8 +312,64 @@ class CohortSnapshot(SiteStudyEntry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoissonSampledGaussian:
+    """Steps with Gaussian noise of the site's own, as data that anybody can compose again."""
+
+    KIND: ClassVar[str] = "poisson-sampled-gaussian"
+
+    noise_multiplier: Size
+    sampling_rate: Probability
+    steps: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoissonSampledDiscreteGaussian:
+    """Steps whose noise is the sum of `shares` sites' discrete Gaussians, seen as a sum only."""
+
+    KIND: ClassVar[str] = "poisson-sampled-discrete-gaussian"
+
+    noise_multiplier: Size  # of the sum
+    sampling_rate: Probability
+    steps: Positive
+    clip_norm_l2: Size
+    shares: Positive
+    grid_spacing: Size
+    dimension: Positive
+
+
+PrivacyEvent: TypeAlias = PoissonSampledGaussian | PoissonSampledDiscreteGaussian
+_EVENTS: dict[str, type[PrivacyEvent]] = {
+    kind.KIND: kind for kind in (PoissonSampledGaussian, PoissonSampledDiscreteGaussian)
+}
+
+
+class _EventRule:
+    """Reads and writes privacy events, tagged with their kind; unknown kinds are refused."""
+
+    def read(self, path: str, value: object) -> PrivacyEvent:
+        """The event."""
+        if isinstance(value, PrivacyEvent):
+            value = self.write(value)
+        name = value.get("kind") if isinstance(value, dict) else None
+        kind = _EVENTS.get(name) if isinstance(name, str) else None
+        if kind is None:
+            raise EntryRefused(path, repr(value)[:120], f"an event of a kind in {', '.join(_EVENTS)}")
+        assert isinstance(value, dict)
+        rules = _rules(kind)
+        if set(value) != {"kind", *rules}:
+            raise EntryRefused(path, repr(value)[:120], f"a {name!r} event with {', '.join(sorted(rules))}")
+        read: dict[str, Any] = {field: rule.read(f"{path}.{field}", value[field]) for field, rule in rules.items()}
+        return kind(**read)
+
+    def write(self, value: object) -> Json:
+        """An object with its kind."""
+        assert isinstance(value, PrivacyEvent)
+        return {"kind": value.KIND} | {name: getattr(value, name) for name in _rules(type(value))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DpConfigured(SiteStudyEntry):
-    """What a site will run: Poisson-sampled Gaussian steps, and what they cost if all of them run."""
+    """What a site will run, and what it costs if all of it runs. `event` is all planned steps, to compose again."""
 
     TYPE: ClassVar[str] = "dp.configured"
     dataset: Name
@@ -322,41 +380,11 @@ class DpConfigured(SiteStudyEntry):
     sampling_rate: Probability
     steps_planned: Positive
     clip_norm_l2: Size
+    event: PrivacyEvent
     epsilon_planned: Epsilon
     delta: Probability
     accountant: Label
     accountant_version: Label
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoissonSampledGaussian:
-    """The privacy event of one dp.spent, as data that anybody can compose again."""
-
-    KIND: ClassVar[str] = "poisson-sampled-gaussian"
-
-    noise_multiplier: Size
-    sampling_rate: Probability
-    steps: Positive
-
-
-class _EventRule:
-    """Reads and writes the one kind of privacy event there is; unknown kinds are refused."""
-
-    def read(self, path: str, value: object) -> PoissonSampledGaussian:
-        """The event."""
-        if isinstance(value, PoissonSampledGaussian):
-            value = self.write(value)
-        rules = _rules(PoissonSampledGaussian)
-        kind = PoissonSampledGaussian.KIND
-        if not isinstance(value, dict) or value.get("kind") != kind or set(value) != {"kind", *rules}:
-            raise EntryRefused(path, repr(value)[:120], f"a {kind!r} event with {', '.join(sorted(rules))}")
-        read: dict[str, Any] = {name: rule.read(f"{path}.{name}", value[name]) for name, rule in rules.items()}
-        return PoissonSampledGaussian(**read)
-
-    def write(self, value: object) -> Json:
-        """An object with its kind."""
-        assert isinstance(value, PoissonSampledGaussian)
-        return {"kind": value.KIND} | {name: getattr(value, name) for name in _rules(PoissonSampledGaussian)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,10 +393,65 @@ class DpSpent(SiteRoundEntry):
 
     TYPE: ClassVar[str] = "dp.spent"
     dataset: Name
-    event: PoissonSampledGaussian
+    event: PrivacyEvent
     epsilon: Epsilon
     delta: Probability
     steps_total: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpAudited(SiteStudyEntry):
+    """What a site measured of its own mechanism, on probes and never on patients, before it trained.
+
+    `failed` names the checks that did not hold; the outcome is then '8'. `figures` are what was claimed and between
+    which bounds it was measured; all bounds of one audit hold together with probability `confidence`.
+    """
+
+    TYPE: ClassVar[str] = "dp.audited"
+    dataset: Name
+    checks: Labels
+    failed: Labels
+    figures: Figures
+    confidence: Probability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpCertificate(SiteStudyEntry):
+    """What a site promises each of its patients about one study that is over (after NIST SP 800-226).
+
+    Everything in it is a constant of the study, a sum of the site's own dp.spent entries, or a range. Not in it: how
+    often gradients were clipped, how many patients were sampled. These carry no noise and stay at the site.
+    """
+
+    TYPE: ClassVar[str] = "dp.certificate"
+    study_digest: Digest
+    dataset: Name
+    unit: Label
+    relation: Label
+    patients: Bucket
+    epsilon: Epsilon  # of the study, under the trust model
+    delta: Probability
+    trust: Label  # "local" or "distributed"
+    threshold: Positive  # t: hospitals that together open a sum
+    colluding: Count  # c: hospitals that may pool what they know, and withhold their noise
+    honest: Positive  # h: shares of noise that the epsilon rests on; 1 under "local"
+    epsilon_unmasked: Epsilon  # what is left of the guarantee if secure aggregation fails
+    event: PrivacyEvent  # everything executed, as one event
+    clip_norm_l2: Size
+    steps_planned: Positive
+    records_per_patient: Positive  # at most so many in a step
+    sampling: Line
+    generator: Line
+    accountant: Label
+    accountant_version: Label
+    studies: Names  # all that this dataset was used for at this site, this one included
+    epsilon_dataset: Epsilon  # over all of them
+    delta_dataset: Probability
+    outside: Lines  # what the guarantee does not cover
+    audit: Label  # of the mechanism: "passed", "failed" or "not run"
+    audit_figures: Figures
+    software: Labels
+    code_sha256: Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -507,6 +590,29 @@ class ModelReleased(StudyEntry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCertificate(StudyEntry):
+    """What the sites' certificates together promise about a global model; anybody can compose them again.
+
+    A patient of one hospital gets that hospital's promise, so the model's epsilon is the largest. For a patient of two
+    hospitals they add; under distributed noise both parts are in one sum, and the bound is that of a group of two.
+    """
+
+    TYPE: ClassVar[str] = "model.certificate"
+    model_digest: Digest
+    unit: Label
+    relation: Label
+    trust: Label
+    sites: Names  # whose certificates are in it
+    missing: Names  # sites that spent and signed none: the figures do not speak for their patients
+    epsilon: Epsilon
+    delta: Probability
+    epsilon_two_sites: Epsilon
+    delta_two_sites: Probability
+    epsilon_unmasked: Epsilon  # the largest that is left if secure aggregation fails
+    log_size: Positive  # composed from the first so many entries of the log; a certificate may come at any time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportCreated(StudyEntry):
     """Evidence was exported; the hash is that of its manifest, which lists the hash of every file in it."""
 
@@ -535,6 +641,8 @@ KINDS: dict[str, type[Entry]] = {
         CohortSnapshot,
         DpConfigured,
         DpSpent,
+        DpAudited,
+        DpCertificate,
         DpExhausted,
         RoundStarted,
         RoundRefused,
@@ -547,6 +655,7 @@ KINDS: dict[str, type[Entry]] = {
         ModelVerified,
         ModelEvaluated,
         ModelReleased,
+        ModelCertificate,
         ExportCreated,
     )
 }
@@ -662,7 +771,7 @@ def _rules(kind: type) -> dict[str, Rule]:
     result: dict[str, Rule] = {}
     for field in fields(kind):
         hint = hints[field.name]
-        result[field.name] = _EventRule() if hint is PoissonSampledGaussian else get_args(hint)[1]
+        result[field.name] = _EventRule() if hint == PrivacyEvent else get_args(hint)[1]
     _RULES[kind] = result
     return result
 

@@ -155,7 +155,7 @@ class Optional:
 class Metrics:
     """Named figures: (name, value) pairs sorted by name in Python, an object in JSON; a value may be null."""
 
-    most: int = 200
+    most: int = 1000  # with names and digits, well below the bytes an entry may have
 
     def read(self, path: str, value: object) -> tuple[tuple[str, float | None], ...]:
         """Pairs, sorted by name."""
@@ -206,6 +206,8 @@ Digest: TypeAlias = Annotated[str, DIGEST]
 PublicKey: TypeAlias = Annotated[str, Pattern(r"[0-9a-f]{64}", "an Ed25519 public key as 64 hexadecimal characters")]
 Line: TypeAlias = Annotated[str, Text(500)]
 Label: TypeAlias = Annotated[str, Text(120)]
+Lines: TypeAlias = Annotated[tuple[str, ...], Each(Text(500), most=50)]
+Labels: TypeAlias = Annotated[tuple[str, ...], Each(Text(120), most=100)]
 Count: TypeAlias = Annotated[int, Whole(0)]
 Positive: TypeAlias = Annotated[int, Whole(1)]
 Epsilon: TypeAlias = Annotated[float, Number(0.0, 1e9)]

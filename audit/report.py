@@ -9,12 +9,13 @@ the log (who exported, which software) is kept apart under `stated`, since nothi
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from typing import TypeAlias
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
-from audit import charts, entries
+from audit import certificate_view, charts, entries, quality
 from audit.checkpoint import Checkpoint
 from audit.entries import Entry, RoundEntry, SiteRoundEntry, SiteStudyEntry, StudyEntry, parse_entry
 from audit.errors import ExportRefused
@@ -87,6 +88,22 @@ class SiteFigures:
     epsilon: float | None = None
     delta: float | None = None
     epsilon_leaf: int | None = None
+    certificate: "CertificateFigures | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFigures:
+    """The figures of a site's last privacy certificate."""
+
+    leaf: int
+    trust: str
+    epsilon: float
+    delta: float
+    epsilon_unmasked: float
+    epsilon_dataset: float
+    steps: int
+    patients: str
+    audit: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +190,8 @@ class Report:
     cohorts: tuple[Line, ...]
     plans: tuple[Line, ...]
     refused: tuple[Line, ...]
+    certificates: tuple[tuple[int, str, entries.DpCertificate], ...]  # leaf, site; the last of each site
+    model_certificate: tuple[int, entries.ModelCertificate] | None  # leaf; the last
     key_leaves: tuple[int, ...]  # of the entries that get a receipt of their own
     document: JsonObject  # study.json
     stated: Stated
@@ -185,6 +204,7 @@ class Report:
             "study": asdict(self.study),
             "model_digest": self.model_digest,
             "released": [asdict(release) for release in self.released],
+            "model_certificate": _model_certificate_json(self.model_certificate),
             "refusals": dict(self.refusals),
             "sites": [asdict(site) for site in self.sites],
             "rounds": [_round_json(one) for one in self.rounds],
@@ -204,6 +224,25 @@ class Report:
             "not_covered": [{"section": s, "title": t, "why": w} for s, t, w in NOT_COVERED],
         }
         return (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _model_certificate_json(found: "tuple[int, entries.ModelCertificate] | None") -> JsonObject | None:
+    if found is None:
+        return None
+    leaf, said = found
+    return {
+        "leaf": leaf,
+        "model_digest": said.model_digest,
+        "trust": said.trust,
+        "sites": list(said.sites),
+        "missing": list(said.missing),
+        "epsilon": said.epsilon,
+        "delta": said.delta,
+        "epsilon_two_sites": said.epsilon_two_sites,
+        "delta_two_sites": said.delta_two_sites,
+        "epsilon_unmasked": said.epsilon_unmasked,
+        "log_size": said.log_size,
+    }
 
 
 def _round_json(one: RoundFigures) -> JsonObject:
@@ -240,6 +279,8 @@ class _Reader:
         self.plans: list[Line] = []
         self.refused: list[Line] = []
         self.key_leaves: list[int] = []
+        self.certificates: dict[str, tuple[int, entries.DpCertificate]] = {}
+        self.model_certificate: tuple[int, entries.ModelCertificate] | None = None
         self.last_spent: dict[str, int] = {}
 
     def site(self, name: str) -> SiteFigures:
@@ -297,6 +338,9 @@ class _Reader:
             case entries.StudyCompleted():
                 self.status, self.ended_at = "completed", entry.ts
                 self.key_leaves.append(leaf)
+            case entries.ModelCertificate():
+                self.model_certificate = (leaf, entry)
+                self.key_leaves.append(leaf)
             case entries.ModelReleased():
                 self.released.append(Release(model_digest=entry.model_digest, leaf=leaf))
                 self.key_leaves.append(leaf)
@@ -324,6 +368,12 @@ class _Reader:
                     f" {entry.accountant} {entry.accountant_version}"
                 )
                 self.plans.append(_line(leaf, entry, name, text))
+                self.key_leaves.append(leaf)
+            case entries.DpAudited(failed=failed) if failed:
+                self.refused.append(_line(leaf, entry, name, f"audit of its mechanism failed: {', '.join(failed)}"))
+            case entries.DpCertificate():
+                self.certificates[name] = (leaf, entry)
+                line = replace(line, certificate=_certificate_figures(leaf, entry))
                 self.key_leaves.append(leaf)
             case entries.DpExhausted():
                 self.refused.append(_line(leaf, entry, name, f"budget exhausted: {entry.rule}"))
@@ -400,6 +450,20 @@ class _Reader:
                 pass
 
 
+def _certificate_figures(leaf: int, said: entries.DpCertificate) -> CertificateFigures:
+    return CertificateFigures(
+        leaf=leaf,
+        trust=said.trust,
+        epsilon=said.epsilon,
+        delta=said.delta,
+        epsilon_unmasked=said.epsilon_unmasked,
+        epsilon_dataset=said.epsilon_dataset,
+        steps=said.event.steps,
+        patients=said.patients,
+        audit=said.audit,
+    )
+
+
 def _line(leaf: int, entry: Entry, who: str, text: str) -> Line:
     return Line(leaf=leaf, ts=entry.ts, type=entry.TYPE, who=who, text=text)
 
@@ -451,6 +515,8 @@ def read_report(
         cohorts=tuple(reader.cohorts),
         plans=tuple(reader.plans),
         refused=tuple(reader.refused),
+        certificates=tuple((leaf, name, said) for name, (leaf, said) in sorted(reader.certificates.items())),
+        model_certificate=reader.model_certificate,
         key_leaves=tuple(sorted({*reader.key_leaves, *reader.last_spent.values()})),
         document=content,
         stated=stated,
@@ -459,17 +525,14 @@ def read_report(
 
 def render_html(report: Report) -> bytes:
     """report.html: one file, no script, nothing loaded from elsewhere."""
-    source = resources.files("audit").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = _figure
-    environment.filters["bytes"] = _bytes
-    template = environment.from_string(source)
+    template = _page()
     closed = [one for one in report.rounds if one.state == "closed"]
     measured = [one for one in closed if one.metrics is not None]
     charted = charts.training(
         [(one.round, one.metric("auc"), one.metric("accuracy"), one.metric("loss")) for one in measured]
     )
     epsilons = [(one.round, spent.site, spent.epsilon) for one in report.rounds for spent in one.spent]
+    shown = quality.quality_of(dict(measured[-1].metrics or ()), report.document) if measured else None
     return template.render(
         report=report,
         study=report.document,
@@ -478,6 +541,11 @@ def render_html(report: Report) -> bytes:
         largest_epsilon=max((site.epsilon for site in report.sites if site.epsilon is not None), default=None),
         threshold=min((one.threshold for one in report.rounds), default="the agreed number of"),
         charts=charted,
+        quality=shown,
+        figures_budget=quality.budget_of(report.document),
+        calibration=charts.calibration([(p.score, p.rate, p.low, p.high, p.patients) for p in shown.curve])
+        if shown
+        else None,
         epsilon_chart=charts.epsilon(epsilons, budget=report.study.epsilon),
         participation=charts.participation(
             [site.site for site in report.sites],
@@ -494,7 +562,18 @@ def render_html(report: Report) -> bytes:
         ),
         limits=LIMITS,
         not_covered=NOT_COVERED,
+        certificates=certificate_view.view(report.certificates, report.model_certificate),
+        guesses=certificate_view.GUESSES,
     ).encode()
+
+
+@lru_cache(maxsize=1)
+def _page() -> Template:
+    source = resources.files("audit").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = _figure
+    environment.filters["bytes"] = _bytes
+    return environment.from_string(source)
 
 
 def _figure(value: float | None, digits: int = 3) -> str:

@@ -76,6 +76,8 @@ SITE_TYPES = {
     "cohort.snapshot",
     "dp.configured",
     "dp.spent",
+    "dp.audited",
+    "dp.certificate",
     "dp.exhausted",
     "secagg.accused",
     "update.submitted",
@@ -469,6 +471,8 @@ class Bundle:
 
 # --- privacy: two independent bounds on epsilon ----------------------------------------------------------------------
 
+ROUNDED_UP = 1e-3  # what an accountant may be above the truth
+EXACT_STEPS_MAX = 100  # in a study of more steps a dp.spent may say an upper bound of what its steps cost
 ORDERS = [*range(2, 129), 160, 192, 256, 384, 512, 768, 1024, 1536, 2048]
 
 
@@ -559,7 +563,23 @@ BLANK_SITE: Record = {
     "epsilon": None,
     "delta": None,
     "epsilon_leaf": None,
+    "certificate": None,
 }
+
+
+CERTIFIED_SITE = ("trust", "epsilon", "delta", "epsilon_unmasked", "epsilon_dataset", "patients", "audit")
+CERTIFIED_MODEL = (
+    "model_digest",
+    "trust",
+    "sites",
+    "missing",
+    "epsilon",
+    "delta",
+    "epsilon_two_sites",
+    "delta_two_sites",
+    "epsilon_unmasked",
+    "log_size",
+)
 
 
 class Figures:
@@ -570,6 +590,7 @@ class Figures:
         self.created: Record | None = None
         self.model: str | None = None
         self.released: list[Record] = []
+        self.certificate: Record | None = None
         self.refusals = {
             "auth.failed": 0,
             "authz.denied": 0,
@@ -605,6 +626,8 @@ class Figures:
             self.concerned.update(body["sites"])
         elif kind == "study.started":
             self.model = body["model_digest"]
+        elif kind == "model.certificate":
+            self.certificate = {"leaf": leaf, **{name: body[name] for name in CERTIFIED_MODEL}}
         elif kind == "model.released":
             self.released.append({"model_digest": body["model_digest"], "leaf": leaf})
 
@@ -619,6 +642,9 @@ class Figures:
         elif kind == "update.submitted":
             line["updates"] += 1
             line["bytes_sent"] += body["size_bytes"]
+        elif kind == "dp.certificate":
+            said = {name: body[name] for name in CERTIFIED_SITE}
+            line["certificate"] = {"leaf": leaf, **said, "steps": body["event"]["steps"]}
         elif kind == "dp.spent":
             spent = {"epsilon": body["epsilon"], "steps_total": body["steps_total"], "leaf": leaf}
             line.update({"steps": body["steps_total"], "epsilon": body["epsilon"], "delta": body["delta"]})
@@ -661,6 +687,7 @@ class Figures:
             "study": self.created,
             "model_digest": self.model,
             "released": self.released,
+            "model_certificate": self.certificate,
             "refusals": self.refusals,
             "sites": [self.site(name) for name in sorted(self.concerned)],
             "rounds": list(self.rounds.values()),
@@ -1158,7 +1185,8 @@ def model_digest(bundle: Bundle) -> tuple[str, int]:
     hasher = hashlib.sha256(text.encode() + b"\n")
     for _, _, start, stop in layout:
         hasher.update(data[8 + length + start : 8 + length + stop])
-    return hasher.hexdigest(), sum(math.prod(shape) for _, shape, _, _ in layout)
+    # A model between rounds may carry its optimizer's state, under names that begin with "~".
+    return hasher.hexdigest(), sum(math.prod(shape) for name, shape, _, _ in layout if not name.startswith("~"))
 
 
 def _tensor(tensor: Record, available: int) -> tuple[list[int], int, int]:
@@ -1220,17 +1248,16 @@ def step_privacy(case: Case) -> str:
         if name not in plans:
             raise Failure(where, "a dp.configured of the site before it", "none")
         plan, event = plans[name], body["event"]
-        pair = (float(event["noise_multiplier"]), float(event["sampling_rate"]))
-        if event["kind"] != "poisson-sampled-gaussian" or pair != (plan["noise_multiplier"], plan["sampling_rate"]):
-            raise Failure(where, f"sigma {plan['noise_multiplier']}, q {plan['sampling_rate']}", event)
-        if pair[0] <= 0 or not 0 < pair[1] <= 1 or not 0 < body["delta"] < 1:
-            raise Failure(where, "sigma > 0, 0 < q <= 1, 0 < delta < 1", event)
+        pair = _check_event(where, event, plan, case.document)
+        if not 0 < body["delta"] < 1:
+            raise Failure(where, "0 < delta < 1", body["delta"])
         steps = totals.setdefault(name, {})
         steps[pair] = steps.get(pair, 0) + event["steps"]
         if sum(steps.values()) != body["steps_total"] or body["steps_total"] > plan["steps_planned"]:
             where = f"{where}, steps_total"
             raise Failure(where, f"{sum(steps.values())}, at most {plan['steps_planned']}", body["steps_total"])
-        if name in last and body["epsilon"] < last[name][1]["epsilon"]:
+        # Accountants round up on a grid that gets finer as steps are added: by up to 1e-3, and then less.
+        if name in last and body["epsilon"] < last[name][1]["epsilon"] - ROUNDED_UP:
             raise Failure(f"{where}, epsilon", f"at least {last[name][1]['epsilon']}", body["epsilon"])
         if body["delta"] != delta or body["epsilon"] > budget:
             where = f"{where}, epsilon and delta"
@@ -1238,13 +1265,224 @@ def step_privacy(case: Case) -> str:
         last[name] = (leaf, body)
     parts = []
     for name, (leaf, body) in sorted(last.items()):
-        upper, lower = epsilon_upper(totals[name], delta), epsilon_lower(totals[name], delta)
+        upper, lower = epsilon_upper(totals[name], _for_noise(plans[name], delta)), epsilon_lower(totals[name], delta)
         if not lower - 1e-6 <= body["epsilon"] <= upper + 1e-6:
             where = f"leaf {leaf} (dp.spent of {name}, epsilon)"
             raise Failure(where, f"between {lower:.4f} and {upper:.4f} for these steps", body["epsilon"])
         parts.append(f"{name} {body['epsilon']:.4f} (bounds {lower:.4f} to {upper:.4f})")
     _note_unaccounted(case, created)
     return "; ".join(parts) or "no site spent any budget"
+
+
+def _check_event(where: str, event: Record, plan: Record, document: Record | None) -> tuple[float, float]:
+    """One event is the site's plan but for its steps, and of a kind that the bounds hold for; sigma and q of it.
+
+    The sum of discrete Gaussian shares has the Renyi divergences of a Gaussian at integer orders, for contributions in
+    whole grid steps, and shares of 256 grid steps or wider add up to a discrete Gaussian to within any rounding here
+    (Kairouz, Liu, Steinke 2021, theorem 9). So both kinds are held against the bounds of a Gaussian.
+    """
+    pair = (float(event["noise_multiplier"]), float(event["sampling_rate"]))
+    planned = plan["event"]
+    for field, said in (
+        ("noise_multiplier", planned["noise_multiplier"]),
+        ("sampling_rate", planned["sampling_rate"]),
+        ("steps_planned", planned["steps"]),
+        ("clip_norm_l2", planned.get("clip_norm_l2", plan["clip_norm_l2"])),
+    ):
+        if plan[field] != said:
+            raise Failure(f"{where}, the site's dp.configured, {field}", plan[field], said)
+    if event != {**planned, "steps": event["steps"]}:
+        raise Failure(where, f"sigma {plan['noise_multiplier']}, q {plan['sampling_rate']}: {planned}", event)
+    if pair[0] <= 0 or not 0 < pair[1] <= 1:
+        raise Failure(where, "sigma > 0, 0 < q <= 1", event)
+    if event["kind"] == "poisson-sampled-discrete-gaussian":
+        step = event["grid_spacing"] * math.sqrt(event["shares"])
+        if step <= 0 or pair[0] * event["clip_norm_l2"] < 256 * step:
+            raise Failure(f"{where}, grid_spacing", "shares of noise of at least 256 grid steps", event)
+        if document is not None:
+            honest = _inside(document, "aggregation", "threshold") - (_inside(document, "privacy", "colluding") or 0)
+            if event["shares"] > honest:
+                raise Failure(f"{where}, shares", f"at most {honest}, as the study says", event["shares"])
+    elif event["kind"] != "poisson-sampled-gaussian":
+        raise Failure(where, "a kind of event with a rule", event["kind"])
+    return pair
+
+
+def _for_noise(plan: Record, delta: float) -> float:
+    """Of delta, what is left for the bound: a site may set a hundredth aside for noise in whole grid steps."""
+    return delta * 0.99 if plan["event"]["kind"] == "poisson-sampled-discrete-gaussian" else delta
+
+
+def step_certificates(case: Case) -> str:
+    """A certificate says no less than the site spent, for the mechanism it configured, and the model's no less still.
+
+    The last certificate of a site speaks for all its dp.spent entries, those written after it too: a training may end
+    later than its study. What it may say more is a reservation whose training was lost; never more than was planned.
+    """
+    plans = {e["actor"][5:]: e["body"] for _, e in case.of("dp.configured")}
+    spent: dict[str, list[Record]] = {}
+    audits: dict[str, Record] = {}
+    last: dict[str, tuple[int, Record]] = {}
+    model: tuple[int, Record] | None = None
+    for leaf, record in case.everything():
+        kind, body, name = record["type"], record["body"], record["actor"][5:]
+        if record.get("study") != case.study:
+            continue
+        if kind == "dp.spent":
+            spent.setdefault(name, []).append(body)
+        elif kind == "dp.audited":
+            audits[name] = body
+        elif kind == "dp.certificate":
+            last[name] = (leaf, body)
+            _check_audit(leaf, name, body, audits.get(name))
+        elif kind == "model.certificate":
+            model = (leaf, body)
+    if model is not None:
+        _check_model_certificate(case, *model)
+    for name, (leaf, body) in sorted(last.items()):
+        _check_certificate(case, f"leaf {leaf} (dp.certificate of {name}", body, plans.get(name), spent.get(name, []))
+        _check_dataset(case, leaf, name, body)
+    missing = sorted(set(spent) - set(last))
+    if missing:
+        case.notes.append(f"Sites that spent privacy and signed no certificate: {', '.join(missing)[:300]}.")
+    failed = sorted(name for name, (_, body) in last.items() if body["audit"] != "passed")
+    if failed:
+        case.notes.append(f"Certificates without an audit of the mechanism that passed: {', '.join(failed)[:300]}.")
+    parts = [f"{name} {body['epsilon']:.4f}" for name, (_, body) in sorted(last.items())]
+    return "; ".join(parts) or "no site signed one"
+
+
+def _check_audit(leaf: int, name: str, body: Record, audited: Record | None) -> None:
+    """What a certificate says about the audit is what the site logged of it before."""
+    where = f"leaf {leaf} (dp.certificate of {name}, audit)"
+    expected = "not run" if audited is None else "failed" if audited["failed"] else "passed"
+    if body["audit"] != expected:
+        raise Failure(where, expected, body["audit"])
+    if body["audit_figures"] != ({} if audited is None else audited["figures"]):
+        raise Failure(where, "the figures of the site's dp.audited", body["audit_figures"])
+
+
+def _check_certificate(case: Case, where: str, body: Record, plan: Record | None, spent: list[Record]) -> None:
+    """The mechanism is the one configured, the steps and epsilon no less than were spent, the epsilon one they cost."""
+    created = case.created()[1]["body"]
+    if plan is None:
+        raise Failure(f"{where})", "a dp.configured of the site", "none")
+    if body["study_digest"] != created["study_digest"]:
+        raise Failure(f"{where}, study_digest)", created["study_digest"], body["study_digest"])
+    for field in ("dataset", "unit", "relation", "clip_norm_l2", "steps_planned", "delta"):
+        if body[field] != plan[field]:
+            raise Failure(f"{where}, {field})", plan[field], body[field])
+    event = body["event"]
+    for field in sorted((event.keys() | plan["event"].keys()) - {"steps"}):
+        if event.get(field) != plan["event"].get(field):
+            raise Failure(f"{where}, event.{field})", plan["event"].get(field), event.get(field))
+    for field in ("noise_multiplier", "sampling_rate"):
+        if event[field] != plan[field]:
+            raise Failure(f"{where}, event.{field})", plan[field], event[field])
+    steps = sum(one["event"]["steps"] for one in spent)
+    if not steps <= event["steps"] <= plan["steps_planned"]:
+        raise Failure(f"{where}, event.steps)", f"{steps} to {plan['steps_planned']}", event["steps"])
+    # In a longer study entries may say upper bounds, which the exact figure of a certificate is below.
+    said = [one["epsilon"] for one in spent] if plan["steps_planned"] <= EXACT_STEPS_MAX else []
+    if body["epsilon"] < max(said, default=0.0) - ROUNDED_UP:
+        raise Failure(f"{where}, epsilon)", f"at least {max(said)}, which the site spent", body["epsilon"])
+    executed = {(float(event["noise_multiplier"]), float(event["sampling_rate"])): event["steps"]}
+    lower, upper = epsilon_lower(executed, body["delta"]), epsilon_upper(executed, _for_noise(plan, body["delta"]))
+    if not lower - 1e-6 <= body["epsilon"] <= upper + 1e-6:
+        raise Failure(f"{where}, epsilon)", f"between {lower:.4f} and {upper:.4f} for its steps", body["epsilon"])
+    _check_trust(f"{where}, trust)", body, executed)
+
+
+def _check_trust(where: str, body: Record, executed: dict[tuple[float, float], int]) -> None:
+    """Local noise needs nobody else; under distributed noise a site's own share is worth less."""
+    shares = body["event"].get("shares")
+    if (body["trust"] == "local") != (shares is None):
+        raise Failure(where, "local" if shares is None else "distributed", body["trust"])
+    if body["trust"] == "local":
+        if body["honest"] != 1 or body["epsilon_unmasked"] != body["epsilon"]:
+            said = f"{body['honest']} shares, {body['epsilon_unmasked']} without aggregation"
+            raise Failure(where, "one share of noise, and the same epsilon without secure aggregation", said)
+        return
+    enough = body["honest"] == shares and shares <= body["threshold"] - body["colluding"]
+    if body["trust"] != "distributed" or not enough:
+        said = f"{body['trust']}, h {body['honest']}, t {body['threshold']}, c {body['colluding']}"
+        raise Failure(where, f"distributed, with h {shares}, at most t - c", said)
+    alone = {(sigma / math.sqrt(body["honest"]), q): count for (sigma, q), count in executed.items()}
+    least = epsilon_lower(alone, body["delta"])
+    if body["epsilon_unmasked"] < max(body["epsilon"], least - 1e-6):
+        raise Failure(where, f"epsilon without aggregation of at least {least:.4f}", body["epsilon_unmasked"])
+
+
+def _check_dataset(case: Case, leaf: int, name: str, body: Record) -> None:
+    """The dataset's total covers every study this site is known to have spent it on before."""
+    used: dict[str, dict[tuple[float, float], int]] = {}
+    for at, _, record in case.signed:
+        about = record["body"]
+        if record["type"] != "dp.spent" or record["actor"] != f"site:{name}" or about["dataset"] != body["dataset"]:
+            continue
+        if at < leaf:
+            event, steps = about["event"], used.setdefault(str(record["study"]), {})
+            pair = (float(event["noise_multiplier"]), float(event["sampling_rate"]))
+            steps[pair] = steps.get(pair, 0) + event["steps"]
+    where = f"leaf {leaf} (dp.certificate of {name}, "
+    if not set(used) <= set(body["studies"]):
+        raise Failure(f"{where}studies)", ", ".join(sorted(used)), ", ".join(body["studies"]))
+    together: dict[tuple[float, float], int] = {}
+    for steps in used.values():
+        for pair, count in steps.items():
+            together[pair] = together.get(pair, 0) + count
+    least = epsilon_lower(together, body["delta_dataset"]) if together and 0 < body["delta_dataset"] < 1 else 0.0
+    if body["epsilon_dataset"] < least - 1e-6:
+        raise Failure(f"{where}epsilon_dataset)", f"at least {least:.4f}", body["epsilon_dataset"])
+    if body["delta_dataset"] <= body["delta"] and body["epsilon_dataset"] < body["epsilon"] - 1e-9:
+        raise Failure(f"{where}epsilon_dataset)", f"at least this study's {body['epsilon']}", body["epsilon_dataset"])
+
+
+def _check_model_certificate(case: Case, leaf: int, body: Record) -> None:
+    """Composed again, from the entries it says: the largest of the sites' epsilons, and what two of them come to."""
+    where = f"leaf {leaf} (model.certificate"
+    if body["log_size"] > leaf:
+        raise Failure(f"{where}, log_size)", f"at most the {leaf} entries before it", body["log_size"])
+    sites: dict[str, Record] = {}
+    spent: set[str] = set()
+    current: str | None = None
+    for at, record in case.everything():
+        if at >= body["log_size"] or record.get("study") != case.study:
+            continue
+        kind, said = record["type"], record["body"]
+        if kind == "dp.spent":
+            spent.add(record["actor"][5:])
+        elif kind == "dp.certificate":
+            sites[record["actor"][5:]] = said
+        elif kind in ("study.started", "round.closed"):
+            current = said.get("next_model_digest", said["model_digest"])
+    if body["model_digest"] != current:
+        raise Failure(f"{where}, model_digest)", f"model {current}", body["model_digest"])
+    if not sites:
+        raise Failure(f"{where})", "certificates of sites before it", "none")
+    later = sorted(e["actor"][5:] for at, e in case.of("dp.certificate") if at >= body["log_size"])
+    if later:
+        case.notes.append(f"Certificates that the model's does not know of yet: {', '.join(later)[:300]}.")
+    distributed = any(one["trust"] == "distributed" for one in sites.values())
+    epsilons = sorted((one["epsilon"] for one in sites.values()), reverse=True)
+    deltas = sorted((one["delta"] for one in sites.values()), reverse=True)
+    two = (2 * epsilons[0], (1 + math.exp(min(epsilons[0], 700.0))) * deltas[0])
+    if not distributed:
+        two = (sum(epsilons[:2]), sum(deltas[:2]))
+    expected = {
+        "trust": "distributed" if distributed else "local",
+        "sites": sorted(sites),
+        "missing": sorted(spent - set(sites)),
+        "epsilon": epsilons[0],
+        "delta": deltas[0],
+        "epsilon_two_sites": min(two[0], 1e9),
+        "delta_two_sites": min(two[1], 1.0),
+        "epsilon_unmasked": max(one["epsilon_unmasked"] for one in sites.values()),
+    }
+    for field, value in expected.items():
+        exact = not isinstance(value, float)
+        if body[field] != value if exact else not math.isclose(body[field], value, rel_tol=1e-9):
+            raise Failure(f"{where}, {field})", value, body[field])
 
 
 def _statements(policy: bytes) -> list[bytes]:
@@ -1302,6 +1540,7 @@ STEPS: list[tuple[str, Callable[[Case], str]]] = [
     ("model file", step_model_file),
     ("survivors and threshold", step_survivors),
     ("privacy spent", step_privacy),
+    ("privacy certificates", step_certificates),
     ("figures of the report", step_report),
 ]
 

@@ -18,7 +18,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
-from audit import entries, merkle, tiles
+from audit import certificate, entries, merkle, tiles
 from audit.checkpoint import Checkpoint, sign_checkpoint
 from audit.evidence import Exported, export, policy_text
 from audit.log import Log
@@ -30,6 +30,8 @@ SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
 ORIGIN = "fl.example.org/sample-consortium"
 SIGMA, RATE, STEPS, DELTA, BUDGET = 4.0, 0.2, 2, 1e-3, 1.0
 START_MS = 1_795_000_000_000
+
+AUDIT_FIGURES = (("epsilon_high", 0.62), ("epsilon_low", 0.55), ("noise_claimed", SIGMA))
 
 Fields = dict[str, Any]
 
@@ -67,8 +69,9 @@ def model_file(number: int) -> tuple[bytes, str]:
 class SampleConsortium:
     """Writes entries as coordinator and sites would; `lines` are the stored bytes so far."""
 
-    def __init__(self, *, rounds: int = 4) -> None:
+    def __init__(self, *, rounds: int = 4, steps_planned: int | None = None) -> None:
         self.rounds = rounds
+        self.steps_planned = STEPS * (rounds + 1) if steps_planned is None else steps_planned
         self.log_signer = NoteSigner(ORIGIN, key("log"))
         self.export_signer = NoteSigner(f"{ORIGIN}/export", key("export"))
         self.lines: list[bytes] = []
@@ -179,12 +182,24 @@ class SampleConsortium:
                 relation="add-or-remove-one",
                 noise_multiplier=SIGMA,
                 sampling_rate=RATE,
-                steps_planned=STEPS * (self.rounds + 1),
+                steps_planned=self.steps_planned,
                 clip_norm_l2=1.0,
-                epsilon_planned=plausible_epsilon(STEPS * (self.rounds + 1)),
+                event=entries.PoissonSampledGaussian(
+                    noise_multiplier=SIGMA, sampling_rate=RATE, steps=self.steps_planned
+                ),
+                epsilon_planned=plausible_epsilon(self.steps_planned),
                 delta=DELTA,
                 accountant="dp-accounting PLD",
                 accountant_version="0.6.0",
+            )
+            self.site(
+                site,
+                entries.DpAudited,
+                dataset="heart",
+                checks=("noise", "sampling", "sensitivity"),
+                failed=(),
+                figures=AUDIT_FIGURES,
+                confidence=0.999999,
             )
         self.coordinator(
             entries.StudyStarted,
@@ -262,11 +277,59 @@ class SampleConsortium:
         for site in survivors:
             self.site(site, entries.ModelVerified, **at, next_model_digest=after)
 
-    def ending(self) -> None:
-        """One evaluation, then completed and released."""
+    def certificate(self, site: str, **changed: Any) -> bytes:
+        """A site's privacy certificate over what it has spent so far; `changed` overrides fields."""
+        steps = self.steps[site]
+        epsilon = plausible_epsilon(steps)
+        fields: Fields = {
+            "study_digest": self.study_digest,
+            "dataset": "heart",
+            "unit": "patient",
+            "relation": "add-or-remove-one",
+            "patients": "100-199",
+            "epsilon": epsilon,
+            "delta": DELTA,
+            "trust": "local",
+            "threshold": 3,
+            "colluding": 0,
+            "honest": 1,
+            "epsilon_unmasked": epsilon,
+            "event": entries.PoissonSampledGaussian(noise_multiplier=SIGMA, sampling_rate=RATE, steps=steps),
+            "clip_norm_l2": 1.0,
+            "steps_planned": self.steps_planned,
+            "records_per_patient": 1,
+            "sampling": "Poisson over patients; a step nobody falls into is noise alone.",
+            "generator": "AES-256-CTR",
+            "accountant": "dp-accounting PLD",
+            "accountant_version": "0.6.0",
+            "studies": (STUDY,),
+            "epsilon_dataset": epsilon,
+            "delta_dataset": DELTA,
+            "outside": ("Test figures are exact sums over hospitals.", "Choices made before the study."),
+            "audit": "passed",
+            "audit_figures": AUDIT_FIGURES,
+            "software": ("hospital-consortium 0.1.0", "python 3.11.9"),
+            "code_sha256": digest("code"),
+        }
+        return self.site(site, entries.DpCertificate, **(fields | changed))
+
+    def model_certificate(self, **changed: Any) -> None:
+        """The model's certificate, composed from the sites' in the log; `changed` overrides fields."""
+        promise = certificate.due(self.lines, study=STUDY)
+        assert promise is not None
+        self.coordinator(entries.ModelCertificate, study=STUDY, **(promise.fields() | changed))
+
+    def ending(self, *, certified: Callable[["SampleConsortium"], None] | None = None) -> None:
+        """One evaluation, then completed, certified and released; `certified` writes other certificates."""
         self.one_round(self.rounds + 1, kind="evaluate")
         last = model_file(self.rounds)[1]
         self.coordinator(entries.StudyCompleted, study=STUDY, model_digest=last)
+        if certified is not None:
+            certified(self)
+        else:
+            for site in SITES:
+                self.certificate(site)
+            self.model_certificate()
         self.coordinator(entries.ModelReleased, study=STUDY, model_digest=last)
 
     def whole_study(self) -> "SampleConsortium":

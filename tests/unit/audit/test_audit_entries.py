@@ -57,7 +57,7 @@ def test_every_entry_of_a_study_survives_its_bytes():
 
 
 def test_every_type_has_its_own_name_and_documents_itself():
-    assert len(entries.KINDS) == 30
+    assert len(entries.KINDS) == 33
     for name, kind in entries.KINDS.items():
         assert name == kind.TYPE
         assert kind.__doc__
@@ -152,6 +152,26 @@ def test_unknown_privacy_events_are_refused():
     assert spent(event=good).event == spent().event
     for bad in ({**good, "kind": "laplace"}, {**good, "extra": 1}, {"kind": good["kind"]}, "gaussian", None):
         with pytest.raises(EntryRefused, match="poisson-sampled-gaussian"):
+            spent(event=bad)
+
+
+def test_shares_of_noise_are_an_event_of_their_own():
+    good = {
+        "kind": "poisson-sampled-discrete-gaussian",
+        "noise_multiplier": 4.0,
+        "sampling_rate": 0.2,
+        "steps": 2,
+        "clip_norm_l2": 1.0,
+        "shares": 3,
+        "grid_spacing": 2.0**-22,
+        "dimension": 21,
+    }
+    event = spent(event=good).event
+    assert isinstance(event, entries.PoissonSampledDiscreteGaussian)
+    assert (event.shares, event.dimension, event.grid_spacing) == (3, 21, 2.0**-22)
+    assert spent(event=event) == spent(event=good)
+    for bad in ({**good, "shares": 0}, {**good, "shares": 2.0}, {**good, "kind": "poisson-sampled-gaussian"}):
+        with pytest.raises(EntryRefused, match="event"):
             spent(event=bad)
 
 
