@@ -80,6 +80,7 @@ class Attempt:
         self.state: State
         self.state, self._first = begin(plan, measured_before)
         self._stored: set[Digest] = set()  # uploads that were put on disk for this attempt
+        self._small: dict[SiteId, tuple[Digest, bytes]] = {}  # uploads that came in one message, by their names
         self._unwritten: list[Event] = []  # taken and not in the journal yet
         self._timer: asyncio.TimerHandle | None = None
         self._progress = Progress()
@@ -90,6 +91,12 @@ class Attempt:
         if isinstance(event, UploadStored):
             self._stored.add(upload_name(event.site, event.header.masked_update_hash))
         self._inbox.put_nowait(event)
+
+    def deliver_small(self, event: UploadStored, values: bytes) -> None:
+        """Queue an upload that came whole, in one message; it stays in memory. The first of each site counts."""
+        if event.site not in self._small:
+            self._small[event.site] = upload_name(event.site, event.header.masked_update_hash), values
+            self._inbox.put_nowait(event)
 
     @property
     def waiting(self) -> int:
@@ -122,20 +129,29 @@ class Attempt:
             while isinstance(self.state, Running):
                 progress.phase = self.state.phase.value
                 self._rooms.sessions.notify()
-                event = await self._inbox.get()
-                before = self.state
-                # Stepped before it is journalled, so that an event the machine cannot take is never replayed.
-                self.state, effects = step(before, event)
-                if self.state is before:
-                    continue  # it changed nothing: a site that repeats itself must not fill the journal
-                self._unwritten.append(event)
-                if may_have_opened(before) or may_have_opened(self.state):
-                    await self._write_down(first=not may_have_opened(before))
-                await self._perform(effects)
+                await self._take(await self._inbox.get())
         finally:
             if self._timer is not None:
                 self._timer.cancel()
         return self.state
+
+    async def _take(self, event: Event) -> None:
+        """One event, and once shares are asked for all that wait with it: they are written down together."""
+        opened = may_have_opened(self.state)
+        effects = self._stepped(event)
+        while opened and isinstance(self.state, Running) and not self._inbox.empty():
+            effects += self._stepped(self._inbox.get_nowait())
+        if self._unwritten and (opened or may_have_opened(self.state)):
+            await self._write_down(first=not opened)
+        await self._perform(effects)
+
+    def _stepped(self, event: Event) -> Effects:
+        # Stepped before it is journalled, so that an event the machine cannot take is never replayed.
+        before = self.state
+        self.state, effects = step(before, event)
+        if self.state is not before:  # or a site that repeats itself would fill the journal
+            self._unwritten.append(event)
+        return effects
 
     async def _write_down(self, *, first: bool) -> None:
         """Before a share is asked for, and for every share that came: durable, so that it is never asked for in vain.
@@ -164,7 +180,7 @@ class Attempt:
 
     def forget(self) -> None:
         """How it ended is recorded: its journal, its sum and its uploads have served their purpose."""
-        self._rooms.journal.forget(self.plan)
+        self._rooms.journal.scrub_now_and_then()
         for digest in (*self._stored, masked_sum_name(self.plan)):
             self._rooms.uploads.discard(digest)
 
@@ -190,6 +206,10 @@ class Attempt:
 
     async def _add(self, effect: AddToSum) -> None:
         digest = upload_name(effect.site, effect.masked_update_hash)
+        name, values = self._small.get(effect.site, ("", b""))
+        if name == digest:
+            self.total.add((values,))
+            return
         await asyncio.to_thread(self.total.add, self._rooms.uploads.chunks(digest))
         self._rooms.uploads.discard(digest)  # the sum has it; what the sites sent is not kept
 

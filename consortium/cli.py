@@ -28,7 +28,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(audit_app, name="audit")
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
-HOSPITAL_PACKAGES = frozenset({"dp_accounting", "monai", "opacus", "pandas", "sklearn", "torch"})
+HOSPITAL_PACKAGES = frozenset({"monai", "opacus", "pandas", "sklearn", "torch"})
 
 Home = Annotated[Path, typer.Option("--home", help="The coordinator's folder, made by `consortium init`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -126,6 +126,43 @@ def demo(
     raise typer.Exit(run_demo(study, out, rounds=rounds, seed=seed))
 
 
+@app.command()
+def simulate(
+    file: Path,
+    sites: Annotated[int, typer.Option(min=3, max=128, help="Hospitals in the simulation.")],
+    data: Annotated[Path | None, typer.Option(help="A folder with SITE/site.yaml for each; else made-up data.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds (the noise is recalibrated).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of made-up data and canaries. Noise is never seeded.")] = 0,
+    *,
+    audit_privacy: Annotated[
+        bool, typer.Option("--audit-privacy", help="Sound a smoke alarm: a lower bound on epsilon from canaries.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a study in one process: real training, masks and steps; no network, no log. Nothing is spent."""
+    from consortium.contract.study import load_study
+    from consortium.simulate import simulate as run_simulation
+    from consortium.simulate import with_settings
+
+    study = with_settings(load_study(file), sites=sites, rounds=rounds)
+    kind = "made-up patients" if data is None else f"data in {data}"
+    _talk.print(f"{study.title}: {sites} hospitals in one process, {study.training.rounds} rounds, {kind}.")
+    found = run_simulation(
+        study, seed=seed, data=data, audit=audit_privacy, say=lambda line: _talk.print(line, markup=False)
+    )
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in found.rows():
+            table.add_row(f"[bold]{name}[/bold]", value)
+        _out.print(table)
+    if found.alarm is not None and found.alarm.sounds:
+        _talk.print("[bold red]error:[/bold red] the canaries refute the epsilon that is claimed")
+        _talk.print("  Do not run this study: site-agent audit-privacy says which part of the mechanism is broken.")
+        raise typer.Exit(EXIT_REFUSED)
+
+
 # --- sites ---------------------------------------------------------------------------------------------------------
 
 
@@ -181,10 +218,12 @@ def study_validate(file: Path, *, as_json: Json = False) -> None:
     """Check a study file: every error at once, with its line and what is allowed."""
     from consortium.contract.errors import FileInvalid
     from consortium.contract.precision import precision_line
+    from consortium.contract.shared_noise import noise_line, require_room
     from consortium.contract.study import load_study
 
     try:
         study = load_study(file)
+        require_room(file, study)
     except FileInvalid as error:
         if not as_json:
             raise
@@ -196,14 +235,36 @@ def study_validate(file: Path, *, as_json: Json = False) -> None:
     else:
         _out.print(f"{file} is valid: study [bold]{study.id}[/bold], digest {study.digest()}")
         _out.print(precision_line(study))
+        if study.is_distributed:
+            _out.print(noise_line(study))
+
+
+@study_app.command("plan")
+def study_plan(
+    file: Path,
+    epsilon: Annotated[float | None, typer.Option(help="Another target than the study's own.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Say what a study's privacy costs and does: noise, epsilon by round, noise to signal, what is not covered."""
+    from consortium.contract.study import load_study
+    from consortium.study_plan import describe_plan, plan
+
+    found = plan(load_study(file), epsilon=epsilon)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        _out.print(describe_plan(found), markup=False)
 
 
 @study_app.command("submit")
 def study_submit(file: Path, home: Home, *, as_json: Json = False) -> None:
     """Hand a study to the coordinator; hospitals can then read and approve it."""
+    from consortium.contract.shared_noise import require_room
     from consortium.contract.study import load_study
 
     study = load_study(file)
+    require_room(file, study)
     answer = _command(home, "study.submit", document=study.document().decode())
     if as_json:
         _print_json(answer)

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from audit import evidence
+from audit import certificate, entries, evidence
 from consortium import __version__, status
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.errors import DocumentInvalid
@@ -205,6 +205,7 @@ def _audit_proof(coordinator: Coordinator, arguments: Arguments) -> Answer:
 
 def _audit_export(coordinator: Coordinator, arguments: Arguments) -> Answer:
     row = coordinator.rooms.studies.get(_text(arguments, "study"))
+    _certify_model(coordinator, row.study)
     folder = coordinator.home.folder / "exports"
     folder.mkdir(exist_ok=True)
     made = evidence.export(
@@ -227,6 +228,14 @@ def _audit_export(coordinator: Coordinator, arguments: Arguments) -> Answer:
         "policy": policy,
         "policy_sha256": made.policy_sha256,
     }
+
+
+def _certify_model(coordinator: Coordinator, study: str) -> None:
+    """Log what the hospitals' certificates together promise about the model, if that is not there yet."""
+    recorder = coordinator.rooms.recorder
+    promise = certificate.due(recorder.log.entries(0, recorder.log.size), study=study)
+    if promise is not None:
+        recorder.record(entries.entry_bytes(entries.ModelCertificate(**now_stamp(), study=study, **promise.fields())))
 
 
 _COMMANDS: Mapping[str, Callable[[Coordinator, Arguments], Answer]] = {

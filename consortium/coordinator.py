@@ -18,6 +18,7 @@ from consortium.contract.messages import (
     EnrolmentRequest,
     EventReceipt,
     Hello,
+    MaskedUpdate,
     Refusal,
     ResultVerified,
     SiteMessage,
@@ -131,8 +132,8 @@ class Coordinator:
 
     def _abandon_attempts(self, name: str) -> None:
         """An aborted study has no driver to finish what an earlier process left open."""
-        for plan in self.rooms.studies.abandon_rounds(name, "the study was aborted"):
-            self.rooms.journal.forget(plan)
+        if self.rooms.studies.abandon_rounds(name, "the study was aborted"):
+            self.rooms.journal.scrub()
 
     async def close(self) -> None:
         """Stop every study where it is; a later start goes on from there."""
@@ -231,11 +232,23 @@ class Coordinator:
                 for driver in self.drivers.values():
                     if driver.running is not None and driver.running.hears(message.context):
                         driver.deliver(MessageArrived(site=site, message=message))
+            case MaskedUpdate():
+                self._hear_update(site, message)
             case ResultVerified():
                 for driver in self.drivers.values():
                     driver.deliver(ModelVerified(site=site, message=message))
             case Hello():
                 pass  # a session says hello once; the wire has taken it
+
+    def _hear_update(self, site: SiteId, message: MaskedUpdate) -> None:
+        """An upload without a call of its own. Whether its header holds is decided in the attempt, as for any."""
+        driver = self._driver(message.study_digest)
+        running = driver.running if driver is not None else None
+        wanted = running is not None and running.hears(message.upload.context)
+        if driver is None or running is None or not wanted or len(message.values) != running.plan.layout.size_bytes:
+            log.warning("upload.unwanted", site=site, size_bytes=len(message.values))
+            return
+        driver.deliver_small(UploadStored(site=site, header=message.upload), message.values)
 
     def _hear_readiness(self, session: Session, message: StudyPrepared | Refusal) -> None:
         site = session.site

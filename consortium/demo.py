@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from audit.entries import DpCertificate, parse_entry
 from audit.evidence import policy_for
 from consortium.assets import heart_disease
 from consortium.contract.study import StudyFile, load_study
@@ -29,7 +30,7 @@ from consortium.demo_baselines import alone, pooled
 from consortium.errors import ConsortiumError
 from consortium.operator import watch_status
 from consortium.status_view import StatusView
-from site_agent.app import budget_rows, open_store
+from site_agent.app import dataset_budgets, open_store
 from site_agent.cohort import Cohort, read_cohort
 from site_agent.home import open_home
 from site_agent.site_file import Dataset, load_site_file
@@ -37,6 +38,7 @@ from site_agent.site_file import Dataset, load_site_file
 READY_WAIT_S = 60.0
 STUDY_WAIT_S = 900.0
 STOP_WAIT_S = 10.0
+CERTIFICATE_WAIT_S = 60.0
 FEW_PATIENTS = 5
 
 
@@ -121,6 +123,7 @@ class Demo:
             await asyncio.gather(*(self._approve(site) for site in study.sites.roster))
             await self._step("consortium", "study", "start", study.id, "--home", self._home)
             final = await self._watch()
+            await self._certified()
             await self._step(
                 "consortium", "study", "release", study.id, "--home", self._home, "--out", self._out / "model"
             )
@@ -154,7 +157,9 @@ class Demo:
 
     def _write_site_file(self, site: str) -> None:
         """The hospital's own configuration, with its data path made absolute and this run's address."""
-        source = self._source.parent / "sites" / site / "site.yaml"
+        beside = self._source.parent / "sites" / site / "site.yaml"
+        # Other studies of the hospitals that come with the package need no copies of their files.
+        source = beside if beside.is_file() else heart_disease() / "sites" / site / "site.yaml"
         if not source.is_file():
             raise DemoFailed(f"{source} is missing: the demo needs a site.yaml for every hospital of the study")
 
@@ -206,6 +211,14 @@ class Demo:
             raise DemoFailed(f"the study is {last['state']}: {last['reason']}. Logs are in {self._out / 'logs'}")
         return last
 
+    async def _certified(self) -> None:
+        """Every hospital hears that the study is over, and signs its privacy certificate for the log."""
+        async with asyncio.timeout(CERTIFICATE_WAIT_S):
+            while not all(  # noqa: ASYNC110 - other processes sign, and tell nobody here
+                _has_certified(self._out / site) for site in self._study.sites.roster
+            ):
+                await asyncio.sleep(0.2)
+
     def _say_rounds(self, history: Sequence[Mapping[str, Any]], shown: int) -> int:
         for closed in history[shown:]:
             auc = closed["metrics"].get("auc")
@@ -220,13 +233,14 @@ class Demo:
     def _outcome(self, site: str) -> SiteOutcome:
         home = self._out / site
         results = json.loads((home / "results" / f"{self._study.id}.json").read_text())
-        (spent,) = budget_rows(home, None)
+        (budget,) = dataset_budgets(home, None)
+        spent = next(row for row in budget.studies if row.study == self._study.id)  # test figures may have their own
         egress = open_store(home).egress()
         return SiteOutcome(
             site=site,
             last=results["rounds"][-1],
-            epsilon=spent["epsilon"],
-            delta=spent["delta"],
+            epsilon=spent.epsilon,
+            delta=spent.delta,
             bytes_left=sum(record.size_bytes for record in egress),
             messages_left=len(egress),
         )
@@ -276,7 +290,7 @@ class Demo:
         table.add_row(
             "mean over hospitals",
             "",
-            f"{metrics['mean_site_accuracy']:.3f}",
+            f"{metrics['mean_site_accuracy']:.3f}" if "mean_site_accuracy" in metrics else "n/a",
             f"{_mean([m.mean_site_accuracy for m in models]):.3f}",
             f"{everybody.mean_site_accuracy:.3f}",
             "",
@@ -312,6 +326,7 @@ class Demo:
         self._say("Next, try:")
         for command in (
             f"site-agent budget --home {self._out / first}",
+            f"site-agent certificate {self._study.id} --home {self._out / first}",
             f"site-agent egress --home {self._out / first}",
             f"consortium audit log --home {self._home}",
         ):
@@ -372,6 +387,13 @@ class Demo:
 
 
 _MODULE_OF = {"consortium": "consortium", "site-agent": "site_agent"}
+
+
+def _has_certified(home: Path) -> bool:
+    """Whether a hospital's certificate is signed and all it signed is in the log."""
+    store = open_store(home)
+    signed = any(isinstance(parse_entry(entry), DpCertificate) for entry in store.signed_entries()[-20:])
+    return signed and not store.pending_events(1)
 
 
 def _unused(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from site_agent.cohort import Cohort
-from site_agent.evaluate import exact_auc
+from site_agent.tally import exact_auc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

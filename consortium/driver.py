@@ -8,11 +8,10 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from consortium.attempt import Attempt, Progress
@@ -28,14 +27,15 @@ from consortium.contract.messages import (
     StudyEnded,
     StudyOutcome,
 )
-from consortium.contract.metrics import metrics_of
 from consortium.contract.names import Digest, SiteId
+from consortium.contract.noisy_metrics import basis_of, metrics_for
 from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, Participant, RoundKind, RoundPlan, context_of
 from consortium.contract.server_optimizer import AggregateRefused, next_global_model
 from consortium.contract.study import StudyFile
 from consortium.contract.tensor_clips import TensorClipsRefused, clipped_stretches
 from consortium.database import SiteRow, StudyRow
 from consortium.rooms import Rooms
+from consortium.sessions import Session
 from consortium.studies import RoundClosedFacts, StudyState
 from consortium.study_run import Complete, Pause, Prepare, Run, decide
 from consortium.training_round import (
@@ -47,12 +47,14 @@ from consortium.training_round import (
     SiteReturned,
     Stopped,
     Summed,
+    UploadStored,
     is_measured,
     may_measure,
     opened_over,
 )
 from consortium.vectors import VectorMissing
 from consortium.wire.errors import WireViolation
+from consortium.wire.limits import INLINE_BYTES_MAX
 from privacy.encoding import decode
 from privacy.errors import PrivacyError
 from privacy.secagg.suites import SuiteName
@@ -84,6 +86,17 @@ Answer: TypeAlias = ModelStored | ModelVerified | SiteLeft | Stopped
 """What is waited for between attempts."""
 
 
+@dataclass(slots=True, kw_only=True)
+class LastRound:
+    """The round that closed last, while its survivors verify the result. Mutable: their answers come in."""
+
+    summed: Summed
+    next_model_digest: Digest
+    told: dict[SiteId, Session]  # survivors that were told the result, over these sessions
+    awaited: set[SiteId]  # of them, who has not answered yet
+    endorsements: dict[SiteId, bytes] = field(default_factory=dict)  # as they came, before they are in the log
+
+
 class StudyDriver:
     """Runs one study until it is complete, paused or aborted."""
 
@@ -98,6 +111,8 @@ class StudyDriver:
         self._stopped = False  # for good: a study that is resumed gets a new driver
         self._declined: dict[int, frozenset[SiteId]] = {}  # the present round -> sites that will not take part in it
         self._unmeasured = 0  # the round whose metrics would have singled a site out
+        self._last: LastRound | None = None
+        self._awaited_for = NO_MODEL  # the model whose endorsements were waited for
         self._log = log.bind(study=study.id)
 
     # --- what reaches it -------------------------------------------------------------------------------------------
@@ -122,10 +137,18 @@ class StudyDriver:
         self._stopped = self._stopped or isinstance(event, Stopped)
         if isinstance(event, ModelVerified):
             self._ask_again(event.site)
+            self._note_verified(event.site, event.message)
+        if isinstance(event, SiteLeft) and self._last is not None:
+            self._last.awaited.discard(event.site)
         if isinstance(event, ModelStored | ModelVerified | SiteLeft | Stopped) and self._heard is not None:
             self._heard.put_nowait(event)
         if not isinstance(event, ModelStored | ModelVerified) and self._attempt is not None:
             self._attempt.deliver(event)
+
+    def deliver_small(self, event: UploadStored, values: bytes) -> None:
+        """An upload that came in one message, for the attempt under way."""
+        if self._attempt is not None:
+            self._attempt.deliver_small(event, values)
 
     def _ask_again(self, site: SiteId) -> None:
         """Something changed at a site: what it declined before, it may take part in now."""
@@ -151,6 +174,7 @@ class StudyDriver:
                     case Prepare():
                         await self._agree_on_first_model(row)
                     case Run(kind=RoundKind.EVALUATE) as decision if not await self._can_evaluate(row, decision):
+                        await self._hear_verifications()
                         if self._is_running():
                             self._log.warning("study.final_evaluation_skipped", survivors=list(row.measured))
                             self._complete(row)
@@ -159,7 +183,9 @@ class StudyDriver:
                     case Pause(reason=reason):
                         self._pause(reason)
                     case Complete():
-                        self._complete(row)
+                        await self._hear_verifications()
+                        if self._is_running():
+                            self._complete(row)
         finally:
             self._attempt = None
             self._rooms.journal.scrub()
@@ -201,20 +227,19 @@ class StudyDriver:
         )
         self._tell(site, ended)
 
-    def _tell_result(self, *sites: SiteId) -> None:
+    def _tell_result(self, site: SiteId) -> None:
         """What came of the last round; a survivor may not have heard it, if a connection or this process ended."""
         closed = self._rooms.studies.last_closed(self.digest)
-        if closed is None:
+        if closed is None or site not in closed.survivors:
             return
         result = RoundResult(
             context=context_of(RoundPlan.from_bytes(closed.plan)).digest(),
             transcript=bytes.fromhex(closed.transcript),
             aggregate_hash=bytes.fromhex(closed.aggregate_sha256),
             next_model_digest=closed.next_model_digest,
+            aggregate=self._rooms.vectors.small(closed.aggregate_sha256, INLINE_BYTES_MAX),
         )
-        for site in sites:
-            if site in closed.survivors:
-                self._tell(site, result)
+        self._tell(site, result)
 
     def _tell(self, site: SiteId, message: CoordinatorMessage) -> None:
         session = self._rooms.sessions.get(site)
@@ -357,7 +382,7 @@ class StudyDriver:
         ready = self._prepared()
         return {
             row.site: row
-            for row in self._rooms.sites.all()
+            for row in self._rooms.sites.standing()
             if row.site in ready and row.site not in declined and self._rooms.sites.is_current(row)
         }
 
@@ -368,10 +393,21 @@ class StudyDriver:
         if len(self.study.sites.roster) - len(declined) < self._needed:
             self._pause(f"too many hospitals declined round {row.next_round}: {', '.join(sorted(declined))}")
             return
-        if not await self._wait_until(lambda: len(self._invited(row, decision)) >= self._needed):
+        here: dict[SiteId, SiteRow] = {}
+
+        def enough() -> bool:
+            nonlocal here
+            here = self._invited(row, decision)
+            return len(here) >= self._needed
+
+        if not await self._wait_until(enough):
             return
-        # From here to the invitations nothing is awaited, so nobody can come or go in between.
-        invited = list(self._invited(row, decision).values())
+        if not self._all_informed(here):
+            await self._hear_endorsements(row)
+            if not await self._wait_until(enough):
+                return
+        # From the last look to the invitations nothing is awaited, so nobody can come or go in between.
+        invited = list(here.values())
         plan = self._plan(row, decision, invited)
         if not self._rooms.studies.open_round(row, plan):
             return
@@ -384,12 +420,12 @@ class StudyDriver:
         await self._conclude(row, attempt, time.monotonic() - begun)
 
     async def _conclude(self, row: StudyRow, attempt: Attempt, seconds: float, *, restarted: bool = False) -> None:
-        """Record how the attempt ended, and hear whether the survivors computed the same next model."""
-        with self._listening() as heard:
-            await self._settle(row, attempt, seconds)
-            self._attempt = None
-            if isinstance(attempt.state, Summed) and self._row().next_round > row.next_round:
-                await self._hear_verifications(heard, attempt.state, attempt.lost, restarted=restarted)
+        """Record how the attempt ended; if by a sum, hear from now on whether the survivors compute the same model."""
+        await self._settle(row, attempt, seconds)
+        self._attempt = None
+        if restarted and self._last is not None:  # nobody is here yet, and all of the survivors are waited for
+            self._last.awaited = set(self._last.summed.survivors)
+            await self._hear_verifications()
 
     def _plan(self, row: StudyRow, decision: Run, invited: list[SiteRow]) -> RoundPlan:
         here = frozenset(site.site for site in invited)
@@ -429,12 +465,13 @@ class StudyDriver:
 
     def _invite(self, row: StudyRow, plan: RoundPlan, invited: list[SiteRow]) -> None:
         raw = plan.to_bytes()
+        here = {site.site: site for site in invited}
         certificates: Mapping[SiteId, bytes] = {site.site: site.certificate for site in invited}
         invitation = Invitation(
             plan=raw,
             signature=self._rooms.signing_key.sign(PLAN_SIGNATURE_CONTEXT + raw),
             certificates=tuple(certificates[p.site] for p in plan.participants),
-            endorsements=self._rooms.studies.endorsements(row.digest, plan.model_digest),
+            endorsements=() if self._all_informed(here) else self._endorsements(row),
         )
         for participant in plan.participants:
             self._tell(participant.site, invitation)
@@ -474,7 +511,24 @@ class StudyDriver:
         self._rooms.studies.close_round(row, attempt.plan, facts)
         survivors = len(summed.survivors)
         self._log.info("round.closed", round=attempt.plan.round, survivors=survivors, seconds=round(seconds, 3))
-        self._tell_result(*summed.survivors)
+        # Whoever dropped out after its upload released nothing: it does not compute this result (4.4).
+        answering = [site for site in summed.survivors if site not in attempt.lost]
+        told = {site: session for site in answering if (session := self._rooms.sessions.get(site)) is not None}
+        self._last = LastRound(
+            summed=summed,
+            next_model_digest=facts.next_model_digest,
+            told=told,
+            awaited=set(told),
+        )
+        result = RoundResult(
+            context=summed.context,
+            transcript=summed.transcript,
+            aggregate_hash=bytes.fromhex(facts.aggregate_sha256),
+            next_model_digest=facts.next_model_digest,
+            aggregate=self._rooms.vectors.small(facts.aggregate_sha256, INLINE_BYTES_MAX),
+        )
+        for site in summed.survivors:
+            self._tell(site, result)
 
     def _unmask(self, attempt: Attempt, summed: Summed, seconds: float) -> RoundClosedFacts:
         """What follows from the sum. Files are written here, before the state may name them; runs in a thread."""
@@ -489,36 +543,71 @@ class StudyDriver:
             transcript=Digest(summed.transcript.hex()),
             aggregate_sha256=self._rooms.vectors.put(aggregate.view(np.uint8).data),
             next_model_digest=self._rooms.models.save(after),
-            metrics=_figures(sums) if is_measured(plan) else {},
+            metrics=metrics_for(self.study, sums).named() if is_measured(plan) else {},
+            basis=basis_of(self.study),
             seconds=seconds,
         )
 
-    async def _hear_verifications(
-        self, heard: "asyncio.Queue[Answer]", summed: Summed, lost: set[SiteId], *, restarted: bool
-    ) -> None:
-        """Wait, not for long, until the survivors have computed the next model too: those that are still here.
+    # --- the result of the last round ------------------------------------------------------------------------------
 
-        After a restart nobody is here yet, and all of them are waited for. Their signed `model.verified` entries let a
-        hospital that missed the round accept the model (ADR 6).
+    def _note_verified(self, site: SiteId, message: ResultVerified) -> None:
+        """A survivor has computed the next model: the same one, or the study stops."""
+        last = self._last
+        if last is None or message.context != last.summed.context or site not in last.summed.survivors:
+            return
+        last.awaited.discard(site)
+        self._rooms.sessions.notify()
+        if message.next_model_digest != last.next_model_digest:
+            reason = f"{site} computed another next model than the coordinator after round {last.summed.plan.round}"
+            self._pause(reason)
+            self.deliver(Stopped(reason=reason))
+        elif message.endorsement:  # whoever is shown it checks it, as any other
+            last.endorsements[site] = message.endorsement
+
+    def _endorsements(self, row: StudyRow) -> tuple[bytes, ...]:
+        """Signed `model.verified` entries about the present model: those in the log, and those on their way."""
+        kept = self._rooms.studies.endorsements(row.digest, row.model_digest)
+        fresh = self._last.endorsements if self._last and self._last.next_model_digest == row.model_digest else {}
+        return tuple({**kept, **fresh}[site] for site in sorted({**kept, **fresh}))
+
+    def _all_informed(self, invited: Mapping[SiteId, SiteRow]) -> bool:
+        """Whether every one of them heard the last result over the session it still has, before the invitation.
+
+        Then each knows the model by its own computation, and the next attempt need not wait for the others' answers.
+        Whoever missed the round accepts the model by the endorsements of those who did not, so those are waited for.
         """
-        row = self._row()
-        awaited = {s for s in summed.survivors if restarted or self._rooms.sessions.get(s) is not None} - lost
+        last = self._last
+        if last is not None:
+            return all(last.told.get(site) is self._rooms.sessions.get(site) for site in invited)
+        closed = self._rooms.studies.last_closed(self.digest)  # by an earlier process; whoever connects hears of it
+        return closed is None or all(site in closed.survivors for site in invited)
+
+    async def _hear_endorsements(self, row: StudyRow) -> None:
+        """Wait, not for long and once for a model, for as many endorsements as a site that missed its round asks for.
+
+        They come with the survivors' answers; or, if this process ended in between, with the entries that each of them
+        signed and hands over when it connects.
+        """
+        if self._awaited_for == row.model_digest:
+            return
+        self._awaited_for = row.model_digest
+
+        def suits() -> bool:
+            everybody = self._last is not None and not self._last.awaited
+            return everybody or len(self._endorsements(row)) >= self.study.aggregation.threshold
+
+        await self._wait_until(suits, VERIFIED_WAIT_S)
+
+    async def _hear_verifications(self) -> None:
+        """Wait, not for long, until the survivors have computed the next model too: those that are still here."""
+        last = self._last
         deadline = time.monotonic() + VERIFIED_WAIT_S
-        while awaited and (left := deadline - time.monotonic()) > 0:
-            match await _next(heard, left):
-                case ModelVerified(site=site, message=message) if message.context == summed.context:
-                    awaited.discard(site)
-                    if message.next_model_digest != row.model_digest:
-                        self._pause(
-                            f"{site} computed another next model than the coordinator after round {summed.plan.round}"
-                        )
-                        return
-                case SiteLeft(site=site):
-                    awaited.discard(site)
-                case Stopped() | None:
-                    return
-                case _:
-                    pass
+        with self._listening() as heard:
+            while last is not None and last.awaited and (left := deadline - time.monotonic()) > 0:
+                if isinstance(await _next(heard, left), Stopped | None):
+                    break
+        if last is not None:
+            last.awaited.clear()  # they were waited for once
 
     # --- after a crash ---------------------------------------------------------------------------------------------
 
@@ -550,8 +639,3 @@ async def _next(heard: "asyncio.Queue[Answer]", timeout_s: float) -> Answer | No
         return await asyncio.wait_for(heard.get(), timeout_s)
     except TimeoutError:
         return None
-
-
-def _figures(sums: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]:
-    """The metrics that have a meaning, by name."""
-    return {name: float(value) for name, value in asdict(metrics_of(sums)).items() if value is not None}

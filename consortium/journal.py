@@ -50,7 +50,7 @@ class Journal:
         """Keep events, in order, all or none; they are durable when this returns."""
         about = {"study_digest": plan.study_digest, "round": plan.round, "attempt": plan.attempt}
         with self._database.transaction() as connection:
-            connection.execute(sa.insert(journal), [{**about, "event": encode(plan, event)} for event in events])
+            connection.execute(_APPEND, [{**about, "event": encode(plan, event)} for event in events])
 
     def events(self, plan: RoundPlan) -> tuple[Event, ...]:
         """Every event of an attempt, in order."""
@@ -58,10 +58,8 @@ class Journal:
             rows = connection.execute(sa.select(journal.c.event).where(self._of(plan)).order_by(journal.c.id))
             return tuple(decode(row.event) for row in rows)
 
-    def forget(self, plan: RoundPlan) -> None:
-        """The attempt is over and everything that follows from it is recorded elsewhere."""
-        with self._database.transaction() as connection:
-            connection.execute(sa.delete(journal).where(self._of(plan)))
+    def scrub_now_and_then(self) -> None:
+        """An attempt is over, and `forget` was called for it."""
         if time.monotonic() - self._scrubbed_s >= SCRUB_AFTER_S:
             self.scrub()
 
@@ -76,6 +74,20 @@ class Journal:
             journal.c.round == plan.round,
             journal.c.attempt == plan.attempt,
         )
+
+
+def forget(connection: sa.Connection, plan: RoundPlan) -> None:
+    """Delete an attempt's events, in the transaction that records how it ended."""
+    key = {"of_study": plan.study_digest, "of_round": plan.round, "of_attempt": plan.attempt}
+    connection.execute(_FORGET, key)
+
+
+_APPEND = sa.insert(journal)
+_FORGET = sa.delete(journal).where(
+    journal.c.study_digest == sa.bindparam("of_study"),
+    journal.c.round == sa.bindparam("of_round"),
+    journal.c.attempt == sa.bindparam("of_attempt"),
+)
 
 
 def encode(plan: RoundPlan, event: Event) -> bytes:

@@ -6,15 +6,17 @@
 A crash between 2 and 3 is seen at the next start: entries whose bytes are already in the log's tail are not appended
 twice. Every entry has an identity of its own, so equal bytes are the same entry.
 
-What many hospitals send at once is appended together, in the background (`flush_soon`): it is durable in the outbox by
-then, and nothing that is queued later overtakes it. Whoever reads the log through this class sees it there.
+What need not be in the log at once is appended in the background (`flush_soon`): it is durable in the outbox by then,
+and nothing that is queued later overtakes it. An append costs as much as a small round, however long, so there is
+about one in a second while rounds follow each other fast (ADR 13). Whoever reads the log through this class sees
+everything in it.
 """
 
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 GATHER_S = 0.01
 """The background waits so long for entries of other hospitals, which come at nearly the same time."""
+APPEND_EVERY_S = 1.0
+"""And so long after it appended last."""
 _TAIL = 4096
 """How far back in the log an entry of the outbox may already be; more if the outbox itself is longer."""
 
@@ -41,7 +45,8 @@ class Recorder:
         self._lock = Lock()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._soon: Future[None] | None = None
-        self._closed = False
+        self._closed = Event()
+        self._appended_s = 0.0  # when the background appended last
         self._appended: list[int] = []  # rows of the outbox that are in the log and not deleted yet
         self._recover()
 
@@ -53,7 +58,7 @@ class Recorder:
 
     def close(self) -> None:
         """Finish what is being appended; what is still queued then is appended at the next start."""
-        self._closed = True
+        self._closed.set()
         self._background.shutdown(cancel_futures=True)
 
     def add(self, connection: sa.Connection, entries: Sequence[bytes]) -> None:
@@ -70,14 +75,15 @@ class Recorder:
 
     def flush_soon(self) -> None:
         """Step 2, in the background; step 3 with the next. One that has not begun yet serves everybody."""
-        if not self._closed and (self._soon is None or self._soon.running() or self._soon.done()):
+        if not self._closed.is_set() and (self._soon is None or self._soon.running() or self._soon.done()):
             self._soon = self._background.submit(self._append_quietly)
 
     def _append_quietly(self) -> None:
-        time.sleep(GATHER_S)
+        self._closed.wait(max(GATHER_S, self._appended_s + APPEND_EVERY_S - time.monotonic()))
         try:
             with self._lock:
                 self._append()
+            self._appended_s = time.monotonic()
         except Exception as error:
             # Nobody waits for this: the entries stay queued, and the next flush raises for its caller.
             log.exception("log.append_failed", reason=str(error), error=type(error).__name__)

@@ -43,6 +43,7 @@ class Sites:
         self._recorder = recorder
         self._failures = _AtMost(FAILURES_LOGGED_MAX, FAILURES_WINDOW_S)
         self._standing: dict[str, SiteRow] = {}  # enrolled sites, as they were read last
+        self._everybody: tuple[SiteRow, ...] | None = None
         self._standing_lock = Lock()
 
     # --- enrolment -------------------------------------------------------------------------------------------------
@@ -214,6 +215,13 @@ class Sites:
             self._recorder.record(entries.entry_bytes(denied))
         raise AccessDenied(reason)
 
+    def standing(self) -> tuple[SiteRow, ...]:
+        """Every site, by name, kept in memory: how far each one's chain has come may be out of date."""
+        with self._standing_lock:
+            if self._everybody is None:
+                self._everybody = self.all()
+            return self._everybody
+
     def _standing_of(self, name: str) -> SiteRow | None:
         """The row of an enrolled site, kept in memory: it is asked for with every call."""
         with self._standing_lock:
@@ -228,6 +236,7 @@ class Sites:
         """A site was enrolled or revoked, and that is committed: what was read before is not used again."""
         with self._standing_lock:
             self._standing.clear()
+            self._everybody = None
 
     def is_current(self, row: SiteRow) -> bool:
         """Whether the site's certificate is good today, so that the other sites will accept it."""
@@ -258,6 +267,7 @@ class Sites:
                 site=site, next_seq=row.last_sequence + 1, previous=row.last_event_sha256 or entries.NO_ENTRY
             )
             accepted: list[bytes] = []
+            changes = _Changes(connection, site)
             for data in events:
                 try:
                     entry = entries.verify_site_entry(data, bytes.fromhex(row.signing_key))
@@ -267,8 +277,9 @@ class Sites:
                     chain = chain.admit(data, entry)
                 except AuditError as error:
                     raise EventRefused(f"{site}: {error}") from error
-                self._apply(connection, site, entry, data)
+                changes.take(entry, data)
                 accepted.append(data)
+            changes.write()
             connection.execute(
                 sa.update(sites)
                 .where(sites.c.site == site)
@@ -278,29 +289,70 @@ class Sites:
         self._recorder.flush_soon()  # they are durable: the receipt need not wait for the log
         return EventReceipt(last_sequence=chain.next_seq - 1)
 
-    def _apply(self, connection: sa.Connection, site: SiteId, entry: entries.SiteEntry, data: bytes) -> None:
-        """What a signed event changes in the state that studies are run from."""
-        study = connection.execute(
-            sa.select(studies.c.digest, studies.c.document).where(studies.c.study == entry.study)
-        ).first()
-        if study is None or site not in roster_of(study.document):
-            raise EventRefused(f"{site} signed an event about {entry.study!r}, a study it is no part of")
-        key: dict[str, object] = {"study_digest": study.digest, "site": site}
+
+class _Changes:
+    """What the signed events of one call change in the state that studies are run from, written once, at its end.
+
+    Of spends and endorsements the last one of a study counts, and no other is read. Mutable, for one transaction.
+    """
+
+    def __init__(self, connection: sa.Connection, site: SiteId) -> None:
+        self._connection = connection
+        self._site = site
+        self._studies: dict[str, str] = {}  # name -> digest
+        self._approvals: dict[str, dict[str, object]] = {}  # study digest -> columns
+        self._spends: dict[str, dict[str, object]] = {}
+        self._endorsements: dict[str, dict[str, object]] = {}
+
+    def take(self, entry: entries.SiteEntry, data: bytes) -> None:
+        """The next entry; raises EventRefused for one about a study this site is no part of."""
+        digest = self._digest_of(entry.study)
         match entry:
             case entries.StudyApproved() | entries.StudyRejected():
-                if entry.study_digest != study.digest:
-                    raise EventRefused(f"{site} decided on {entry.study!r} with another digest than the one submitted")
+                if entry.study_digest != digest:
+                    raise EventRefused(
+                        f"{self._site} decided on {entry.study!r} with another digest than the one submitted"
+                    )
                 approved = isinstance(entry, entries.StudyApproved)
                 reason = "" if isinstance(entry, entries.StudyApproved) else entry.reason
-                _replace(
-                    connection, approvals, key, {"decision": "approved" if approved else "rejected", "reason": reason}
-                )
+                self._approvals[digest] = {"decision": "approved" if approved else "rejected", "reason": reason}
             case entries.DpSpent():
-                _replace(connection, spends, key, {"epsilon": entry.epsilon, "delta": entry.delta})
+                self._spends[digest] = {"epsilon": entry.epsilon, "delta": entry.delta}
             case entries.ModelVerified():
-                _replace(connection, endorsements, key | {"model_digest": entry.next_model_digest}, {"entry": data})
+                self._endorsements[digest] = {"model_digest": entry.next_model_digest, "entry": data}
             case _:
                 pass
+
+    def write(self) -> None:
+        """Carry them out."""
+        for table, changed in (
+            (approvals, self._approvals),
+            (spends, self._spends),
+            (endorsements, self._endorsements),
+        ):
+            for digest, values in changed.items():
+                key = {"study_digest": digest, "site": self._site}
+                self._connection.execute(_FORGET[table], {f"its_{name}": value for name, value in key.items()})
+                self._connection.execute(_KEEP[table], {**key, **values})
+
+    def _digest_of(self, name: str) -> str:
+        if name not in self._studies:
+            study = self._connection.execute(_STUDY, {"name": name}).first()
+            if study is None or self._site not in roster_of(study.document):
+                raise EventRefused(f"{self._site} signed an event about {name!r}, a study it is no part of")
+            self._studies[name] = study.digest
+        return self._studies[name]
+
+
+_STUDY = sa.select(studies.c.digest, studies.c.document).where(studies.c.study == sa.bindparam("name"))
+_KEPT = (approvals, spends, endorsements)
+_FORGET = {
+    table: sa.delete(table).where(
+        table.c.study_digest == sa.bindparam("its_study_digest"), table.c.site == sa.bindparam("its_site")
+    )
+    for table in _KEPT
+}
+_KEEP = {table: sa.insert(table) for table in _KEPT}
 
 
 class _AtMost:
@@ -333,12 +385,6 @@ def _spend_invitations(connection: sa.Connection, site: SiteId, at: float) -> No
     connection.execute(
         sa.update(invitations).where(invitations.c.site == site, invitations.c.used_at.is_(None)).values(used_at=at)
     )
-
-
-def _replace(connection: sa.Connection, table: sa.Table, key: dict[str, object], values: dict[str, object]) -> None:
-    condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
-    connection.execute(sa.delete(table).where(condition))
-    connection.execute(sa.insert(table).values(**key, **values))
 
 
 def _site_row(row: sa.Row[tuple[object, ...]]) -> SiteRow:

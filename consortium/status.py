@@ -69,13 +69,15 @@ def _study(rooms: Rooms, row: StudyRow, driver: StudyDriver | None) -> Snapshot:
             {
                 "round": closed["round"],
                 "kind": closed["kind"],
-                "metrics": closed["metrics"],
+                # Headlines: with intervals, curves and groups a long study's history would be megabytes.
+                "metrics": {name: value for name, value in closed["metrics"].items() if "." not in name},
                 "survivors": closed["survivors"],
                 "participants": len(closed["participants"]),
                 "seconds": closed["seconds"],
             }
             for closed in history
         ],
+        "quality": next((dict(closed["metrics"]) for closed in reversed(history) if closed["metrics"]), None),
     }
 
 

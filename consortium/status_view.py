@@ -16,6 +16,15 @@ _PHASE_WORDS = {
 }
 
 
+_FIGURES = {
+    "auc": "AUC",
+    "sensitivity": "sensitivity",
+    "accuracy": "accuracy",
+    "brier": "Brier",
+    "calibration.error": "calibration error",
+}
+
+
 class StatusView:
     """Renders snapshots; keeps nothing but the last one."""
 
@@ -38,7 +47,12 @@ class StatusView:
         else:
             where = f"round {study['round']} of {total}{attempt}: {doing}"
         head = Text.assemble((study["study"], "bold"), "  ", where)
-        return Group(head, self._sites(study), *([self._rounds(study)] if study["history"] else []))
+        parts: list[RenderableType] = [head, self._sites(study)]
+        if study["history"]:
+            parts.append(self._rounds(study))
+        if quality := study.get("quality"):
+            parts.append(_quality(quality))
+        return Group(*parts)
 
     def _sites(self, study: Mapping[str, Any]) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -67,6 +81,16 @@ class StatusView:
                 f"{row['seconds']:.1f}",
             )
         return table
+
+
+def _quality(metrics: Mapping[str, float]) -> Text:
+    """The last model that was measured, with intervals of 95 %."""
+    figures = []
+    for name, label in _FIGURES.items():
+        if (value := metrics.get(name)) is not None:
+            low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
+            figures.append(f"{label} {value:.3f}" + ("" if low is None or high is None else f" ({low:.3f}-{high:.3f})"))
+    return Text("last measured: " + (", ".join(figures) or "no figure stands out of the noise"), style="dim")
 
 
 def _number(value: float | None) -> str:

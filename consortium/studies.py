@@ -2,16 +2,19 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from threading import Lock
 from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
 from audit import entries
 from audit.fields import one_line
+from consortium import journal
 from consortium.contract.digest import digest_of
 from consortium.contract.messages import StudyDocument
 from consortium.contract.names import Digest, SiteId, StudyId
@@ -59,6 +62,7 @@ class RoundClosedFacts:
     next_model_digest: Digest
     metrics: Mapping[str, float]
     seconds: float
+    basis: str | None = None  # of the metrics, where they are not exact sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +82,15 @@ class Studies:
     def __init__(self, database: Database, recorder: Recorder) -> None:
         self._database = database
         self._recorder = recorder
+        self._known: dict[str, StudyRow] = {}  # as they were read last
+        self._known_lock = Lock()
 
     # --- what an operator does -------------------------------------------------------------------------------------
 
     def submit(self, study: StudyFile, document: bytes) -> Digest:
         """Take in a study; a name is used once, so that its digest is the study."""
         digest = study.digest()
-        with self._database.transaction() as connection:
+        with self._writing() as connection:
             found = connection.execute(sa.select(studies.c.digest).where(studies.c.study == study.id)).scalar()
             if found == digest:
                 return digest
@@ -139,7 +145,7 @@ class Studies:
             case _:  # `start` is logged as study.started when the sites agree on the first model
                 pass
         values: dict[str, object] = {"state": target, "reason": "" if action in ("start", "resume") else reason}
-        with self._database.transaction() as connection:
+        with self._writing() as connection:
             found = connection.execute(sa.select(studies).where(studies.c.study == name)).first()
             if found is None:
                 raise StudyUnknown(name)
@@ -174,7 +180,7 @@ class Studies:
             sites=tuple(sorted(sites)),
             model_digest=model_digest,
         )
-        with self._database.transaction() as connection:
+        with self._writing() as connection:
             connection.execute(
                 sa.update(studies).where(studies.c.digest == row.digest).values(model_digest=model_digest)
             )
@@ -200,7 +206,7 @@ class Studies:
             threshold=plan.threshold,
             model_digest=plan.model_digest,
         )
-        with self._database.transaction() as connection:
+        with self._writing() as connection:
             # In one transaction with the entry, so that no withdrawal can stand before it in the log.
             if not frozenset(participants) <= _approving(connection, row.digest):
                 return False
@@ -239,7 +245,13 @@ class Studies:
         if facts.metrics:
             figures = tuple(sorted(facts.metrics.items()))
             logged.append(
-                entries.ModelEvaluated(**now_stamp(), **about, model_digest=plan.model_digest, metrics=figures)
+                entries.ModelEvaluated(
+                    **now_stamp(),
+                    **about,
+                    model_digest=plan.model_digest,
+                    metrics=figures,
+                    basis=facts.basis or entries.EXACT_SUMS,
+                )
             )
         record = {
             "participants": [participant.site for participant in plan.participants],
@@ -250,7 +262,7 @@ class Studies:
             "metrics": dict(facts.metrics),
             "seconds": facts.seconds,
         }
-        with self._database.transaction() as connection:
+        with self._writing() as connection:
             _end_round(connection, plan, "closed", record)
             connection.execute(
                 sa.update(studies)
@@ -279,7 +291,7 @@ class Studies:
         aborted = entries.RoundAborted(
             **now_stamp(), study=row.study, round=plan.round, attempt=plan.attempt, reason=one_line(reason)
         )
-        with self._database.transaction() as connection:
+        with self._writing() as connection:
             _end_round(connection, plan, "aborted", {"reason": reason})
             if measured:
                 connection.execute(
@@ -299,7 +311,7 @@ class Studies:
     def complete(self, row: StudyRow) -> None:
         """Every round is closed."""
         completed = entries.StudyCompleted(**now_stamp(), study=row.study, model_digest=row.model_digest)
-        with self._database.transaction() as connection:
+        with self._writing() as connection:
             connection.execute(
                 sa.update(studies).where(studies.c.digest == row.digest).values(state=StudyState.COMPLETED, reason="")
             )
@@ -309,12 +321,25 @@ class Studies:
     # --- questions -------------------------------------------------------------------------------------------------
 
     def get(self, name: str) -> StudyRow:
-        """One study by name; raises StudyUnknown."""
-        with self._database.reading() as connection:
-            row = connection.execute(sa.select(studies).where(studies.c.study == name)).first()
-        if row is None:
-            raise StudyUnknown(name)
-        return study_row(row)
+        """One study by name, kept in memory: it is asked for at every step of a round. Raises StudyUnknown."""
+        with self._known_lock:
+            if name not in self._known:
+                with self._database.reading() as connection:
+                    row = connection.execute(_STUDY, {"name": name}).first()
+                if row is None:
+                    raise StudyUnknown(name)
+                self._known[name] = study_row(row)
+            return self._known[name]
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """A transaction after which no study is as it was read before."""
+        try:
+            with self._database.transaction() as connection:
+                yield connection
+        finally:
+            with self._known_lock:
+                self._known.clear()
 
     def all(self) -> tuple[StudyRow, ...]:
         """Every study, oldest first."""
@@ -339,7 +364,7 @@ class Studies:
 
     def approving(self, digest: Digest) -> frozenset[SiteId]:
         """The hospitals whose steward agreed, and has not taken it back."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return _approving(connection, digest)
 
     def spent(self, digest: Digest) -> dict[SiteId, float]:
@@ -361,12 +386,7 @@ class Studies:
     def last_closed(self, digest: Digest) -> ClosedRound | None:
         """The round that made the present global model; None before the first."""
         with self._database.reading() as connection:
-            found = connection.execute(
-                sa.select(rounds.c.plan, rounds.c.facts)
-                .where(rounds.c.study_digest == digest, rounds.c.outcome == "closed")
-                .order_by(rounds.c.round.desc())
-                .limit(1)
-            ).first()
+            found = connection.execute(_LAST_CLOSED, {"digest": digest}).first()
         if found is None:
             return None
         facts = json.loads(found.facts)
@@ -403,15 +423,15 @@ class Studies:
             )
             return tuple(r.plan for r in found)
 
-    def endorsements(self, digest: Digest, model_digest: Digest) -> tuple[bytes, ...]:
+    def endorsements(self, digest: Digest, model_digest: Digest) -> dict[SiteId, bytes]:
         """The signed `model.verified` entries of the sites that computed this model themselves."""
         with self._database.reading() as connection:
             found = connection.execute(
-                sa.select(endorsements.c.entry)
-                .where(endorsements.c.study_digest == digest, endorsements.c.model_digest == model_digest)
-                .order_by(endorsements.c.site)
+                sa.select(endorsements.c.site, endorsements.c.entry).where(
+                    endorsements.c.study_digest == digest, endorsements.c.model_digest == model_digest
+                )
             )
-            return tuple(r.entry for r in found)
+            return {SiteId(r.site): r.entry for r in found}
 
 
 @lru_cache(maxsize=64)
@@ -421,19 +441,32 @@ def roster_of(document: bytes) -> tuple[SiteId, ...]:
 
 
 def _approving(connection: sa.Connection, digest: Digest) -> frozenset[SiteId]:
-    found = connection.execute(
-        sa.select(approvals.c.site).where(approvals.c.study_digest == digest, approvals.c.decision == "approved")
-    )
-    return frozenset(SiteId(row.site) for row in found)
+    return frozenset(SiteId(row.site) for row in connection.execute(_APPROVING, {"digest": digest}))
 
 
 def _end_round(connection: sa.Connection, plan: RoundPlan, outcome: str, facts: Mapping[str, object]) -> None:
-    connection.execute(
-        sa.update(rounds)
-        .where(
-            rounds.c.study_digest == plan.study_digest,
-            rounds.c.round == plan.round,
-            rounds.c.attempt == plan.attempt,
-        )
-        .values(outcome=outcome, facts=json.dumps(facts))
+    """How it ended; what was journalled to finish it is of no use from this moment."""
+    key = {"of_study": plan.study_digest, "of_round": plan.round, "of_attempt": plan.attempt}
+    connection.execute(_END_ROUND, {**key, "outcome": outcome, "facts": json.dumps(facts)})
+    journal.forget(connection, plan)
+
+
+_STUDY = sa.select(studies).where(studies.c.study == sa.bindparam("name"))
+_APPROVING = sa.select(approvals.c.site).where(
+    approvals.c.study_digest == sa.bindparam("digest"), approvals.c.decision == "approved"
+)
+_END_ROUND = (
+    sa.update(rounds)
+    .where(
+        rounds.c.study_digest == sa.bindparam("of_study"),
+        rounds.c.round == sa.bindparam("of_round"),
+        rounds.c.attempt == sa.bindparam("of_attempt"),
     )
+    .values(outcome=sa.bindparam("outcome"), facts=sa.bindparam("facts"))
+)
+_LAST_CLOSED = (
+    sa.select(rounds.c.plan, rounds.c.facts)
+    .where(rounds.c.study_digest == sa.bindparam("digest"), rounds.c.outcome == "closed")
+    .order_by(rounds.c.round.desc())
+    .limit(1)
+)

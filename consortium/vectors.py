@@ -114,6 +114,11 @@ class VectorStore:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
+    def small(self, digest: Digest, limit_bytes: int) -> bytes:
+        """The vector, if it has at most so many bytes; nothing if it has more. Raises VectorMissing."""
+        path = self.path(digest)
+        return path.read_bytes() if path.stat().st_size <= limit_bytes else b""
+
     @contextmanager
     def _temporary(self) -> Iterator[tuple[int, Path]]:
         with _disk(_NOT_STORED):

@@ -31,6 +31,7 @@ from consortium.contract.messages import (
     EnrolmentRequest,
     EventReceipt,
     Hello,
+    MaskedUpdate,
     SiteMessage,
     StudyDocument,
     VectorHeader,
@@ -198,6 +199,9 @@ class CoordinatorClient:
             received = codec.decode_upload_receipt(await _answered(call))
         except _LINE_BROKEN as error:
             raise await _why(call) from error
+        except asyncio.CancelledError:
+            _raise_if_closed_here()
+            raise
         finally:
             call.cancel()
         if received != header.sha256:
@@ -236,6 +240,9 @@ class CoordinatorClient:
                 taken = into(chunk)
                 if inspect.isawaitable(taken):
                     await taken
+        except asyncio.CancelledError:
+            _raise_if_closed_here()
+            raise
         finally:
             call.cancel()
         return header
@@ -303,12 +310,17 @@ class Session:
             ConnectionLost, CallRefused, SessionEnded: as the iteration.
         """
         data = codec.encode_site_message(message)
-        _report(self._on_sent, _kind(message), data, getattr(message, "study_digest", study_digest))
+        # A vector is recorded as one, whatever it travels in.
+        sent = message.values if isinstance(message, MaskedUpdate) else data
+        _report(self._on_sent, _kind(message), sent, getattr(message, "study_digest", study_digest))
         async with self._turn:
             try:
                 await _written(self._call, data)
             except _LINE_BROKEN as error:
                 raise await _why(self._call) from error
+            except asyncio.CancelledError:
+                _raise_if_closed_here()
+                raise
 
     def __aiter__(self) -> AsyncIterator[CoordinatorMessage]:
         return self
@@ -425,6 +437,9 @@ async def _answered(call: Any) -> bytes:
         return bytes(await call)
     except grpc.aio.AioRpcError as error:
         raise error_from(error) from None
+    except asyncio.CancelledError:
+        _raise_if_closed_here()
+        raise
 
 
 def _agreed(metadata: Any) -> bool:
@@ -457,6 +472,12 @@ async def _why(call: Any) -> WireError:
             await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
         )
     )
+
+
+def _raise_if_closed_here() -> None:
+    """Closing a channel cancels its calls. Whoever made one is not cancelled by that: it has lost its line."""
+    if not _is_cancelling():
+        raise ConnectionLost("the call was closed on this side") from None
 
 
 def _is_cancelling() -> bool:

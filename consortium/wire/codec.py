@@ -4,6 +4,7 @@ Every size and range is checked on the way in; inside nobody checks them again. 
 are made to fit, and a message too large for the other side is refused here, where the reason can be seen.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar, assert_never
 
@@ -19,6 +20,7 @@ from consortium.contract.messages import (
     EventReceipt,
     Hello,
     Invitation,
+    MaskedUpdate,
     PrepareStudy,
     Refusal,
     ResultVerified,
@@ -116,7 +118,17 @@ def encode_site_message(message: SiteMessage) -> bytes:
         case ResultVerified():
             body = pb.SiteMessage(
                 result_verified=pb.ResultVerified(
-                    context=message.context, next_model_digest=bytes.fromhex(message.next_model_digest)
+                    context=message.context,
+                    next_model_digest=bytes.fromhex(message.next_model_digest),
+                    endorsement=message.endorsement,
+                )
+            )
+        case MaskedUpdate():
+            body = pb.SiteMessage(
+                masked_update=pb.MaskedUpdate(
+                    study_digest=bytes.fromhex(message.study_digest),
+                    upload=secagg.upload_out(message.upload),
+                    values=message.values,
                 )
             )
         case _:
@@ -170,7 +182,12 @@ def decode_site_message(data: bytes, *, limit_bytes: int = limits.SITE_MESSAGE_B
             return ResultVerified(
                 context=fields.hash_of("result_verified.context", verified.context),
                 next_model_digest=fields.digest("result_verified.next_model_digest", verified.next_model_digest),
+                endorsement=fields.between(
+                    "result_verified.endorsement", verified.endorsement, 0, limits.ENDORSEMENT_BYTES_MAX
+                ),
             )
+        case "masked_update":
+            return _masked_update(message.masked_update)
         case _:
             raise _unknown("SiteMessage.body")
 
@@ -226,6 +243,7 @@ def encode_coordinator_message(message: CoordinatorMessage) -> bytes:
                     transcript=message.transcript,
                     aggregate_hash=message.aggregate_hash,
                     next_model_digest=bytes.fromhex(message.next_model_digest),
+                    aggregate=message.aggregate,
                 )
             )
         case RoundAborted():
@@ -280,13 +298,7 @@ def decode_coordinator_message(data: bytes) -> CoordinatorMessage:
         case "unmask_request":
             return secagg.unmask_request_in(message.unmask_request)
         case "round_result":
-            result = message.round_result
-            return RoundResult(
-                context=fields.hash_of("round_result.context", result.context),
-                transcript=fields.hash_of("round_result.transcript", result.transcript),
-                aggregate_hash=fields.hash_of("round_result.aggregate_hash", result.aggregate_hash),
-                next_model_digest=fields.digest("round_result.next_model_digest", result.next_model_digest),
-            )
+            return _round_result(message.round_result)
         case "round_aborted":
             return RoundAborted(
                 context=fields.hash_of("round_aborted.context", message.round_aborted.context),
@@ -296,6 +308,31 @@ def decode_coordinator_message(data: bytes) -> CoordinatorMessage:
             return _study_ended(message.study_ended)
         case _:
             raise _unknown("CoordinatorMessage.body")
+
+
+def _masked_update(message: pb.MaskedUpdate) -> MaskedUpdate:
+    upload = secagg.upload_in(message.upload)
+    values = fields.between("masked_update.values", message.values, 1, limits.INLINE_BYTES_MAX)
+    # What the site signed and what is added to the sum must be the same bytes, or the signature proves nothing.
+    if hashlib.sha256(values).digest() != upload.masked_update_hash:
+        raise WireViolation("masked_update.values", found="another SHA-256", allowed="upload.masked_update_hash")
+    return MaskedUpdate(
+        study_digest=fields.digest("masked_update.study_digest", message.study_digest), upload=upload, values=values
+    )
+
+
+def _round_result(message: pb.RoundResult) -> RoundResult:
+    aggregate_hash = fields.hash_of("round_result.aggregate_hash", message.aggregate_hash)
+    aggregate = fields.between("round_result.aggregate", message.aggregate, 0, limits.INLINE_BYTES_MAX)
+    if aggregate and hashlib.sha256(aggregate).digest() != aggregate_hash:
+        raise WireViolation("round_result.aggregate", found="another SHA-256", allowed="round_result.aggregate_hash")
+    return RoundResult(
+        context=fields.hash_of("round_result.context", message.context),
+        transcript=fields.hash_of("round_result.transcript", message.transcript),
+        aggregate_hash=aggregate_hash,
+        next_model_digest=fields.digest("round_result.next_model_digest", message.next_model_digest),
+        aggregate=aggregate,
+    )
 
 
 def _welcome(message: pb.Welcome) -> Welcome:

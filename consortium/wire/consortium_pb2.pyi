@@ -30,7 +30,7 @@ VECTOR_KIND_GLOBAL_MODEL: VectorKind
 VECTOR_KIND_AGGREGATE: VectorKind
 
 class SiteMessage(_message.Message):
-    __slots__ = ("hello", "study_prepared", "refusal", "key_bundle", "sealed_shares", "confirmation", "unmask_shares", "result_verified", "beacon_commitment", "beacon_reveal")
+    __slots__ = ("hello", "study_prepared", "refusal", "key_bundle", "sealed_shares", "confirmation", "unmask_shares", "result_verified", "beacon_commitment", "beacon_reveal", "masked_update")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STUDY_PREPARED_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class SiteMessage(_message.Message):
     RESULT_VERIFIED_FIELD_NUMBER: _ClassVar[int]
     BEACON_COMMITMENT_FIELD_NUMBER: _ClassVar[int]
     BEACON_REVEAL_FIELD_NUMBER: _ClassVar[int]
+    MASKED_UPDATE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     study_prepared: StudyPrepared
     refusal: Refusal
@@ -51,7 +52,8 @@ class SiteMessage(_message.Message):
     result_verified: ResultVerified
     beacon_commitment: BeaconCommitment
     beacon_reveal: BeaconReveal
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., study_prepared: _Optional[_Union[StudyPrepared, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., key_bundle: _Optional[_Union[KeyBundle, _Mapping]] = ..., sealed_shares: _Optional[_Union[SealedShares, _Mapping]] = ..., confirmation: _Optional[_Union[Confirmation, _Mapping]] = ..., unmask_shares: _Optional[_Union[UnmaskShares, _Mapping]] = ..., result_verified: _Optional[_Union[ResultVerified, _Mapping]] = ..., beacon_commitment: _Optional[_Union[BeaconCommitment, _Mapping]] = ..., beacon_reveal: _Optional[_Union[BeaconReveal, _Mapping]] = ...) -> None: ...
+    masked_update: MaskedUpdate
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., study_prepared: _Optional[_Union[StudyPrepared, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., key_bundle: _Optional[_Union[KeyBundle, _Mapping]] = ..., sealed_shares: _Optional[_Union[SealedShares, _Mapping]] = ..., confirmation: _Optional[_Union[Confirmation, _Mapping]] = ..., unmask_shares: _Optional[_Union[UnmaskShares, _Mapping]] = ..., result_verified: _Optional[_Union[ResultVerified, _Mapping]] = ..., beacon_commitment: _Optional[_Union[BeaconCommitment, _Mapping]] = ..., beacon_reveal: _Optional[_Union[BeaconReveal, _Mapping]] = ..., masked_update: _Optional[_Union[MaskedUpdate, _Mapping]] = ...) -> None: ...
 
 class CoordinatorMessage(_message.Message):
     __slots__ = ("welcome", "prepare_study", "send_initial_model", "invitation", "bundle_list", "share_delivery", "survivor_proposal", "unmask_request", "round_result", "round_aborted", "study_ended", "commitment_list", "reveal_list", "grouped_unmask_request")
@@ -245,6 +247,16 @@ class UploadHeader(_message.Message):
     signature: bytes
     def __init__(self, context: _Optional[bytes] = ..., site: _Optional[str] = ..., keying_hash: _Optional[bytes] = ..., masked_update_hash: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
+class MaskedUpdate(_message.Message):
+    __slots__ = ("study_digest", "upload", "values")
+    STUDY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    study_digest: bytes
+    upload: UploadHeader
+    values: bytes
+    def __init__(self, study_digest: _Optional[bytes] = ..., upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., values: _Optional[bytes] = ...) -> None: ...
+
 class SurvivorProposal(_message.Message):
     __slots__ = ("context", "survivors", "headers")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
@@ -366,24 +378,28 @@ class GroupedUnmaskRequest(_message.Message):
     def __init__(self, context: _Optional[bytes] = ..., groups: _Optional[_Iterable[_Union[ConfirmedGroup, _Mapping]]] = ...) -> None: ...
 
 class RoundResult(_message.Message):
-    __slots__ = ("context", "transcript", "aggregate_hash", "next_model_digest")
+    __slots__ = ("context", "transcript", "aggregate_hash", "next_model_digest", "aggregate")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
     AGGREGATE_HASH_FIELD_NUMBER: _ClassVar[int]
     NEXT_MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_FIELD_NUMBER: _ClassVar[int]
     context: bytes
     transcript: bytes
     aggregate_hash: bytes
     next_model_digest: bytes
-    def __init__(self, context: _Optional[bytes] = ..., transcript: _Optional[bytes] = ..., aggregate_hash: _Optional[bytes] = ..., next_model_digest: _Optional[bytes] = ...) -> None: ...
+    aggregate: bytes
+    def __init__(self, context: _Optional[bytes] = ..., transcript: _Optional[bytes] = ..., aggregate_hash: _Optional[bytes] = ..., next_model_digest: _Optional[bytes] = ..., aggregate: _Optional[bytes] = ...) -> None: ...
 
 class ResultVerified(_message.Message):
-    __slots__ = ("context", "next_model_digest")
+    __slots__ = ("context", "next_model_digest", "endorsement")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     NEXT_MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ENDORSEMENT_FIELD_NUMBER: _ClassVar[int]
     context: bytes
     next_model_digest: bytes
-    def __init__(self, context: _Optional[bytes] = ..., next_model_digest: _Optional[bytes] = ...) -> None: ...
+    endorsement: bytes
+    def __init__(self, context: _Optional[bytes] = ..., next_model_digest: _Optional[bytes] = ..., endorsement: _Optional[bytes] = ...) -> None: ...
 
 class RoundAborted(_message.Message):
     __slots__ = ("context", "reason")

@@ -32,6 +32,8 @@ RULE_CHARACTERS_MAX = 128
 VERSION_CHARACTERS_MAX = 64
 
 CHUNK_BYTES_MAX = 256 * KIB
+INLINE_BYTES_MAX = 64 * KIB
+"""A vector of at most so many bytes travels in a message of the session: a call of its own costs more than it does."""
 VECTOR_BYTES_MAX = MODEL_BYTES_MAX
 EVENTS_PER_CALL_MAX = 1024
 EVENT_BYTES_MAX = 64 * KIB

@@ -29,7 +29,7 @@ from consortium.contract.certificates import (
     verify_certificate,
 )
 from consortium.contract.kit import split_address
-from consortium.contract.messages import CoordinatorMessage, Hello, SiteMessage, VectorHeader, VectorKind
+from consortium.contract.messages import CoordinatorMessage, Hello, MaskedUpdate, SiteMessage, VectorHeader, VectorKind
 from consortium.wire import channel, codec, limits, status, tls
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire.errors import (
@@ -268,7 +268,7 @@ class _Handlers:
             message = codec.decode_site_message(data)
             if isinstance(message, Hello):
                 raise WireViolation("Session", found="Hello again", allowed="Hello once")
-            if isinstance(message, KeyBundle | SealedShares | Confirmation | UnmaskShares):
+            if isinstance(message, KeyBundle | SealedShares | MaskedUpdate | Confirmation | UnmaskShares):
                 _check_site(peer, message.site)
             yield message
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +137,8 @@ async def consortium(
     scripted: Sequence[str] = (),
     plain_even_rounds: bool = False,
     count_sent: bool = False,
+    train: bool = False,
+    furnish: Callable[[Path, str], None] | None = None,
     marked: bool = True,
 ) -> AsyncIterator[Field]:
     """Set everything up, to the point where `start` begins a study; stop and remove it all at the end.
@@ -147,6 +149,8 @@ async def consortium(
         scripted: Sites that are only enrolled; `hospitals` has their keys.
         plain_even_rounds: Whether masks are left out in rounds 2, 4, 6 and so on, in all processes.
         count_sent: Whether agents write down the size of every message they send.
+        train: Whether agents train, on whatever records they are given.
+        furnish: Writes the records and the site.yaml of an agent, given folder and name; made-up by default.
         marked: Whether the coordinator writes marks; without, it is exactly `python -m consortium serve`.
     """
     folder = Path(tempfile.mkdtemp(prefix="consortium-bench-"))
@@ -156,7 +160,7 @@ async def consortium(
         folder=folder, port=port, agents=tuple(agents), hospitals=_enrolled(folder, studies, agents, scripted)
     )
     switch = ("--plain-even-rounds",) if plain_even_rounds else ()
-    counting = ("--count-sent",) if count_sent else ()
+    counting = (*(("--count-sent",) if count_sent else ()), *(("--train",) if train else ()))
     try:
         if marked:
             serving = found.run("coordinator", "tests.benchmarks.bench_process", "coordinator", found.home, *switch)
@@ -165,8 +169,11 @@ async def consortium(
         await _ready(found, serving)
         for name in agents:
             await enrol(folder / f"{name}.zip", folder / name)
-            (folder / name / "records.csv").write_text(made_up_records())
-            (folder / name / "site.yaml").write_text(site_file(name, [study.id for study in studies]))
+            if furnish is not None:
+                furnish(folder / name, name)
+            else:
+                (folder / name / "records.csv").write_text(made_up_records())
+                (folder / name / "site.yaml").write_text(site_file(name, [study.id for study in studies]))
             for study in studies:
                 await decide_study(folder / name, study.id, "approved", steward="Dr Bench", statement="approved")
             found.run(name, "tests.benchmarks.bench_process", "hospital", folder / name, *switch, *counting)

@@ -1,7 +1,7 @@
 """What the processes of a benchmark do otherwise than the product's: training takes no time, masks can be left out.
 
     python -m tests.benchmarks.bench_process coordinator FOLDER [--plain-even-rounds]
-    python -m tests.benchmarks.bench_process hospital FOLDER [--plain-even-rounds] [--count-sent]
+    python -m tests.benchmarks.bench_process hospital FOLDER [--plain-even-rounds] [--count-sent] [--train]
 
 Everything else is the real program: this file replaces three functions in its own process and then calls the same
 `main` that the command lines call. Only a process that was started with this file can leave masks out; no study, no
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--plain-even-rounds", action="store_true", help="no masks in rounds 2, 4, 6 ...")
     parser.add_argument("--count-sent", action="store_true", help="write down the size of every message")
+    parser.add_argument("--train", action="store_true", help="train for real")
     options = parser.parse_args()
     marks = Marks(options.folder / "marks.jsonl")
     mark_rounds(coordinator if options.role == "coordinator" else site, marks)
@@ -166,7 +167,8 @@ def main() -> None:
 
         sys.argv = ["consortium", "serve", "--home", str(options.folder)]
     else:
-        train_nothing()
+        if not options.train:
+            train_nothing()
         from site_agent.cli import main as run  # noqa: PLC0415
 
         sys.argv = ["site-agent", "run", "--home", str(options.folder)]

@@ -28,9 +28,10 @@ from consortium.contract.metrics import metrics_of  # noqa: E402 - the path is s
 from consortium.contract.server_optimizer import federated_average  # noqa: E402
 from consortium.contract.study import StudyFile, load_study  # noqa: E402
 from site_agent.cohort import Cohort, read_cohort  # noqa: E402
-from site_agent.evaluate import evaluate, exact_auc, score_patients  # noqa: E402
+from site_agent.evaluate import evaluate, score_patients  # noqa: E402
 from site_agent.networks import build_from  # noqa: E402
 from site_agent.site_file import Dataset  # noqa: E402
+from site_agent.tally import exact_auc  # noqa: E402
 from site_agent.trainer import DpTrainer  # noqa: E402
 from site_agent.training_spec import spec_of  # noqa: E402
 from site_agent.update import global_model_of  # noqa: E402
@@ -204,9 +205,10 @@ def _masked_auc(
     study: StudyFile, module: nn.Module, vector: NDArray[np.float32], cohorts: Sequence[Cohort]
 ) -> float | None:
     """AUC as the coordinator computes it, from sums of score histograms."""
-    bins, threshold = study.evaluation.score_bins, study.evaluation.decision_threshold
-    lanes = [evaluate(module, vector, c.test, score_bins=bins, decision_threshold=threshold).lanes() for c in cohorts]
-    return metrics_of({name: np.sum([lane[name] for lane in lanes], axis=0) for name in lanes[0]}).auc
+    lanes = [evaluate(module, vector, c.test, study.evaluation, c.test_groups).lanes() for c in cohorts]
+    sums = {name: np.sum([lane[name] for lane in lanes], axis=0) for name in lanes[0]}
+    auc = metrics_of(sums, study.evaluation).overall.auc
+    return None if auc is None else auc.value
 
 
 def _own_model(cohort: Cohort) -> LogisticRegression | None:

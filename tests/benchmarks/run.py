@@ -24,7 +24,10 @@ from tests.benchmarks import (  # noqa: E402 - the path is set above
     client_cost,
     coordinator_memory,
     coordinator_sum,
+    dp_step,
     heart_figures,
+    heart_rounds,
+    ledger_append,
     mask_stream,
     small_rounds,
     upload_bytes,
@@ -40,6 +43,9 @@ BENCHMARKS: Mapping[tuple[str, ...], Callable[[], list[Figure]]] = {
     ("coordinator_memory_32_vs_4",): coordinator_memory.measure,
     ("secure_vs_plain_round", "secure_round_1M_s", "secure_round_10M_s"): whole_round.measure,
     ("rounds_per_s_small",): small_rounds.measure,
+    ("distributed_dp_rounds_per_s_heart",): heart_rounds.measure,
+    tuple(case.name for case in dp_step.CASES): dp_step.measure,
+    ("ledger_append_per_s",): ledger_append.measure,
 }
 """The figures each measurement gives; the heart study's come from `heart_figures`, which takes a number of seeds."""
 HEART = ("heart_auc", "heart_mean_site_accuracy")

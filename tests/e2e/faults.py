@@ -54,6 +54,7 @@ AT_THE_COORDINATOR = (
 _SENDING = {
     "KeyBundle": ("before-bundle", None),
     "SealedShares": ("before-shares", None),
+    "MaskedUpdate": ("before-upload", None),  # a small one; larger ones are uploaded by themselves
     "Confirmation": ("before-confirmation", None),
     "UnmaskShares": (None, "after-unmask-shares"),
 }
@@ -81,18 +82,19 @@ class Breaks:
         self._breaks = breaks
         self.round, self.attempt = 0, 0
 
-    def reached(self, moment: str) -> None:
-        """Break, if this is the place. May be called in any thread."""
-        mark = self._marks / f"{self._name}-{self.round}-{self.attempt}-{moment}"
+    def reached(self, moment: str, about: tuple[int, int] | None = None) -> None:
+        """Break, if this is the place; `about` is the round and attempt, if not the present ones. In any thread."""
+        number, attempt = about or (self.round, self.attempt)
+        mark = self._marks / f"{self._name}-{number}-{attempt}-{moment}"
         for wanted in self._breaks:
-            here = (wanted["round"], wanted["attempt"], wanted["moment"]) == (self.round, self.attempt, moment)
+            here = (wanted["round"], wanted["attempt"], wanted["moment"]) == (number, attempt, moment)
             if here and not mark.exists():  # else it was the process before this one
                 mark.touch()
                 self._HOW[wanted["how"]](self)
 
-    async def reached_in_loop(self, moment: str) -> None:
+    async def reached_in_loop(self, moment: str, about: tuple[int, int] | None = None) -> None:
         """The same from a coroutine, without holding up its loop."""
-        await asyncio.to_thread(self.reached, moment)
+        await asyncio.to_thread(self.reached, moment, about)
 
     def _kill(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -129,12 +131,13 @@ def _arm_agent(breaks: Breaks) -> None:
 
     async def send_or_break(self: Session, message: Any, **options: Any) -> None:
         before, after = _SENDING.get(type(message).__name__, (None, None))
+        about = breaks.round, breaks.attempt  # the next round may have begun by the time it has left
         if before is not None:
             await breaks.reached_in_loop(before)
         await send(self, message, **options)
         if after is not None:
             await asyncio.sleep(_LEAVES_S)
-            await breaks.reached_in_loop(after)
+            await breaks.reached_in_loop(after, about)
 
     async def upload_or_break(self: CoordinatorClient, header: Any, chunks: Any, **options: Any) -> None:
         if header.upload is None:  # not of a round
@@ -201,7 +204,8 @@ def _arm_coordinator(breaks: Breaks) -> None:
     def append_and_break(self: Journal, plan: RoundPlan, *events: Event) -> None:
         append(self, plan, *events)
         breaks.reached("written")
-        breaks.reached(f"UnmaskShares:{counted[plan.round, plan.attempt, 'UnmaskShares']} written")
+        for number in range(1, 1 + counted[plan.round, plan.attempt, "UnmaskShares"]):  # several may come together
+            breaks.reached(f"UnmaskShares:{number} written")
 
     def open_and_break(self: Studies, row: StudyRow, plan: RoundPlan) -> bool:
         opened = open_round(self, row, plan)

@@ -74,7 +74,7 @@ def test_hospitals_die_or_lose_their_line_at_every_moment(tmp_path: Path, nurser
             Break(round=late, moment="before-confirmation", how="kill"),
             Break(round=last, moment="released", how="kill"),
         ]
-    wanted[HOLDER] = [Break(round=r + 1, moment="before-upload", how="hold") for r in planned]
+    wanted[HOLDER] = [Break(round=r + 1, moment="before-upload", how="hold") for r in (*planned, early, late)]
     rounds = last + 1
 
     with faulty_consortium(tmp_path, nursery, wanted) as world:
@@ -99,6 +99,8 @@ def test_hospitals_die_or_lose_their_line_at_every_moment(tmp_path: Path, nurser
             for site in pair:
                 world.start_agent(site)
             world.closed(number)
+            world.present(*pair)  # so that both are invited to the round after the next
+            world.go(number + 1)
         world.wait_for(lambda s: s["state"] == "completed", "the study to end", 120)
 
         log = Said(world.entries())
@@ -167,6 +169,7 @@ def test_a_frozen_hospital_is_cut_by_the_deadline_of_its_phase(tmp_path: Path, n
             spare_rounds=4,
             round_deadline_s=ROUND_DEADLINE_S,
             upload_deadline_s=UPLOAD_DEADLINE_S,
+            **WIDE,
         )
         for number, (site, moment) in planned.items():
             until(lambda: world.child(site).state == "T", f"{site} to freeze {moment}")  # noqa: B023

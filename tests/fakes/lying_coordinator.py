@@ -34,6 +34,7 @@ from consortium.contract.messages import (
     EventReceipt,
     Hello,
     Invitation,
+    MaskedUpdate,
     PrepareStudy,
     Refusal,
     RoundResult,
@@ -101,7 +102,11 @@ class LyingService(RecordingService):
         self.lines[peer.site] = send
         try:
             async for message in incoming:
-                self._hear(peer.site, message)
+                if isinstance(message, MaskedUpdate):
+                    self.vectors[message.upload.masked_update_hash.hex()] = message.values
+                    self._hear(peer.site, message.upload)
+                else:
+                    self._hear(peer.site, message)
         finally:
             if self.lines.get(peer.site) is send:
                 del self.lines[peer.site]
@@ -113,7 +118,7 @@ class LyingService(RecordingService):
 
     async def submit_events(self, peer: PeerIdentity, events: tuple[bytes, ...]) -> EventReceipt:
         parsed = [entries.parse_entry(event) for event in events]
-        self.log += [(peer.site, entry) for entry in parsed]
+        self.log += [(peer.site, entry) for entry in parsed if (peer.site, entry) not in self.log]
         return EventReceipt(last_sequence=parsed[-1].site_seq)  # type: ignore[attr-defined]  # sites sign site entries
 
     def _hear(self, name: SiteId, message: SiteMessage | UploadHeader) -> None:

@@ -174,6 +174,7 @@ def small_study(**sections: Mapping[str, Any]) -> StudyFile:
         "minimum_patients": 20,
     }
     record["training"] |= {"rounds": 2, "local_steps": 1, "spare_rounds": 0}
+    record["evaluation"] |= {"subgroups": ({"column": "age", "bands": (50.0,)},)}
     for name, changes in sections.items():
         record[name] = {**record[name], **changes} if isinstance(changes, Mapping) else changes
     return StudyFile.model_validate(record)
@@ -335,6 +336,12 @@ class MemoryLine:
         await into(self.vectors[digest][: limit_bytes + 1])
 
     async def submit_events(self) -> None:
+        self._check()
+        for sequence, entry in self.store.pending_events():
+            self.log.append(entries.parse_entry(entry))
+            self.store.acknowledge(sequence)
+
+    def submit_events_soon(self) -> None:
         self._check()
         for sequence, entry in self.store.pending_events():
             self.log.append(entries.parse_entry(entry))
@@ -673,7 +680,7 @@ def make_world(folder: Path, study: StudyFile | None = None, *, approved: bool =
     study = study or small_study()
     home = make_home(folder, study, **policy)
     store = Store(folder / "agent.db")
-    ledger = Ledger(folder / "ledger.db")
+    ledger = Ledger(folder / "ledger.db", told=store.told)
     line = MemoryLine(store)
     work = ObservedWork(home, store, ledger, line, study.digest())
     world = World(home=home, study=study, store=store, ledger=ledger, line=line, work=work)

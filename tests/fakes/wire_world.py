@@ -184,7 +184,7 @@ class RecordingService:
 
     async def submit_events(self, peer: PeerIdentity, events: tuple[bytes, ...]) -> EventReceipt:
         self._maybe_fail("submit_events")
-        self.events += events
+        self.events += [event for event in events if event not in self.events]  # what it has, it has
         return EventReceipt(last_sequence=len(self.events))
 
     async def list_studies(self, peer: PeerIdentity) -> tuple[StudyDocument, ...]:

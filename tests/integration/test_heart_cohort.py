@@ -121,16 +121,20 @@ def test_public_constants_bring_every_input_to_a_common_size(site: str) -> None:
     assert np.abs(features).max() < 8
 
 
-def test_every_site_of_the_roster_has_a_file_that_allows_the_study() -> None:
-    assert set(STUDY.sites.required) == set(SITES)
+@pytest.mark.parametrize("path", ["heart-disease/study.yaml", "studies/heart-disease-distributed.yaml"])
+def test_every_site_of_the_roster_has_a_file_that_allows_the_study(path: str) -> None:
+    study = load_study(HEART.parent / path)
+    assert set(study.sites.required) == set(SITES)
     for site in SITES:
-        policy = load_site_file(HEART / f"sites/{site}/site.yaml").policy
-        assert STUDY.privacy.epsilon <= policy.max_epsilon_per_study
-        assert STUDY.privacy.delta <= policy.max_delta
-        assert STUDY.aggregation.threshold >= policy.minimum_threshold
-        assert STUDY.sites.minimum >= policy.minimum_sites
-        assert STUDY.model.network in policy.allowed_networks
-        assert STUDY.privacy.mechanism in policy.allowed_mechanisms
+        file = load_site_file(HEART / f"sites/{site}/site.yaml")
+        policy = file.policy
+        assert file.dataset_for(study.study_id) is not None
+        assert study.privacy.epsilon <= policy.max_epsilon_per_study
+        assert study.privacy.delta <= policy.max_delta
+        assert study.aggregation.threshold >= policy.minimum_threshold
+        assert study.sites.minimum >= policy.minimum_sites
+        assert study.model.network in policy.allowed_networks
+        assert study.privacy.mechanism in policy.allowed_mechanisms
 
 
 def test_the_derivation_script_moves_the_mislabelled_patient_and_restores_the_codes(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from consortium.contract.messages import (
     EventReceipt,
     Hello,
     Invitation,
+    MaskedUpdate,
     PrepareStudy,
     Refusal,
     ResultVerified,
@@ -126,6 +127,8 @@ class Played:
         round_.tamper_to_coordinator = keep
         while round_.queue:
             round_.deliver(*round_.queue.popleft())
+        if phase is Phase.MASK:
+            self.masked = round_.masked[B].tobytes()
         return round_.coordinator_state, kept[0]
 
 
@@ -205,7 +208,8 @@ def session_messages(suite: SuiteName) -> dict[str, list[Any]]:
             Refusal(study_digest=DIGEST, round=3, attempt=2, rule="max_epsilon_total", explanation=WORDS),
             *(answer for phase, (_, answer) in round_.to_coordinator.items() if phase is not Phase.MASK),
             *(answer for _, answer in grouped_round.to_coordinator.values()),
-            ResultVerified(context=context, next_model_digest=DIGEST),
+            ResultVerified(context=context, next_model_digest=DIGEST, endorsement=b"{}"),
+            small_update(suite),
         ],
         "coordinator": [
             Welcome(consortium="alpine-heart", coordinator_version="0.1.0", protocol_version=1),
@@ -228,6 +232,11 @@ def session_messages(suite: SuiteName) -> dict[str, list[Any]]:
             ),
         ],
     }
+
+
+def small_update(suite: SuiteName) -> MaskedUpdate:
+    _, upload = played(suite).to_coordinator[Phase.MASK]
+    return MaskedUpdate(study_digest=DIGEST, upload=upload, values=played(suite).masked)
 
 
 def masked_header(suite: SuiteName) -> VectorHeader:
@@ -368,6 +377,15 @@ def believed(suite: SuiteName, message: Any) -> bool:
             return not any(isinstance(effect, coordinator.Blame | coordinator.Ignored) for effect in effects)
         case VectorHeader(kind=VectorKind.MASKED_UPDATE, upload=upload):
             return upload is not None and _upload_is_admitted(round_, message)
+        case MaskedUpdate(study_digest=study_digest, upload=upload, values=values):
+            announced = replace(
+                masked_header(suite),
+                sha256=upload.masked_update_hash,
+                size_bytes=len(values),
+                study_digest=study_digest,
+                upload=upload,
+            )
+            return _upload_is_admitted(round_, announced)
         case Invitation():
             return _plan_is_accepted(message)
         case _:

@@ -1,6 +1,8 @@
 """Whatever may be said arrives as it was said; whatever bytes arrive are a message or a WireViolation, nothing else."""
 
+import hashlib
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from consortium.contract.messages import (
     EventReceipt,
     Hello,
     Invitation,
+    MaskedUpdate,
     PrepareStudy,
     Refusal,
     ResultVerified,
@@ -92,6 +95,18 @@ bundles = st.builds(
     signature=signatures,
 )
 confirmations = st.builds(Confirmation, context=hashes, site=sites, transcript=hashes, signature=signatures)
+
+
+def _masked_update(study_digest: Digest, upload: UploadHeader, values: bytes) -> MaskedUpdate:
+    signed = replace(upload, masked_update_hash=hashlib.sha256(values).digest())
+    return MaskedUpdate(study_digest=study_digest, upload=signed, values=values)
+
+
+def _result_with_its_sum(aggregate: bytes, **fields: Any) -> RoundResult:
+    return RoundResult(aggregate_hash=hashlib.sha256(aggregate).digest(), aggregate=aggregate, **fields)
+
+
+small = st.binary(min_size=1, max_size=100)
 uploads = st.builds(
     UploadHeader, context=hashes, site=sites, keying_hash=hashes, masked_update_hash=hashes, signature=signatures
 )
@@ -136,7 +151,8 @@ site_messages = st.one_of(
         root_shares=few(revealed, least=0),
         signature=signatures,
     ),
-    st.builds(ResultVerified, context=hashes, next_model_digest=digests),
+    st.builds(ResultVerified, context=hashes, next_model_digest=digests, endorsement=st.binary(max_size=100)),
+    st.builds(_masked_update, study_digest=digests, upload=uploads, values=small),
     st.builds(BeaconCommitment, context=hashes, site=sites, commitment=hashes, signature=signatures),
     st.builds(BeaconReveal, context=hashes, site=sites, commitments_hash=hashes, nonce=hashes, signature=signatures),
 )
@@ -166,6 +182,7 @@ coordinator_messages = st.one_of(
         ),
     ),
     st.builds(RoundResult, context=hashes, transcript=hashes, aggregate_hash=hashes, next_model_digest=digests),
+    st.builds(_result_with_its_sum, context=hashes, transcript=hashes, next_model_digest=digests, aggregate=small),
     st.builds(RoundAborted, context=hashes, reason=words),
     st.builds(
         StudyEnded,

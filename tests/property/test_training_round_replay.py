@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consortium.database import Database
-from consortium.journal import Journal, decode, encode
+from consortium.journal import Journal, decode, encode, forget
 from consortium.training_round import (
     AddToSum,
     DeadlinePassed,
@@ -105,7 +105,8 @@ def test_attempts_do_not_mix_and_a_closed_one_is_forgotten(tmp_path: Path) -> No
             journal.append(play.plan, *play.journal)
         assert journal.events(first.plan) == tuple(first.journal)
         assert journal.events(second.plan) == tuple(second.journal)
-        journal.forget(first.plan)
+        with database.transaction() as connection:
+            forget(connection, first.plan)
         assert journal.events(first.plan) == ()
         assert journal.events(second.plan) == tuple(second.journal)
         journal.append(second.plan, DeadlinePassed(phase=Phase.KEYING))

@@ -21,6 +21,12 @@ NAMES = {
     "secure_round_1M_s",
     "secure_round_10M_s",
     "rounds_per_s_small",
+    "distributed_dp_rounds_per_s_heart",
+    "ledger_append_per_s",
+    "dp_step_logreg_vs_nonprivate",
+    "dp_step_cnn28_vs_nonprivate",
+    "dp_step_unet2d_vs_nonprivate",
+    "dp_step_densenet121_vs_nonprivate",
 }
 
 

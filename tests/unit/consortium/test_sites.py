@@ -426,8 +426,8 @@ def test_spends_and_endorsements_are_kept_by_site(tmp_path: Path) -> None:
         theirs = birch.signs(entries.ModelVerified, **verified)
         world.sites.submit_events(BIRCH, [theirs])
         assert world.studies.spent(STUDY.digest()) == {AMBER: 0.5}
-        assert world.studies.endorsements(STUDY.digest(), "a1" * 32) == (events[2], theirs)
-        assert world.studies.endorsements(STUDY.digest(), "b2" * 32) == ()
+        assert world.studies.endorsements(STUDY.digest(), "a1" * 32) == {AMBER: events[2], BIRCH: theirs}
+        assert world.studies.endorsements(STUDY.digest(), "b2" * 32) == {}
 
 
 def test_an_unknown_site_has_no_chain(tmp_path: Path) -> None:

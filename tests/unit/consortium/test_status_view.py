@@ -62,3 +62,11 @@ def test_markup_in_a_hospitals_words_is_not_obeyed() -> None:
     rude = "refused: [/bold][link=https://example.org]click[/link]"
     sites = [{"site": "amber-clinic", "state": rude, "epsilon": None, "rounds": 0}]
     assert rude in shown({"studies": [study(sites=sites)], "connected": []})
+
+
+def test_the_last_measured_model_with_its_intervals() -> None:
+    quality = {"auc": 0.86, "auc.low": 0.81, "auc.high": 0.9, "brier": 0.14, "group.0.0.auc": 0.777}
+    text = shown({"studies": [study(quality=quality)], "connected": []})
+    assert "last measured: AUC 0.860 (0.810-0.900), Brier 0.140" in text
+    assert "0.777" not in text
+    assert "last measured" not in shown({"studies": [study(quality=None)], "connected": []})

@@ -1,5 +1,6 @@
 """Each field at its bound and just beyond it."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -81,10 +82,23 @@ SITE_GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         pb.BeaconReveal,
         {"context": H, "site": NAME, "commitments_hash": H, "nonce": H, "signature": S},
     ),
-    "result_verified": (pb.ResultVerified, {"context": H, "next_model_digest": H}),
+    "result_verified": (pb.ResultVerified, {"context": H, "next_model_digest": H, "endorsement": b"{}"}),
+    "masked_update": (
+        pb.MaskedUpdate,
+        {
+            "study_digest": H,
+            "upload": _upload(masked_update_hash=hashlib.sha256(b"values").digest()),
+            "values": b"values",
+        },
+    ),
 }
 
 SITE_BAD = [
+    ("result_verified", {"endorsement": b"e" * 4097}),
+    ("masked_update", {"study_digest": H[1:]}),
+    ("masked_update", {"values": b""}),
+    ("masked_update", {"values": b"v" * (64 * 1024 + 1)}),
+    ("masked_update", {"values": b"Values"}),  # not those that were signed
     ("hello", {"agent_version": ""}),
     ("hello", {"agent_version": "x" * 65}),
     ("hello", {"agent_version": "0.1\n"}),
@@ -248,6 +262,8 @@ COORDINATOR_BAD = [
     ("unmask_request", {"context": b""}),
     ("unmask_request", {"confirmations": []}),
     ("unmask_request", {"confirmations": [_confirmation()] * 257}),
+    ("round_result", {"aggregate": b"another sum"}),
+    ("round_result", {"aggregate": b"s" * (64 * 1024 + 1)}),
     ("round_result", {"context": b""}),
     ("round_result", {"transcript": b""}),
     ("round_result", {"aggregate_hash": b""}),

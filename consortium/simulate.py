@@ -1,0 +1,357 @@
+"""`consortium simulate`: a whole study in one process, on made-up patients or on folders of data that lie here.
+
+The real trainer, the real encoding, real secure aggregation and the real step of the coordinator; no network, no log
+and no ledger, so nothing is spent and nothing can be proven to others. With canaries it sounds a smoke alarm: a lower
+bound on epsilon from what the run itself gives away.
+
+A composition root like the demo: it loads what a hospital needs (torch, pandas), so only its command imports it.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consortium.contract.digest import canonical_bytes
+from consortium.contract.global_model import GlobalModel
+from consortium.contract.layout import LaneName, round_layout, update_lanes, weight_max
+from consortium.contract.names import Digest, RoundNumber, SiteId
+from consortium.contract.plan import RoundKind, RoundPlan
+from consortium.contract.server_optimizer import next_global_model
+from consortium.contract.study import StudyFile
+from consortium.errors import ConsortiumError
+from consortium.simulated_round import Keys, SimulatedRound
+from privacy.dp import accountant
+from privacy.dp.empirical_audit import delta_max, epsilon_lower, epsilon_reach
+from privacy.dp.events import DpEvent
+from privacy.secagg.context import default_threshold
+from privacy.secagg.suites import SuiteName
+from site_agent.canaries import CANARIES_MAX, Canaries, guessed
+from site_agent.cohort import Cohort, Records, read_cohort
+from site_agent.evaluate import score_patients
+from site_agent.mechanism_audit import Factory
+from site_agent.networks import build_from
+from site_agent.site_file import load_site_file
+from site_agent.synthetic_patients import write_synthetic
+from site_agent.trainer import DpTrainer
+from site_agent.training_spec import network_spec_of, spec_of
+from site_agent.update import global_model_of, lanes_of
+
+AUDIT_CONFIDENCE = 0.95
+
+
+class SimulationRefused(ConsortiumError):
+    """The study cannot be simulated as asked."""
+
+    code = "invalid"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "See docs/reference/cli.md, consortium simulate."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """A model on the patients set aside."""
+
+    patients: int
+    auc: float | None  # None where one class is missing
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """What the canaries gave away."""
+
+    canaries: int
+    right: int
+    delta: float  # at most 1 / (100 canaries)
+    epsilon_claimed: float  # at that delta
+    epsilon_lower: float  # with AUDIT_CONFIDENCE
+    epsilon_reach: float  # the bound if every guess had been right: no more could be found
+
+    @property
+    def sounds(self) -> bool:
+        """Whether the claim is refuted."""
+        return self.epsilon_lower > self.epsilon_claimed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """How it went."""
+
+    study: str
+    sites: tuple[str, ...]
+    rounds: int
+    synthetic: bool
+    first: Quality
+    last: Quality
+    epsilon: float
+    delta: float
+    alarm: Alarm | None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """For people: a name and a value each."""
+        patients = "made-up patients" if self.synthetic else "patients"
+        found = [
+            ("sites", ", ".join(self.sites)),
+            ("before training", f"{_words(self.first)} of {self.first.patients} {patients} set aside"),
+            (f"after {self.rounds} rounds", f"{_words(self.last)}, trained with privacy and secure aggregation"),
+            ("epsilon claimed", f"{self.epsilon:.4f} at delta {self.delta:g}, if these rounds were run for real"),
+        ]
+        if self.alarm is not None:
+            one = self.alarm
+            bound = (
+                f"at least {one.epsilon_lower:.3f} with confidence {AUDIT_CONFIDENCE:g}, where "
+                f"{one.epsilon_claimed:.3f} is claimed (delta {one.delta:.2g}); {one.canaries} canaries could show "
+                f"{one.epsilon_reach:.2f} at the most"
+            )
+            found += [
+                ("canaries", f"{one.right} of {one.canaries} guessed right (a coin: {one.canaries / 2:g})"),
+                ("epsilon from canaries", bound),
+                ("", "A smoke alarm only: when it is silent, nothing is shown. See docs/how-to/audit-privacy.md."),
+            ]
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+
+        def quality(one: Quality) -> dict[str, Any]:
+            return {"patients": one.patients, "auc": one.auc, "accuracy": one.accuracy}
+
+        record: dict[str, Any] = {
+            "study": self.study,
+            "sites": list(self.sites),
+            "rounds": self.rounds,
+            "synthetic": self.synthetic,
+            "before": quality(self.first),
+            "after": quality(self.last),
+            "epsilon_claimed": self.epsilon,
+            "delta": self.delta,
+            "audit": None,
+        }
+        if self.alarm is not None:
+            alarm = self.alarm
+            record["audit"] = {
+                "canaries": alarm.canaries,
+                "right_guesses": alarm.right,
+                "confidence": AUDIT_CONFIDENCE,
+                "delta": alarm.delta,
+                "epsilon_claimed": alarm.epsilon_claimed,
+                "epsilon_lower_bound": alarm.epsilon_lower,
+                "largest_bound_possible": alarm.epsilon_reach,
+                "alarm": alarm.sounds,
+            }
+        return record
+
+
+def with_settings(study: StudyFile, *, sites: int, rounds: int | None = None) -> StudyFile:
+    """The study with so many sites and rounds; its own names where the number is its own.
+
+    Raises:
+        StudyInvalid: A rule of studies stands against it.
+    """
+    document = study.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if sites != len(study.sites.required):
+        document["sites"] = {
+            "required": [f"site-{number:02d}" for number in range(1, sites + 1)],
+            "minimum": min(study.sites.minimum, sites),
+        }
+        document["aggregation"]["threshold"] = default_threshold(sites)
+    if rounds is not None:
+        document["training"]["rounds"] = rounds
+        document["evaluation"]["every_rounds"] = min(study.evaluation.every_rounds, rounds)
+    return StudyFile.from_document(canonical_bytes(document))
+
+
+def simulate(
+    study: StudyFile,
+    *,
+    seed: int = 0,
+    data: Path | None = None,
+    audit: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    factory: Factory = DpTrainer,
+) -> Simulation:
+    """Run a study's training rounds, and with `audit` a second time on canaries.
+
+    Args:
+        study: With the roster that takes part.
+        seed: Of made-up patients and canaries. Noise, sampling and keys are never seeded.
+        data: A folder with `<site>/site.yaml` for every site; made-up patients without it.
+        audit: Whether to run the canaries too.
+        say: Hears how it goes, a line at a time.
+        factory: Makes the trainers; the real one unless a test says otherwise.
+
+    Raises:
+        SimulationRefused: The study has groups, or `data` lacks a site.
+        SimulationFailed, and what reading data and training raise: See there.
+    """
+    if study.aggregation.group_size is not None:
+        raise SimulationRefused("studies in groups are not simulated: each group is a round of its own")
+    run = _Run(study, factory)
+    cohorts = _cohorts(study, data, seed)
+    first = run.first_model
+    before = run.quality(first, cohorts)
+    last = run.train({site: cohort.train for site, cohort in cohorts.items()}, say=say)
+    after = run.quality(last, cohorts)
+    delta = study.privacy.delta
+    alarm = run.sound(seed, say=say) if audit else None
+    return Simulation(
+        study=study.id,
+        sites=study.sites.roster,
+        rounds=study.training.rounds,
+        synthetic=data is None,
+        first=before,
+        last=after,
+        epsilon=max(accountant.epsilon(events, delta=delta) for events in run.spent.values()),
+        delta=delta,
+        alarm=alarm,
+    )
+
+
+class _Run:
+    """A study's rounds in memory. Mutable: it remembers what was spent in the last training."""
+
+    def __init__(self, study: StudyFile, factory: Factory) -> None:
+
+        self._study = study
+        self._factory = factory
+        self._keys: Mapping[SiteId, Keys] = {site: Keys.fresh() for site in study.sites.roster}
+        self._network = network_spec_of(study)
+        self.first_model: GlobalModel = global_model_of(build_from(self._network))
+        self.spent: dict[SiteId, tuple[DpEvent, ...]] = {}
+
+    def train(
+        self,
+        cohorts: Mapping[SiteId, Records],
+        *,
+        say: Callable[[str], None],
+        watch: Callable[[GlobalModel, Mapping[SiteId, NDArray[Any]], NDArray[np.float64]], None] | None = None,
+    ) -> GlobalModel:
+        """All rounds; `watch` sees each round's model, the sites' own updates and their sum."""
+        study = self._study
+        spec = spec_of(study, declared_patients=study.data.minimum_patients)
+        trainers = {site: self._factory(spec, cohorts[site]) for site in study.sites.roster}
+        model, transcript = self.first_model, Digest("0" * 64)
+        layout = round_layout(study, parameters=model.parameters, kind=RoundKind.TRAIN, measured=False)
+        weight = float(spec.privacy.declared_patients) if study.training.weighting == "patients" else 1.0
+        for number in range(1, study.training.rounds + 1):
+            plan = RoundPlan(
+                consortium="simulation",
+                suite=SuiteName(study.aggregation.suite),
+                study=study.study_id,
+                study_digest=study.digest(),
+                kind=RoundKind.TRAIN,
+                round=RoundNumber(number),
+                attempt=1,
+                participants=tuple(self._keys[site].participant(site) for site in sorted(study.sites.roster)),
+                threshold=study.aggregation.threshold,
+                minimum=study.sites.minimum,
+                model_digest=model.digest(),
+                previous_transcript=transcript,
+                layout=layout,
+                round_deadline_s=study.aggregation.round_deadline_s,
+                upload_deadline_s=study.aggregation.upload_deadline_s,
+            )
+            updates = {site: trainer.train_round(model.vector).update for site, trainer in trainers.items()}
+            share = weight / weight_max(study)
+            lanes = {
+                site: {**lanes_of(update if share == 1 else update * np.float32(share), layout),
+                       LaneName.WEIGHT: np.array([weight])}
+                for site, update in updates.items()
+            }  # fmt: skip
+            opened = SimulatedRound(plan, self._keys, lanes).run()
+            if watch is not None:
+                total = np.concatenate([opened.sums[lane.name] for lane in update_lanes(layout)])
+                watch(model, updates, total)
+            model = next_global_model(study, plan, model, opened.sums, survivors=len(updates))
+            transcript = opened.transcript
+            if number == study.training.rounds or number % 5 == 0:
+                say(f"round {number} of {study.training.rounds}: the sum of {len(updates)} sites is open")
+        self.spent = {site: trainer.events for site, trainer in trainers.items()}
+        return model
+
+    def quality(self, model: GlobalModel, cohorts: Mapping[SiteId, Cohort]) -> Quality:
+        """Over all sites' patients that were set aside."""
+        found = [score_patients(build_from(self._network), model.vector, one.test) for one in cohorts.values()]
+        scores = np.concatenate([scores for scores, _ in found])
+        positive = np.concatenate([positive for _, positive in found])
+        right = (scores > self._study.evaluation.decision_threshold) == positive
+        return Quality(patients=len(scores), auc=_auc(scores, positive), accuracy=float(right.mean()))
+
+    def sound(self, seed: int, *, say: Callable[[str], None]) -> Alarm:
+        """Train on canaries, and see who was in."""
+        study = self._study
+        random = np.random.default_rng((seed, 1_000_003))
+        inputs = min(self._network.input_size, CANARIES_MAX)
+        roster = study.sites.roster
+        canaries: dict[SiteId, Canaries] = {}
+        for place, site in enumerate(roster):
+            # In one sum two canaries of one direction could not be told apart: there every input has one canary.
+            own = range(place, inputs, len(roster)) if study.is_distributed else range(inputs)
+            canaries[site] = Canaries.drawn(self._network, study.privacy.clip_norm_l2, own, random)
+        scores = {site: np.zeros(len(one.labels)) for site, one in canaries.items()}
+
+        def watch(model: GlobalModel, updates: Mapping[SiteId, NDArray[Any]], total: NDArray[np.float64]) -> None:
+            for site, one in canaries.items():
+                if len(one.labels):
+                    # An update goes against the gradient; a sum of gradients goes with it.
+                    seen = total if study.is_distributed else -np.asarray(updates[site], dtype=np.float64)
+                    scores[site] += one.directions(self._network, model.vector) @ seen
+
+        say(f"{sum(len(one.labels) for one in canaries.values())} canaries, each in or out by a coin:")
+        self.train({site: one.cohort() for site, one in canaries.items()}, say=say, watch=watch)
+        included = np.concatenate([canaries[site].included for site in roster])
+        guesses = np.concatenate([guessed(scores[site]) for site in roster if len(scores[site])])
+        if study.is_distributed:
+            guesses = guessed(np.concatenate([scores[site] for site in roster]))
+        count, right = len(included), int((guesses == included).sum())
+        delta = min(study.privacy.delta, delta_max(count))
+        return Alarm(
+            canaries=count,
+            right=right,
+            delta=delta,
+            epsilon_claimed=max(accountant.epsilon(events, delta=delta) for events in self.spent.values()),
+            epsilon_lower=epsilon_lower(
+                canaries=count, guesses=count, right=right, delta=delta, confidence=AUDIT_CONFIDENCE
+            ),
+            epsilon_reach=epsilon_reach(canaries=count, delta=delta, confidence=AUDIT_CONFIDENCE),
+        )
+
+
+def _cohorts(study: StudyFile, data: Path | None, seed: int) -> dict[SiteId, Cohort]:
+
+    found: dict[SiteId, Cohort] = {}
+    with tempfile.TemporaryDirectory(prefix="consortium-simulation-") as folder:
+        for number, site in enumerate(study.sites.roster):
+            if data is None:
+                dataset = write_synthetic(Path(folder) / f"{site}.csv", study, site=number, seed=seed)
+            else:
+                path = data / site / "site.yaml"
+                if not path.is_file():
+                    raise SimulationRefused(f"{path} is missing: --data needs a folder with a site.yaml for {site}")
+                named = load_site_file(path).dataset_for(study.study_id)
+                if named is None:
+                    raise SimulationRefused(f"{path} names no dataset for {study.id} under `studies`")
+                dataset = named
+            found[site] = read_cohort(study, dataset)
+    return found
+
+
+def _words(quality: Quality) -> str:
+    auc = "n/a" if quality.auc is None else f"{quality.auc:.3f}"
+    return f"AUC {auc}, accuracy {quality.accuracy:.3f}"
+
+
+def _auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Chance that a patient with the label scores higher than one without; ties count half."""
+    above, below = scores[positive], scores[~positive]
+    if not len(above) or not len(below):
+        return None
+    order = np.searchsorted(np.sort(below), above, side="left") + np.searchsorted(np.sort(below), above, side="right")
+    return float(order.sum() / (2 * len(above) * len(below)))
