@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 import structlog
@@ -21,6 +22,7 @@ from consortium.contract.messages import (
     CoordinatorMessage,
     Hello,
     Invitation,
+    MaskedUpdate,
     PrepareStudy,
     Refusal,
     RoundAborted,
@@ -34,12 +36,14 @@ from consortium.contract.messages import (
     Welcome,
 )
 from consortium.contract.names import Digest
-from consortium.contract.plan import RoundPlan
 from consortium.wire.client import CoordinatorClient, SentRecord, Session
 from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, TlsRefused, WireError, WireViolation
+from consortium.wire.limits import INLINE_BYTES_MAX
 from privacy.secagg.messages import CommitmentList, GroupedUnmaskRequest, RevealList, SurvivorProposal, UnmaskRequest
+from site_agent.errors import HistoryLost, SiteError
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
+from site_agent.plan_check import read_plan
 from site_agent.preparation import NOT_APPROVED
 from site_agent.store import EgressRecord, Store
 from site_agent.study_work import StudyWork
@@ -61,7 +65,11 @@ AttemptMessage: TypeAlias = (
 PAUSE_FIRST_S, PAUSE_LONGEST_S = 0.5, 30.0
 STEADY_S = 5.0
 """A session that lasted so long was a good one: after it, the pauses begin small again."""
-EVENTS_AT_ONCE = 32
+EVENTS_AT_ONCE = 64
+SUBMIT_EVERY_S = 1.0
+"""Entries that nobody waits for are handed over together, this often (ADR 13)."""
+GOODBYE_S = 2.0
+"""How long an agent that is stopped takes to hand over what it signed and has not handed over yet."""
 
 
 class Agent:
@@ -83,6 +91,7 @@ class Agent:
             CallRefused: The coordinator will not have this agent, and trying again would not change that.
             TlsRefused: Whoever answered is not this consortium's coordinator, or our certificate is not good.
             StoreUnwritable: What leaves could not be written down any more, so nothing leaves.
+            HistoryLost: The log has more of this hospital's entries than the agent remembers.
         """
         pause_s = 0.0
         stopping = asyncio.create_task(stop.wait())
@@ -92,6 +101,7 @@ class Agent:
                 session = asyncio.create_task(self._session())
                 await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if stop.is_set():
+                    await self._line.submit_waiting()
                     session.cancel()
                     await asyncio.gather(session, return_exceptions=True)
                     return
@@ -137,11 +147,12 @@ class Agent:
             case Welcome():
                 log.info("coordinator.connected", consortium=message.consortium, version=message.coordinator_version)
                 await self._line.submit_events()
+                await self._line.check_history()
             case PrepareStudy():
                 await self._begin_with(message, message.study_digest)
             case Invitation():
                 try:
-                    plan = RoundPlan.from_bytes(message.plan)
+                    plan = read_plan(message.plan)
                 except ContractError as error:
                     log.error("round.plan_unreadable", reason=str(error))  # noqa: TRY400 - the coordinator's fault, not a defect
                     return
@@ -185,7 +196,7 @@ class Agent:
 
     async def _hear_about_release(self, message: RoundResult | UnmaskRequest | GroupedUnmaskRequest) -> None:
         """It is for the study in which this site released shares in that attempt, be it before a restart."""
-        digest = await asyncio.to_thread(self._store.released_in, message.context)
+        digest = self._store.released_in(message.context)
         work = await self._work_of(digest) if digest is not None else None
         if work is not None:
             await work.deliver(message)
@@ -242,14 +253,20 @@ class CoordinatorLine:
         self._client: CoordinatorClient | None = None
         self._session: Session | None = None
         self._turn = asyncio.Lock()
+        self._soon: asyncio.Task[None] | None = None
+        self._submitted_s = 0.0
+        self._in_log = 0  # this site's entries, by the coordinator's word over this connection; 0: not asked yet
 
     def bind(self, client: CoordinatorClient, session: Session | None) -> None:
         """A connection is there; without a session for the one-off calls of the command line."""
         self._client, self._session = client, session
+        self._in_log = 0
 
     def unbind(self) -> None:
-        """The connection is gone."""
+        """The connection is gone. What is kept is handed over with the next one."""
         self._client = self._session = None
+        if self._soon is not None:
+            self._soon.cancel()
 
     def record(self, sent: SentRecord) -> None:
         """The hospital's own list of what left, by digest."""
@@ -270,7 +287,12 @@ class CoordinatorLine:
         await self._session.send(message, study_digest=study_digest)
 
     async def upload(self, header: VectorHeader, data: bytes | memoryview) -> None:
-        """Upload a vector, from where it lies; returns when the coordinator has it whole."""
+        """Upload a vector, from where it lies; returns when the coordinator has it whole, or a small one is sent."""
+        if header.upload is not None and header.size_bytes <= INLINE_BYTES_MAX:
+            values = bytes(data)
+            message = MaskedUpdate(study_digest=header.study_digest, upload=header.upload, values=values)
+            await self.send(message, header.study_digest)
+            return
         await self._connected().upload_vector(header, [data])
 
     async def download(
@@ -282,12 +304,44 @@ class CoordinatorLine:
     async def submit_events(self) -> None:
         """Put this site's signed entries into the log, in order, a few at a time."""
         async with self._turn:
+            self._submitted_s = time.monotonic()
             while pending := await asyncio.to_thread(self._store.pending_events, EVENTS_AT_ONCE):
                 receipt = await self._connected().submit_events(tuple(entry for _, entry in pending))
+                self._in_log = receipt.last_sequence
                 # What was not sent cannot be in the log, whatever the coordinator says.
                 last = min(receipt.last_sequence, pending[-1][0])
                 if await asyncio.to_thread(self._store.acknowledge, last) == 0:
                     raise ConnectionLost("the coordinator did not acknowledge this site's entries")
+
+    async def check_history(self) -> None:
+        """Raise HistoryLost if the log has entries of this site that the agent does not remember.
+
+        Then an older copy of the agent's home is there, with a ledger as old. If nothing was handed over just now, the
+        newest entry that is in the log is, again: it changes nothing there, and the answer says how many there are.
+        """
+        if self._in_log == 0 and (newest := await asyncio.to_thread(self._store.newest_in_log)) is not None:
+            self._in_log = (await self._connected().submit_events((newest,))).last_sequence
+        remembered = await asyncio.to_thread(self._store.last_sequence)
+        if self._in_log > remembered:
+            raise HistoryLost(remembered=remembered, logged=self._in_log)
+
+    def submit_events_soon(self) -> None:
+        """The same, for entries that nobody waits for: at once, or together with those of the next second."""
+        if self._soon is None or self._soon.done():
+            self._soon = asyncio.create_task(self._submit_later())
+
+    async def submit_waiting(self) -> None:
+        """What `submit_events_soon` still waits with goes now, if it can; it is kept in any case."""
+        if self._soon is not None and not self._soon.done():
+            with suppress(WireError, SiteError, TimeoutError):
+                await asyncio.wait_for(self.submit_events(), GOODBYE_S)
+
+    async def _submit_later(self) -> None:
+        await asyncio.sleep(max(0.0, self._submitted_s + SUBMIT_EVERY_S - time.monotonic()))
+        try:
+            await self.submit_events()
+        except (WireError, SiteError) as error:  # they are kept, and handed over with the next ones
+            log.warning("events.not_submitted", reason=str(error))
 
     def _connected(self) -> CoordinatorClient:
         if self._client is None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.table import Table
 from consortium import __version__
 from consortium.contract.private_process import keep_memory_private
 
+if TYPE_CHECKING:
+    from site_agent.budget import DatasetBudget
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run one hospital's side of a consortium.")
 studies_app = typer.Typer(no_args_is_help=True, help="Read studies, approve or reject them.")
 peers_app = typer.Typer(no_args_is_help=True, help="The other hospitals' keys as this agent knows them.")
@@ -26,12 +29,13 @@ app.add_typer(studies_app, name="studies")
 app.add_typer(peers_app, name="peers")
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
-HOSPITAL_PACKAGES = frozenset({"dp_accounting", "monai", "opacus", "pandas", "sklearn", "torch"})
+HOSPITAL_PACKAGES = frozenset({"monai", "opacus", "pandas", "sklearn", "torch"})
 
 Home = Annotated[Path, typer.Option("--home", help="The agent's folder, made by `site-agent enrol`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 WIDTH_WITHOUT_TERMINAL = 200
+FULL_CELL, EMPTY_CELL = "\u2588", "\u2591"  # a full block and a light shade
 
 # What goes to a file or another program must not be squeezed into 80 columns.
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
@@ -94,31 +98,112 @@ def run(home: Home) -> None:
 
 @app.command()
 def budget(
-    home: Home, dataset: Annotated[str | None, typer.Option(help="One dataset only.")] = None, *, as_json: Json = False
+    home: Home,
+    dataset: Annotated[str | None, typer.Option(help="One dataset only.")] = None,
+    *,
+    as_json: Json = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="First count again what this hospital signed and the ledger lacks.")
+    ] = False,
 ) -> None:
-    """Show what privacy has been spent on each dataset, by which study, and what is left."""
-    from site_agent.app import budget_rows
+    """Show what privacy has been spent on each dataset, by which study, what is reserved and what is left."""
+    from site_agent.app import dataset_budgets, restore_budget
 
-    rows = budget_rows(home, dataset)
-    if dataset is not None and not rows:
-        _talk.print(f"[bold red]error:[/bold red] nothing was spent on a dataset named {dataset!r}")
-        _talk.print("  `site-agent budget` without --dataset shows them all.")
-        raise typer.Exit(EXIT_REFUSED)
+    if restore:
+        restored = restore_budget(home)
+        _talk.print(f"Counted again: {restored} {'attempt' if restored == 1 else 'attempts'} of training.")
+    found = dataset_budgets(home, dataset)
     if as_json:
-        _print_json(rows)
+        _print_json([one.to_json() for one in found])
         return
-    table = _table("dataset", "study", "rounds", "steps", "epsilon", "delta", "dataset's cap")
-    for row in rows:
+    for number, one in enumerate(found):
+        if number:
+            _out.print()
+        _print_budget(one)
+
+
+def _print_budget(one: "DatasetBudget") -> None:
+    """One dataset: a bar of its cap, then a row for each study."""
+    note = "" if one.configured else " (no longer in site.yaml)"
+    _out.print(
+        f"[bold]{one.dataset}[/bold]{note}: epsilon {one.epsilon:.4f} of {one.cap:g} spent for ever, "
+        f"at delta {one.delta:g}; {one.left:.4f} left"
+    )
+    _out.print(f"  {_bar(one.held_against_cap / one.cap)} {one.held_against_cap / one.cap:.1%} of the cap")
+    if one.held_against_cap != one.epsilon:
+        _out.print(
+            f"  Held against the cap: {one.held_against_cap:.4f}. With several studies it is counted so that it holds "
+            "even if one study was chosen because of another's result."
+        )
+    for name, patients in one.shares:
+        count = "patients" if patients is None else f"{patients:,} {'patient' if patients == 1 else 'patients'}"
+        known = ", as far as is known," if patients is None else ""
+        _out.print(f"  Shares {count}{known} with dataset {name}: what is spent there counts here too.")
+    if one.reserved_rounds:
+        _out.print(
+            f"  Reserved and not settled: {one.reserved_rounds} "
+            f"{'round' if one.reserved_rounds == 1 else 'rounds'}. They count, whatever became of them."
+        )
+    if not one.studies:
+        _out.print("  No study has trained on it yet.")
+        return
+    table = _table("  study", "digest", "rounds", "reserved", "steps", "epsilon", "delta", "")
+    for row in one.studies:
         table.add_row(
-            str(row["dataset"]),
-            str(row["study"]),
-            str(row["rounds"]),
-            str(row["steps"]),
-            f"{row['epsilon']:.4f}",
-            f"{row['delta']:g}",
-            f"{row['cap']:g}",
+            f"  {row.study}",
+            row.study_digest[:8],
+            str(row.rounds),
+            str(row.open_rounds),
+            f"{row.steps:,}",
+            f"{row.epsilon:.4f}",
+            f"{row.delta:g}",
+            _bar(row.epsilon / one.cap, 10),
         )
     _out.print(table)
+
+
+def _bar(share: float, cells: int = 40) -> str:
+    """A bar; colours and blocks where a person looks, plain characters in a file."""
+    from site_agent.budget import bar
+
+    full, empty = bar(share, cells)
+    if not _out.is_terminal:
+        return "#" * full + "." * empty
+    colour = "green" if share < 0.5 else "yellow" if share < 0.9 else "red"
+    return f"[{colour}]{FULL_CELL * full}[/{colour}][dim]{EMPTY_CELL * empty}[/dim]"
+
+
+@app.command()
+def certificate(study: str, home: Home, *, as_json: Json = False) -> None:
+    """Show what this hospital promises each patient about a study: guarantee, mechanism, what is outside."""
+    from site_agent.app import certificate_of_study
+
+    made, local = certificate_of_study(home, study)
+    if as_json:
+        _print_json({"certificate": made.to_json(), "stays_here": dict(local)})
+        return
+    from site_agent.privacy_certificate import describe_certificate
+
+    _out.print(describe_certificate(made, local), markup=False)
+
+
+@app.command("audit-privacy")
+def audit_privacy(study: str, home: Home, *, as_json: Json = False) -> None:
+    """Measure what a study's training really does, on made-up records: no patient is read, nothing is spent."""
+    from site_agent.app import audit_of_study
+
+    _talk.print("Running the real training step on made-up records; this takes a minute or two.")
+    found = audit_of_study(home, study)
+    if as_json:
+        checks = [{"check": f.check, "ok": f.passed, "found": f.found, "allowed": f.allowed} for f in found.findings]
+        _print_json({"checks": checks, "figures": dict(found.figures), "confidence": found.confidence})
+    else:
+        for finding in found.findings:
+            mark = "[green]ok[/green]  " if finding.passed else "[red]FAIL[/red]"
+            _out.print(f"{mark} [bold]{finding.check}[/bold]: {finding.found} (allowed: {finding.allowed})")
+        _out.print(f"All of these bounds hold together with confidence {found.confidence:g}.")
+    if found.failed:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 @app.command()
@@ -188,10 +273,15 @@ def studies_approve(
     statement: Annotated[str, typer.Option(help="What the approval says.")] = "I have read this study and approve it.",
 ) -> None:
     """Approve one study as it is now; any change to it needs a new approval."""
-    from site_agent.app import decide_study
+    from site_agent.app import decide_study, objection_to
 
     digest = asyncio.run(decide_study(home, study, "approved", steward=steward, statement=statement))
     _out.print(f"Approved {study}, digest {digest}. To take it back: site-agent studies reject {study}")
+    objection = objection_to(home, digest)
+    if objection is not None:
+        _talk.print("[bold yellow]warning:[/bold yellow] as things stand nothing will be trained here:", end=" ")
+        _talk.print(objection, markup=False)
+        _talk.print("  The approval stands; the agent asks site.yaml and the ledger again whenever it is invited.")
 
 
 @studies_app.command("reject")

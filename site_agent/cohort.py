@@ -27,6 +27,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from consortium.contract.study import CategoryFeature, Data, NumberFeature, Split, StudyFile
+from consortium.contract.subgroups import Subgroup
 from site_agent.errors import SiteError
 from site_agent.site_file import Dataset
 
@@ -113,6 +114,7 @@ class Cohort:
 
     train: Records
     test: Records
+    test_groups: _Indices  # [test patients, subgroups]: the cell in each of `evaluation.subgroups`, -1 for none
     feature_names: tuple[str, ...]
     summary: CohortSummary
 
@@ -130,6 +132,7 @@ def read_cohort(study: StudyFile, dataset: Dataset) -> Cohort:
     | the feature's `absent` value | replaced by `scale.mean`, whatever the range says |
     | several records of a patient | all kept; the patient's label for stratifying is the highest |
     | two patients or fewer with one of the labels | split without stratifying |
+    | several records of a test patient in different cells of a subgroup | the cell of the patient's first record |
     """
     data = study.data
     faults = _Faults(path=Path(dataset.path), found=[])
@@ -167,7 +170,13 @@ def read_cohort(study: StudyFile, dataset: Dataset) -> Cohort:
         most_records_of_a_patient=int(np.bincount(patients).max()),
         declared_patients=dataset.declared_patients,
     )
-    return Cohort(train=train, test=test, feature_names=data.input_names, summary=summary)
+    return Cohort(
+        train=train,
+        test=test,
+        test_groups=_groups(table, study, patients, sides == TEST),
+        feature_names=data.input_names,
+        summary=summary,
+    )
 
 
 # --- problems ------------------------------------------------------------------------------------------------------
@@ -352,6 +361,38 @@ def _patients(table: pd.DataFrame, study: StudyFile, dataset: Dataset, faults: _
             f"at most {study.aggregation.max_patients_per_site}, the study's aggregation.max_patients_per_site",
         )
     return patients.astype(np.int64), len(identifiers)
+
+
+# --- subgroups -----------------------------------------------------------------------------------------------------
+
+
+def _groups(table: pd.DataFrame, study: StudyFile, patients: _Indices, chosen: _Bools) -> _Indices:
+    """int64[chosen, subgroups]: a chosen patient's cell in each subgroup, by the patient's first record; -1 for none.
+
+    `chosen` is bool[patients]; the order is that of `_records`.
+    """
+    first = np.unique(patients, return_index=True)[1][chosen]  # patients are numbered by first appearance
+    columns = [_cells(table[one.column].iloc[first], study, one) for one in study.evaluation.subgroups or ()]
+    cells = np.stack(columns, axis=1) if columns else np.zeros((len(first), 0), dtype=np.int64)
+    cells.setflags(write=False)
+    return cells
+
+
+def _cells(cells: "pd.Series[Any]", study: StudyFile, subgroup: Subgroup) -> _Indices:
+    """int64[patients]: in which cell each value lies, in the column's own unit, before anything is scaled."""
+    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
+    feature = study.data.features[subgroup.column]
+    found: _Indices
+    if subgroup.bands is not None:
+        found = np.searchsorted(np.array(subgroup.bands), numbers, side="right").astype(np.int64)
+    else:
+        found = np.full(len(cells), -1, dtype=np.int64)
+        for number, value in enumerate(subgroup.values or ()):  # noqa: PD011 - the study's categories, not a Series
+            matches = (cells == value).to_numpy(dtype=np.bool_) if isinstance(value, str) else numbers == value
+            found[matches] = number
+    if isinstance(feature, NumberFeature) and feature.absent is not None:
+        found[numbers == feature.absent] = -1  # not measured
+    return found
 
 
 # --- the split -----------------------------------------------------------------------------------------------------

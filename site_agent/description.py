@@ -2,17 +2,21 @@
 
 import math
 import textwrap
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from consortium.contract.figures_budget import mechanism_of
 from consortium.contract.layout import largest_layout
 from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
-from privacy.dp import accountant
+from privacy.dp import accountant, distributed
+from privacy.dp.events import DpEvent
 from privacy.errors import BudgetExceeded
 from site_agent.ledger import Ledger
+from site_agent.ledger_caps import all_events
 from site_agent.policy import BUDGET_REFUSED, Answer, Refuse, SiteFacts, decide, facts_of, limits_of
 from site_agent.site_file import SiteFile
-from site_agent.training_spec import spec_of
+from site_agent.training_spec import PrivacySpec, spec_of
 
 
 def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
@@ -42,10 +46,11 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
         *_said(
             "A patient's risk",
             f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} over the whole study, for everything about one "
-            f"patient. Somebody who would guess even odds that a patient took part could, having seen everything that "
-            f"leaves, be right at most {_percent_right(privacy.epsilon)}% of the time (but for a chance of "
+            f"patient. Somebody who would guess even odds that a patient took part could, having seen {_seen(study)}, "
+            f"be right at most {_percent_right(privacy.epsilon)}% of the time (but for a chance of "
             f"{privacy.delta:g}).",
         ),
+        *_said("Noise", _noise(study, config)),
         *_said("Not covered", _not_covered(study, config)),
         *_said("Cost here", _cost(study, digest, config, ledger)),
     ]
@@ -55,6 +60,10 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
 def _said(name: str, text: str) -> list[str]:
     head = f"{name + ':':<19}"
     return [textwrap.fill(text, 110, initial_indent=head, subsequent_indent=" " * len(head))]
+
+
+def _seen(study: StudyFile) -> str:
+    return "every sum that hospitals open" if study.is_distributed else "everything that leaves"
 
 
 def _groups(study: StudyFile) -> str:
@@ -85,31 +94,114 @@ def _percent_right(epsilon: float) -> int:
 def _not_covered(study: StudyFile, config: SiteFile) -> str:
     if study.aggregation.group_size is not None:
         return "nothing: no test figures are summed when hospitals are divided into groups."
+    if study.evaluation.privacy is not None:
+        budget = study.evaluation.privacy
+        return (
+            "nothing: the test figures come from noisy counts with a budget of their own, epsilon "
+            f"{budget.epsilon:g} at delta {budget.delta:g}, which counts in addition. share_exact_metrics does not "
+            "concern them."
+        )
     if not config.policy.share_exact_metrics:
         return "nothing: this hospital shares no test figures (share_exact_metrics in site.yaml)."
     return "the test figures, which are exact sums over hospitals; this hospital's share stays hidden in the sum."
 
 
+def objection(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str | None:
+    """What of this hospital's own rules and budget stands against a study as of now; None if nothing does.
+
+    Raises:
+        LedgerBehind: The ledger is older than what this hospital has signed.
+        LocalProtocolError, NoiseRefused: No noise gives the study its epsilon.
+    """
+    name = config.studies.get(study.id)
+    if name is None:
+        return f"`studies` in site.yaml names no dataset for it yet, {_example(study, config)}."
+    try:
+        ledger.admit(
+            dataset=name,
+            study_digest=digest,
+            event=_spec(study, config, name).study_event(),
+            limits=limits_of(config.policy, study),
+        )
+    except BudgetExceeded:
+        return f"this hospital's own limits do NOT allow it ({BUDGET_REFUSED.rule} in site.yaml)."
+    answer = _answer(study, config)
+    if isinstance(answer, Refuse):
+        return f"this hospital's own rules do NOT allow the study ({answer.rule}: {answer.explanation})."
+    return None
+
+
 def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
     name = config.studies.get(study.id)
     if name is None:
-        example = f"{study.id}: {next(iter(config.datasets))}"
-        return f"unknown until `studies` in site.yaml names a dataset, such as {example}."
-    spec = spec_of(study, declared_patients=config.datasets[name].declared_patients).privacy
-    planned = accountant.epsilon([spec.study_event()], delta=spec.delta)
-    spent = ledger.spent(name, delta=config.policy.max_delta).epsilon
-    cap = config.policy.max_epsilon_total
-    figures = f"epsilon {planned:.3f} of dataset {name}, which has spent {spent:.3f} of {cap:g}."
-    try:
-        ledger.admit(
-            dataset=name, study_digest=digest, event=spec.study_event(), limits=limits_of(config.policy, study)
+        return f"unknown until `studies` in site.yaml names a dataset, {_example(study, config)}."
+    against = objection(study, digest, config, ledger)
+    cost = cost_of(study, digest, config, ledger, name)
+    shared = [overlap.dataset for overlap in ledger.overlaps(name)]
+    common = f" It has patients in common with {', '.join(shared)}, and one budget with it." if shared else ""
+    verdict = against or "this hospital's own limits allow it."
+    return (
+        f"epsilon {cost.study:.3f} of dataset {name}, which has spent {cost.before:.3f} of {cost.cap:g} and will have "
+        f"spent {cost.after:.3f} ({cost.after / cost.cap:.0%} of the cap) at delta {cost.delta:g}.{common} "
+        f"{verdict[0].upper()}{verdict[1:]}"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What an approval would come to: epsilons, each composed as tightly as can be."""
+
+    study: float  # of the whole study, at the study's delta
+    before: float  # of the dataset without this study's remaining rounds, at `delta`
+    after: float  # of the dataset when the study is over, at `delta`
+    cap: float
+    delta: float  # the hospital's max_delta
+
+
+def cost_of(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger, dataset: str) -> Cost:
+    """What a study costs one dataset, with everything that was spent on it."""
+    event, delta = _spec(study, config, dataset).study_event(), config.policy.max_delta
+    counted = ledger.counted(dataset)
+    others = {key: value for key, value in counted.items() if key != digest}
+    # The test figures' own budget, where a study has one, is spent on the same dataset.
+    figures = [DpEvent(mechanism=mechanism_of(study))] if study.evaluation.privacy is not None else []
+    return Cost(
+        study=accountant.epsilon([event], delta=study.privacy.delta),
+        before=accountant.epsilon(all_events(counted), delta=delta),
+        after=accountant.epsilon([*all_events(others), event, *figures], delta=delta),
+        cap=config.policy.max_epsilon_total,
+        delta=delta,
+    )
+
+
+def _noise(study: StudyFile, config: SiteFile) -> str:
+    """Whom a patient has to trust for the epsilon to be true."""
+    if not study.is_distributed:
+        return (
+            "this hospital adds all of it before anything leaves; the epsilon needs nobody else to keep to the rules, "
+            "nor secure aggregation."
         )
-    except BudgetExceeded:
-        return f"{figures} This hospital's own limits do NOT allow it ({BUDGET_REFUSED.rule} in site.yaml)."
-    answer = _answer(study, config)
-    if isinstance(answer, Refuse):
-        return f"{figures} This hospital's own rules do NOT allow the study ({answer.rule}: {answer.explanation})."
-    return f"{figures} This hospital's own limits allow it."
+    name = config.studies.get(study.id) or next(iter(config.datasets))
+    event = _spec(study, config, name).study_event()
+    t, c, h = study.aggregation.threshold, study.privacy.colluding or 0, study.honest_shares
+    alone = accountant.epsilon([distributed.site_alone(event)], delta=study.privacy.delta)
+    less = ""
+    if h > 1:
+        missing = accountant.epsilon([distributed.when_shares_are_missing(event, 1)], delta=study.privacy.delta)
+        less = f" If one hospital more than {c} leaves its share out, epsilon is {missing:.3f}."
+    return (
+        f"hospitals share it. At least t = {t} are in every sum, up to c = {c} of them may work against the patients, "
+        f"and the shares of the other h = {h} give the epsilon above.{less} If secure aggregation failed and somebody "
+        f"saw what this hospital alone sends, epsilon {alone:.3f} is left."
+    )
+
+
+def _spec(study: StudyFile, config: SiteFile, dataset: str) -> PrivacySpec:
+    return spec_of(study, declared_patients=config.datasets[dataset].declared_patients).privacy
+
+
+def _example(study: StudyFile, config: SiteFile) -> str:
+    return f"such as {study.id}: {next(iter(config.datasets))}"
 
 
 def _answer(study: StudyFile, config: SiteFile) -> Answer:

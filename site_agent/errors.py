@@ -4,6 +4,8 @@ A refusal by the hospital's own policy is an answer (`policy.Refuse`), not an er
 where such an answer can no longer be given. No message here carries a patient identifier or a site's numbers.
 """
 
+from privacy.errors import BudgetExceeded
+
 
 class SiteError(Exception):
     """Anything the operator of a site agent can act on."""
@@ -40,6 +42,32 @@ class NetworkRefused(SiteError):
         return f"Ask the study's author to change {self.field}; nothing was trained."
 
 
+class LossRefused(SiteError):
+    """A loss does not keep patients apart, so clipping one would bound nothing. Whose fault: the study's author."""
+
+    def __init__(self, loss: str, why: str) -> None:
+        super().__init__(f"the loss {loss} is refused: {why}")
+        self.loss = loss
+        self.why = why
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Ask the study's author for a loss that is a mean over records; nothing was trained."
+
+
+class EngineUnsuited(SiteError):
+    """A gradient engine cannot do a network, or did it wrongly when it was tried. Whose fault: nobody's."""
+
+    def __init__(self, engine: str, why: str) -> None:
+        super().__init__(f"the gradient engine {engine} cannot train this network: {why}")
+        self.engine = engine
+        self.why = why
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Set `engine: auto` in site.yaml, or `loop`, which can train every network; nothing was trained."
+
+
 class TrainingFailed(SiteError):
     """Training could not be done as the study says; what was reserved for it stays counted."""
 
@@ -56,6 +84,56 @@ class LedgerRefused(SiteError):
         return "Stop the agent, keep the ledger file as it is, and report it; epsilon may have been miscounted."
 
 
+class LedgerBehind(SiteError):
+    """The privacy ledger counts less than this hospital has signed that it spent: an older copy of the file is there.
+
+    Its words have this hospital's numbers in them and are for its operator alone.
+    """
+
+    def __init__(self, *, study: str, dataset: str, counted: int, signed: int) -> None:
+        super().__init__(
+            f"ledger.db is older than what this hospital has signed: it counts {counted} training steps of study "
+            f"{study} on dataset {dataset}, and {signed} are in the log"
+        )
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Nothing is trained on it. Put the newest ledger.db back (with ledger.db-wal, if there is one); if it is "
+            "lost, `site-agent budget --restore` counts again what this hospital signed."
+        )
+
+
+class HistoryLost(SiteError):
+    """The log has more of this hospital's entries than the agent remembers: an older copy of its home is there."""
+
+    def __init__(self, *, remembered: int, logged: int) -> None:
+        super().__init__(
+            f"the log has {logged} entries of this hospital and agent.db remembers {remembered}: the agent's home is "
+            "an older copy, and what was spent since then is not in its ledger"
+        )
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Nothing is trained. Put the newest agent.db and ledger.db back; "
+            "docs/how-to/recover-from-a-crash.md says what to do if they are lost."
+        )
+
+
+class StepsExceeded(BudgetExceeded):
+    """A study would run more steps on a dataset than its noise was calibrated for."""
+
+    def __init__(self, wanted: int, counted: int, planned: int, dataset: str) -> None:
+        super().__init__(wanted, counted, planned, dataset)
+        words = f"{counted} training steps are spent or reserved, and {wanted} are more than the {planned} planned"
+        self.args = (f"dataset {dataset!r}: {words}",)
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "The study may ask for more spare_rounds from the beginning; it cannot be given more once it runs."
+
+
 class LedgerUnavailable(SiteError):
     """The privacy ledger cannot be read or written, so nothing may be trained."""
 
@@ -63,4 +141,7 @@ class LedgerUnavailable(SiteError):
 
     def advice(self) -> str:
         """What to do next."""
-        return "Free some space, or mend the permissions of the agent's home; nothing was half-written."
+        return (
+            "Free some space, or mend the permissions of the agent's home; nothing was half-written. If the file is "
+            "damaged, put the newest copy back, or move it away and run `site-agent budget --restore`."
+        )

@@ -1,20 +1,23 @@
 """The global model on the patients this hospital set aside.
 
 Everything here is exact and stays at the site, except what is put into the masked lanes: those are summed over
-hospitals before anyone sees them. The metrics carry no noise and are outside the (epsilon, delta) guarantee; reports
-say so.
+hospitals before anyone sees them. Unless the study has a budget for its test figures, they carry no noise and are
+outside the (epsilon, delta) guarantee; reports say so.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName
+from consortium.contract.layout import LaneName
+from consortium.contract.study import Evaluation as Wanted
 from site_agent.cohort import Records
+from site_agent.tally import Scores, metric_lanes
 from site_agent.update import load_vector
 
 _RECORDS_AT_ONCE = 4096
@@ -24,28 +27,58 @@ _RECORDS_AT_ONCE = 4096
 class Evaluation:
     """One model on one hospital's held-out patients. It prints without its values."""
 
-    patients: int
-    correct: int  # predicted on the right side of the decision threshold
-    loss_sum: float  # cross-entropy in nats, each patient's cut at LOSS_PER_PATIENT_MAX
-    positives: NDArray[np.int64]  # [bins]: patients with the label by score, bin i holding [i, i+1) / bins
-    negatives: NDArray[np.int64]  # [bins]: patients without it
-    exact_auc: float | None  # None when one class is missing
+    scores: Scores
+    wanted: Wanted
+
+    @property
+    def patients(self) -> int:
+        """Patients set aside."""
+        return len(self.scores)
+
+    @property
+    def correct(self) -> int:
+        """Patients predicted on the right side of the decision threshold."""
+        return self.scores.correct(self.wanted.decision_threshold)
 
     @property
     def accuracy(self) -> float:
         """Share of patients predicted right; 0 for none."""
         return self.correct / max(1, self.patients)
 
+    @property
+    def loss_sum(self) -> float:
+        """Cross-entropy in nats over all patients, each patient's cut at LOSS_PER_PATIENT_MAX."""
+        return float(self.scores.losses.sum())
+
+    @property
+    def exact_auc(self) -> float | None:
+        """Area under the ROC curve of the scores themselves; None when one class is missing."""
+        return self.scores.auc()
+
     def lanes(self) -> Mapping[LaneName, NDArray[np.float64]]:
         """What goes into the metric lanes of a round (`consortium.contract.layout`); a layout may not have them all."""
+        return metric_lanes(self.scores, self.wanted)
+
+    def own_figures(self) -> dict[str, Any]:
+        """For the hospital's own eyes: exact, from the scores themselves, with every cell however small."""
+        groups = [
+            {"column": subgroup.column, "group": subgroup.name_of(cell), **self._of(self.scores.of_cell(number, cell))}
+            for number, subgroup in enumerate(self.wanted.subgroups or ())
+            for cell in range(subgroup.cells)
+        ]
+        return self._of(self.scores) | ({"subgroups": groups} if groups else {})
+
+    def _of(self, part: Scores) -> dict[str, Any]:
+        patients = max(1, len(part))
         return {
-            LaneName.SITES_REPORTING: np.ones(1),
-            LaneName.TEST_PATIENTS: np.array([float(self.patients)]),
-            LaneName.CORRECT: np.array([float(self.correct)]),
-            LaneName.SITE_ACCURACY: np.array([self.accuracy]),
-            LaneName.LOSS_SUM: np.array([self.loss_sum]),
-            LaneName.SCORES_POSITIVE: self.positives.astype(np.float64),
-            LaneName.SCORES_NEGATIVE: self.negatives.astype(np.float64),
+            "patients": len(part),
+            "accuracy": part.correct(self.wanted.decision_threshold) / patients,
+            "auc": part.auc(),
+            "loss": float(part.losses.sum()) / patients,
+            "brier": float(part.squared_errors.sum()) / patients,
+            "sensitivity": None if self.wanted.specificity is None else part.sensitivity(self.wanted.specificity),
+            "score": float(part.scores.sum()) / patients,
+            "rate": float(part.positive.sum()) / patients,
         }
 
     def __repr__(self) -> str:
@@ -53,7 +86,11 @@ class Evaluation:
 
 
 def evaluate(
-    module: nn.Module, model: NDArray[np.float32], test: Records, *, score_bins: int, decision_threshold: float
+    module: nn.Module,
+    model: NDArray[np.float32],
+    test: Records,
+    wanted: Wanted,
+    groups: NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Measure a global model on every held-out patient.
 
@@ -61,24 +98,16 @@ def evaluate(
         module: The study's network, from `networks.build_from`; its parameters are overwritten.
         model: float32[d], the global model.
         test: The cohort's test part.
-        score_bins: Bins of the score histograms over [0, 1].
-        decision_threshold: A patient above it is predicted to have the label.
+        wanted: The study's section on evaluation.
+        groups: int64[patients, subgroups], `Cohort.test_groups`; None puts every patient in no cell.
 
     Raises:
         TrainingFailed: The model does not fit the network.
     """
     scores, positive = score_patients(module, model, test)
-    bins = np.minimum((scores * score_bins).astype(np.int64), score_bins - 1)
-    with np.errstate(divide="ignore"):
-        losses = np.minimum(-np.log(np.where(positive, scores, 1 - scores)), LOSS_PER_PATIENT_MAX)
-    return Evaluation(
-        patients=len(scores),
-        correct=int(((scores > decision_threshold) == positive).sum()),
-        loss_sum=float(losses.sum()),
-        positives=np.bincount(bins[positive], minlength=score_bins),
-        negatives=np.bincount(bins[~positive], minlength=score_bins),
-        exact_auc=exact_auc(scores, positive),
-    )
+    if groups is None:
+        groups = np.full((len(scores), len(wanted.subgroups or ())), -1, dtype=np.int64)
+    return Evaluation(scores=Scores(scores=scores, positive=positive, groups=groups), wanted=wanted)
 
 
 def score_patients(
@@ -95,15 +124,6 @@ def score_patients(
     scores = np.bincount(owner, weights=probabilities, minlength=len(counts)) / np.maximum(counts, 1)
     labelled = np.bincount(owner, weights=test.labels > 0, minlength=len(counts))
     return np.clip(scores, 0.0, 1.0), labelled > 0
-
-
-def exact_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
-    """Probability that a patient with the label scores above one without, ties half; None if a class is missing."""
-    above, below = scores[positive], np.sort(scores[~positive])
-    if not len(above) or not len(below):
-        return None
-    wins = np.searchsorted(below, above, side="left") + np.searchsorted(below, above, side="right")
-    return float(wins.sum() / (2 * len(above) * len(below)))
 
 
 def _probabilities(module: nn.Module, features: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -4,42 +4,32 @@ A round is reserved before training starts and settled with what was executed. W
 process that dies between the two has spent the round; restarts and upgrades find the same sum, and it never falls
 except by `release`, for training whose result nobody outside this process has seen.
 
-What is stored are DP events, not epsilons (`privacy.dp.events`), so that anyone can add them up again. Two caps:
+What is stored are DP events, not epsilons (`privacy.dp.events`), so that anyone can add them up again. The caps are in
+`ledger_caps.py`, the file in `ledger_file.py`, which patients datasets have in common in `patient_marks.py`, and how a
+ledger older than this hospital's own log is found out in `told.py`.
 
-- one study: its events composed tightly. Its parameters are fixed before it starts, so that is a proof.
-- one dataset over all studies: with a single study the same figure; from the second study on a Renyi filter, because
-  what a hospital agrees to next may depend on what came out before (`privacy.dp.accountant.filter_epsilon`).
-
-SQLite, WAL with synchronous=FULL; each call is one BEGIN IMMEDIATE transaction, so two processes cannot both take the
-last of a budget. Only the standard library here: an agent that waits stays small.
+Each call is one BEGIN IMMEDIATE transaction, so two processes cannot both take the last of a budget, and takes as long
+in the last round of a study as in the first.
 """
 
-import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 from consortium.contract.names import Digest, StudyId
 from privacy.dp import accountant
 from privacy.dp.events import DpEvent, PrivacySpend
-from privacy.errors import BudgetExceeded, UnknownEvent
-from site_agent.errors import LedgerRefused, LedgerUnavailable
+from site_agent.errors import LedgerRefused
+from site_agent.ledger_caps import Caps, Counted, Limits, Studies, all_events, epsilon, events_of
+from site_agent.ledger_file import LedgerFile, decode, encode
+from site_agent.patient_marks import Overlap, PatientMarks, neighbours, overlaps_of, record_marks
+from site_agent.told import Told, require_current
 
-_VERSION = 1
-_SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS spends (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, dataset TEXT NOT NULL, study TEXT NOT NULL, study_digest TEXT NOT NULL,
-    round INTEGER NOT NULL, attempt INTEGER NOT NULL, event TEXT NOT NULL, delta REAL NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'settled', 'released')),
-    reserved_at REAL NOT NULL, settled_at REAL,
-    UNIQUE (dataset, study_digest, round, attempt))""",
-    f"PRAGMA user_version = {_VERSION}",
-)
-_WAIT_S = 30.0  # for another process's transaction; each lasts about as long as one composition
+__all__ = ["Ledger", "LedgerRow", "Limits", "Overlap", "Reservation", "Spend", "SpendState"]
 
 
 class SpendState(StrEnum):
@@ -48,16 +38,6 @@ class SpendState(StrEnum):
     RESERVED = "reserved"  # counted
     SETTLED = "settled"  # counted
     RELEASED = "released"  # not counted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The caps a reservation is held against."""
-
-    study_epsilon: float  # the smaller of what the study asks for and what the hospital gives one study
-    study_delta: float
-    total_epsilon: float  # of the dataset, over all studies
-    total_delta: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +54,15 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spend:
+    """One attempt that counts."""
+
+    round: int
+    attempt: int
+    event: DpEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
     """One study's spending on one dataset, for `site-agent budget`."""
 
@@ -85,6 +74,7 @@ class LedgerRow:
     steps: int
     epsilon: float  # composed tightly
     delta: float  # the study's
+    events: tuple[DpEvent, ...]  # what was run, each mechanism with its steps
 
 
 class Ledger:
@@ -94,6 +84,8 @@ class Ledger:
         path: In the agent's home; its mode becomes 0600.
         clock: Unix seconds, for the times in the file; they decide nothing.
         connect: How SQLite is opened.
+        told: What this hospital has signed that it spent, kept in another file. A ledger that counts less is an
+            older copy: nothing is reserved on it.
 
     Raises (every method):
         LedgerUnavailable: The file cannot be read or written; nothing was changed.
@@ -106,17 +98,22 @@ class Ledger:
         *,
         clock: Callable[[], float] = time.time,
         connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
+        told: Callable[[], Sequence[Told]] = tuple,
     ) -> None:
-        self._path = path
+        self._file = LedgerFile(path, connect=connect)
         self._clock = clock
-        self._connect = connect
-        with self._transaction() as connection:
-            (found,) = connection.execute("PRAGMA user_version").fetchone()
-            if found > _VERSION:
-                raise LedgerUnavailable(f"{path.name} was written by a newer version of this software ({found})")
-            for statement in _SCHEMA:
-                connection.execute(statement)
-        path.chmod(0o600)
+        self._told = told
+        self._caps = Caps()
+
+    def close(self) -> None:
+        """Let go of the file; the next use opens it again."""
+        self._file.close()
+
+    def require_current(self) -> None:
+        """Raise LedgerBehind if this file counts less than this hospital has signed that it spent."""
+        told = self._told()
+        with self._file.transaction() as connection:
+            _require_current(connection, told)
 
     def reserve(
         self,
@@ -135,23 +132,28 @@ class Ledger:
 
         Raises:
             BudgetExceeded: A cap would be passed; nothing was reserved.
+            LedgerBehind: The file is older than what this hospital has signed.
             LedgerRefused: The attempt is there already with another event, or was released.
         """
-        with self._transaction() as connection:
+        told = self._told()
+        mechanism, steps = encode(event)
+        with self._file.transaction() as connection:
+            _require_current(connection, told)
             old = connection.execute(
-                "SELECT id, event, state FROM spends"
+                "SELECT id, mechanism, steps, state FROM spends"
                 " WHERE dataset = ? AND study_digest = ? AND round = ? AND attempt = ?",
                 (dataset, study_digest, round_number, attempt),
             ).fetchone()
             if old is not None:
                 return _again(old, dataset, event)
-            self._require_room(connection, dataset, study_digest, event, limits)
+            self._caps.require_room(dataset, _counted(connection, dataset), study_digest, event, limits)
             cursor = connection.execute(
-                "INSERT INTO spends (dataset, study, study_digest, round, attempt, event, delta, state, reserved_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'reserved', ?)",
+                "INSERT INTO spends"
+                " (dataset, study, study_digest, round, attempt, mechanism, steps, delta, state, reserved_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'reserved', ?)",
                 (
                     dataset, study, study_digest, round_number, attempt,
-                    _encode(event), limits.study_delta, self._clock(),
+                    mechanism, steps, limits.study_delta, self._clock(),
                 ),
             )  # fmt: skip
             return Reservation(
@@ -169,10 +171,13 @@ class Ledger:
 
         Raises:
             BudgetExceeded: It would not.
+            LedgerBehind: The file is older than what this hospital has signed.
         """
-        with self._transaction() as connection:
+        told = self._told()
+        with self._file.transaction() as connection:
+            _require_current(connection, told)
             others = {key: value for key, value in _counted(connection, dataset).items() if key != study_digest}
-            _require_within(dataset, others, {**others, study_digest: [event]}, study_digest, limits)
+        self._caps.require_room(dataset, others, study_digest, event, limits)
 
     def settle(self, reservation: Reservation, executed: DpEvent | None) -> None:
         """Replace what was reserved by what was executed; None if no step was.
@@ -183,8 +188,8 @@ class Ledger:
             LedgerRefused: More or something else was executed than was reserved (it is recorded, then this is
                 raised), or the reservation was settled before with another event, or released.
         """
-        with self._transaction() as connection:
-            state, recorded = self._find(connection, reservation)
+        with self._file.transaction() as connection:
+            state, recorded = _find(connection, reservation)
             if state is SpendState.RELEASED:
                 raise LedgerRefused("a reservation that was released cannot be settled: its training must not exist")
             if state is SpendState.SETTLED:
@@ -192,10 +197,10 @@ class Ledger:
                     raise LedgerRefused("a reservation was settled twice with different events")
                 return
             connection.execute(
-                "UPDATE spends SET state = ?, event = ?, settled_at = ? WHERE id = ?",
+                "UPDATE spends SET state = ?, mechanism = ?, steps = ?, settled_at = ? WHERE id = ?",
                 (
                     SpendState.RELEASED.value if executed is None else SpendState.SETTLED.value,
-                    _encode(executed or recorded), self._clock(), reservation.id,
+                    *encode(executed or recorded), self._clock(), reservation.id,
                 ),
             )  # fmt: skip
         if executed is not None and not _covers(recorded, executed):
@@ -209,105 +214,155 @@ class Ledger:
         Raises:
             LedgerRefused: It was settled, so its update exists.
         """
-        with self._transaction() as connection:
-            state, _ = self._find(connection, reservation)
+        with self._file.transaction() as connection:
+            state, _ = _find(connection, reservation)
             if state is SpendState.SETTLED:
                 raise LedgerRefused("a settled spend cannot be given back")
-            connection.execute(
-                "UPDATE spends SET state = 'released', settled_at = ? WHERE id = ?", (self._clock(), reservation.id)
-            )
+            if state is SpendState.RESERVED:
+                connection.execute(
+                    "UPDATE spends SET state = 'released', settled_at = ? WHERE id = ?", (self._clock(), reservation.id)
+                )
+
+    # --- what has been spent ---------------------------------------------------------------------------------------
 
     def spent(self, dataset: str, *, delta: float) -> PrivacySpend:
-        """What all studies together have cost a patient of a dataset, composed tightly; epsilon 0 if nothing."""
-        with self._transaction() as connection:
-            studies = _counted(connection, dataset)
-        return accountant.spend(_all(studies), delta=delta)
+        """What all studies together have cost a patient of a dataset, composed tightly; epsilon 0 if nothing.
+
+        With what was spent on datasets that share patients with it: that patient may be one of them.
+        """
+        return accountant.spend(all_events(self.counted(dataset)), delta=delta)
+
+    def counted(self, dataset: str) -> Studies:
+        """What counts against a dataset, by study: on it, and on datasets that share patients with it."""
+        with self._file.transaction() as connection:
+            return _counted(connection, dataset)
 
     def report(self) -> tuple[LedgerRow, ...]:
         """Every study on every dataset, sorted by dataset and first reservation."""
-        with self._transaction() as connection:
-            rows = connection.execute(
-                "SELECT dataset, study, study_digest, state, event, delta FROM spends WHERE state != 'released'"
-                " ORDER BY dataset, id"
-            ).fetchall()
-        groups: dict[tuple[str, str], list[tuple[str, str, str, str, str, float]]] = {}
+        with self._file.transaction() as connection:
+            rows = connection.execute(f"{_TOTALS} WHERE rounds > 0 ORDER BY dataset, first").fetchall()
+        groups: dict[tuple[str, str], list[_TotalsRow]] = {}
         for row in rows:
-            groups.setdefault((row[0], row[2]), []).append(row)
+            groups.setdefault((row[0], row[1]), []).append(row)
         return tuple(_row(group) for group in groups.values())
 
-    # --- inside ----------------------------------------------------------------------------------------------------
+    def spends(self, dataset: str, study_digest: Digest, *, after: tuple[int, int]) -> tuple[Spend, ...]:
+        """The attempts at a study that count, in order, from the first one after this round and attempt."""
+        with self._file.transaction() as connection:
+            rows = connection.execute(
+                "SELECT round, attempt, mechanism, steps FROM spends"
+                " WHERE dataset = ? AND study_digest = ? AND (round, attempt) > (?, ?) AND state != 'released'"
+                " ORDER BY round, attempt",
+                (dataset, study_digest, *after),
+            ).fetchall()
+        return tuple(Spend(round=row[0], attempt=row[1], event=decode(row[2], row[3])) for row in rows)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            connection = self._connect(self._path, timeout=_WAIT_S, isolation_level=None)
-        except sqlite3.Error as error:
-            raise LedgerUnavailable(f"{self._path.name} could not be opened: {error}") from error
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise LedgerUnavailable(f"{self._path.name} could not be used: {error}") from error
-        finally:
-            connection.close()  # without COMMIT this rolls back
+    def study(self, dataset: str, study_digest: Digest) -> tuple[DpEvent, ...]:
+        """What counts of one study on one dataset: each mechanism with its steps."""
+        with self._file.transaction() as connection:
+            rows = connection.execute(
+                "SELECT mechanism, steps FROM totals WHERE dataset = ? AND study_digest = ? AND rounds > 0",
+                (dataset, study_digest),
+            ).fetchall()
+        return tuple(decode(*row) for row in rows)
 
-    def _require_room(
-        self, connection: sqlite3.Connection, dataset: str, study_digest: str, event: DpEvent, limits: Limits
-    ) -> None:
-        before = _counted(connection, dataset)
-        after = {**before, study_digest: [*before.get(study_digest, []), event]}
-        _require_within(dataset, before, after, study_digest, limits)
+    # --- patients in common ----------------------------------------------------------------------------------------
 
-    def _find(self, connection: sqlite3.Connection, reservation: Reservation) -> tuple[SpendState, DpEvent]:
-        row = connection.execute("SELECT state, event FROM spends WHERE id = ?", (reservation.id,)).fetchone()
-        if row is None:
-            raise LedgerRefused(f"the ledger has no reservation {reservation.id}; it may be an older copy of the file")
-        return SpendState(row[0]), _decode(row[1])
+    def register(self, dataset: str, marks: PatientMarks) -> tuple[Overlap, ...]:
+        """Remember which patients a dataset has, besides those it had before; which datasets share patients with it.
 
+        From then on they have one budget.
+        """
+        with self._file.transaction() as connection:
+            record_marks(connection, dataset, marks, self._clock())
+            return overlaps_of(connection, dataset)
 
-_Studies = Mapping[str, Sequence[DpEvent]]  # study digest -> its events that count
+    def overlaps(self, dataset: str) -> tuple[Overlap, ...]:
+        """The datasets that share patients with one that was registered."""
+        with self._file.transaction() as connection:
+            return overlaps_of(connection, dataset)
 
+    # --- after a loss ----------------------------------------------------------------------------------------------
 
-def _require_within(dataset: str, before: _Studies, after: _Studies, study_digest: str, limits: Limits) -> None:
-    spent = accountant.epsilon(before.get(study_digest, ()), delta=limits.study_delta)
-    wanted = accountant.epsilon(after[study_digest], delta=limits.study_delta)
-    if wanted > limits.study_epsilon:
-        raise BudgetExceeded(wanted - spent, spent, limits.study_epsilon, dataset)
-    spent, wanted = _total(before, limits), _total(after, limits)
-    if wanted > limits.total_epsilon:
-        raise BudgetExceeded(max(0.0, wanted - spent), spent, limits.total_epsilon, dataset)
-
-
-def _total(studies: _Studies, limits: Limits) -> float:
-    if len(studies) <= 1:
-        return accountant.epsilon(_all(studies), delta=limits.total_delta)
-    return accountant.filter_epsilon(_all(studies), delta=limits.total_delta, cap=limits.total_epsilon)
-
-
-def _all(studies: _Studies) -> list[DpEvent]:
-    return [event for events in studies.values() for event in events]
-
-
-def _counted(connection: sqlite3.Connection, dataset: str) -> dict[str, list[DpEvent]]:
-    studies: dict[str, list[DpEvent]] = {}
-    for study_digest, event in connection.execute(
-        "SELECT study_digest, event FROM spends WHERE dataset = ? AND state != 'released' ORDER BY id", (dataset,)
-    ):
-        studies.setdefault(study_digest, []).append(_decode(event))
-    return studies
+    def restore(
+        self, *, dataset: str, study: StudyId, study_digest: Digest, delta: float, spends: Iterable[Spend]
+    ) -> int:
+        """Count again what this hospital signed that it spent, where this file does not; returns how many attempts."""
+        restored = 0
+        with self._file.transaction() as connection:
+            for spend in spends:
+                key = (dataset, study_digest, spend.round, spend.attempt)
+                mechanism, steps = encode(spend.event)
+                found = connection.execute(
+                    "SELECT state, mechanism, steps FROM spends"
+                    " WHERE dataset = ? AND study_digest = ? AND round = ? AND attempt = ?",
+                    key,
+                ).fetchone()
+                if found is None:
+                    connection.execute(
+                        "INSERT INTO spends (dataset, study_digest, round, attempt, study, mechanism, steps, delta,"
+                        " state, reserved_at, settled_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'settled', ?, ?)",
+                        (*key, study, mechanism, steps, delta, self._clock(), self._clock()),
+                    )
+                elif found[0] == SpendState.RELEASED or found[2] < steps:
+                    connection.execute(
+                        "UPDATE spends SET state = 'settled', mechanism = ?, steps = ?, settled_at = ?"
+                        " WHERE dataset = ? AND study_digest = ? AND round = ? AND attempt = ?",
+                        (mechanism, steps, self._clock(), *key),
+                    )
+                else:
+                    continue
+                restored += 1
+        return restored
 
 
-def _again(row: tuple[int, str, str], dataset: str, event: DpEvent) -> Reservation:
+_TotalsRow = tuple[str, str, str, str, float, int, int, int]
+_TOTALS = "SELECT dataset, study_digest, mechanism, study, delta, steps, rounds, open_rounds FROM totals"
+
+
+def _counted(connection: sqlite3.Connection, dataset: str) -> dict[str, Counted]:
+    studies: dict[str, dict[DpEvent, int]] = {}
+    for name in (dataset, *neighbours(connection, dataset)):
+        for study_digest, mechanism, steps in connection.execute(
+            "SELECT study_digest, mechanism, steps FROM totals WHERE dataset = ? AND rounds > 0", (name,)
+        ):
+            event = _one_step(mechanism)
+            counted = studies.setdefault(study_digest, {})
+            counted[event] = counted.get(event, 0) + steps
+    return dict(studies)
+
+
+def _require_current(connection: sqlite3.Connection, told: Sequence[Told]) -> None:
+    if told:
+        steps: dict[tuple[str, str], int] = {}
+        for dataset, study_digest, count in connection.execute("SELECT dataset, study_digest, steps FROM totals"):
+            steps[dataset, study_digest] = steps.get((dataset, study_digest), 0) + count
+        require_current(told, steps)
+
+
+@lru_cache(maxsize=1024)
+def _one_step(mechanism: str) -> DpEvent:
+    return decode(mechanism, 1)
+
+
+def _find(connection: sqlite3.Connection, reservation: Reservation) -> tuple[SpendState, DpEvent]:
+    row = connection.execute(
+        "SELECT state, mechanism, steps FROM spends WHERE id = ?", (reservation.id,)
+    ).fetchone()  # fmt: skip
+    if row is None:
+        raise LedgerRefused(f"the ledger has no reservation {reservation.id}; it may be an older copy of the file")
+    return SpendState(row[0]), decode(row[1], row[2])
+
+
+def _again(row: tuple[int, str, int, str], dataset: str, event: DpEvent) -> Reservation:
     """The reservation that is there for the attempt already."""
-    identifier, recorded, state = row
+    identifier, mechanism, steps, state = row
+    recorded = decode(mechanism, steps)
     if state == SpendState.RELEASED:
         raise LedgerRefused("this attempt was released; train in the next attempt")
-    if state == SpendState.RESERVED and _decode(recorded) != event:
+    if state == SpendState.RESERVED and recorded != event:
         raise LedgerRefused("this attempt was reserved with another event")
-    return Reservation(id=identifier, dataset=dataset, event=_decode(recorded), state=SpendState(state), fresh=False)
+    return Reservation(id=identifier, dataset=dataset, event=recorded, state=SpendState(state), fresh=False)
 
 
 def _covers(reserved: DpEvent, executed: DpEvent) -> bool:
@@ -316,30 +371,17 @@ def _covers(reserved: DpEvent, executed: DpEvent) -> bool:
     )
 
 
-def _row(rows: Sequence[tuple[str, str, str, str, str, float]]) -> LedgerRow:
-    dataset, study, study_digest, _, _, delta = rows[0]
-    events = [_decode(row[4]) for row in rows]
+def _row(rows: Sequence[_TotalsRow]) -> LedgerRow:
+    dataset, study_digest, _, study, delta, *_ = rows[0]
+    counted = {_one_step(row[2]): row[5] for row in rows}
     return LedgerRow(
         dataset=dataset,
         study=StudyId(study),
         study_digest=Digest(study_digest),
-        rounds=len(rows),
-        open_rounds=sum(row[3] == SpendState.RESERVED for row in rows),
-        steps=sum(event.mechanism.steps for event in events),
-        epsilon=accountant.epsilon(events, delta=delta),
+        rounds=sum(row[6] for row in rows),
+        open_rounds=sum(row[7] for row in rows),
+        steps=sum(row[5] for row in rows),
+        epsilon=epsilon(counted, delta),
         delta=delta,
+        events=tuple(events_of(counted)),
     )
-
-
-def _encode(event: DpEvent) -> str:
-    return json.dumps(event.to_dict(), sort_keys=True, separators=(",", ":"))
-
-
-def _decode(text: str) -> DpEvent:
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise UnknownEvent(text[:80]) from error
-    if not isinstance(record, dict):
-        raise UnknownEvent(text[:80])
-    return DpEvent.from_dict(record)

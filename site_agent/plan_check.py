@@ -7,6 +7,7 @@ is computed here again and compared; what does not follow from it (who takes par
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -54,6 +55,10 @@ class Expectation:
     peers: Mapping[SiteId, str]  # other hospitals' signing keys (hex), as this site has known them
     minimum_sites: int  # the hospital's own floor
     minimum_threshold: int  # the hospital's own floor
+
+
+read_plan = lru_cache(maxsize=8)(RoundPlan.from_bytes)
+"""The plan that bytes say, read once: the same bytes come with an invitation, a release and a result."""
 
 
 def check_signature(invitation: Invitation, coordinator_signing_key: bytes) -> None:

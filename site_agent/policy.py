@@ -10,7 +10,7 @@ from datetime import date
 from typing import TypeAlias
 
 from consortium.contract.study import StudyFile
-from site_agent.ledger import Limits
+from site_agent.ledger_caps import Limits
 from site_agent.site_file import Policy
 
 
@@ -90,6 +90,7 @@ def limits_of(policy: Policy, study: StudyFile) -> Limits:
         study_delta=study.privacy.delta,
         total_epsilon=policy.max_epsilon_total,
         total_delta=policy.max_delta,
+        study_steps=(study.training.rounds + study.training.spare_rounds) * study.training.local_steps,
     )
 
 

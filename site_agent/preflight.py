@@ -14,6 +14,8 @@ from consortium.contract.study import StudyFile
 from site_agent.agent import CoordinatorLine, dial
 from site_agent.errors import SiteError
 from site_agent.home import AgentHome, HomeInvalid, open_home
+from site_agent.ledger import Ledger
+from site_agent.patient_marks import identifiers_in, marks_of
 from site_agent.store import Store
 
 DISK_FREE_MIN_BYTES = 500 * 2**20
@@ -56,6 +58,7 @@ async def run_checks(folder: Path) -> list[CheckResult]:
         ("certificate", _certificate),
         ("coordinator", _coordinator),
         ("data", _data),
+        ("ledger", _ledger),
     ]
     results = []
     for name, check in checks:
@@ -142,3 +145,26 @@ async def _data(home: AgentHome) -> str:
             "for missing values"
         )
     return "; ".join(checked) or "every dataset's file is there; they are checked against a study once it is approved"
+
+
+async def _ledger(home: AgentHome) -> str:
+    """Whether the ledger is as new as what was signed, and which datasets have patients in common."""
+    store = Store(home.folder / "agent.db")
+    ledger = Ledger(home.folder / "ledger.db", told=store.told)
+    ledger.require_current()
+    await asyncio.to_thread(_register, home, ledger)
+    studies = len({row.study_digest for row in ledger.report()})
+    shared = [
+        f"{name} and {overlap.dataset} have {overlap.patients or 'perhaps some'} patients in common and one budget"
+        for name in home.config.datasets
+        for overlap in ledger.overlaps(name)
+        if name < overlap.dataset or overlap.dataset not in home.config.datasets
+    ]
+    current = f"as new as what this hospital signed; studies that spent something: {studies}"
+    return "; ".join([current, *shared])
+
+
+def _register(home: AgentHome, ledger: Ledger) -> None:
+    for name, dataset in home.config.datasets.items():
+        if Path(dataset.path).is_file():  # that one is missing is said where data are checked
+            ledger.register(name, marks_of(identifiers_in(dataset), home.long_term_secret))

@@ -6,7 +6,7 @@ Runs in a worker thread. torch and pandas are loaded here, when a study first ne
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audit import entries
 from consortium.contract.digest import canonical_bytes, digest_of
@@ -18,6 +18,8 @@ from privacy.dp import accountant
 from site_agent.errors import SiteError
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
+from site_agent.logged_event import logged_event
+from site_agent.patient_marks import identifiers_in, marks_of
 from site_agent.policy import Refuse, SiteFacts, decide, facts_of, limits_of
 from site_agent.signed_events import SignedEvents, bucket_of
 from site_agent.store import Store
@@ -25,6 +27,8 @@ from site_agent.training_spec import TrainingSpec, network_spec_of, spec_of
 
 if TYPE_CHECKING:
     from site_agent.cohort import Cohort
+    from site_agent.gradients.admission import EngineChoice
+    from site_agent.mechanism_audit import MechanismAudit
     from site_agent.trainer import DpTrainer
 
 
@@ -36,7 +40,11 @@ class Declined(SiteError):
         self.refusal = refusal
 
 
+RECORDS_TRIED_MAX = 8
+"""Records of a patient on which engines are tried; one patient's records are never split."""
+
 NOT_APPROVED = Refuse("require_approval", "the steward of this hospital has not approved this study")
+NOT_AS_CLAIMED = Refuse("mechanism_audit", "what this hospital measured of its training is not what the study claims")
 NO_DATASET = Refuse("studies", "this hospital has not named a dataset for the study")
 
 
@@ -50,6 +58,7 @@ class Prepared:
     cohort: "Cohort"
     spec: TrainingSpec
     trainer: "DpTrainer"
+    audit: "MechanismAudit | None"  # None where it cannot be measured
     first_model: GlobalModel
 
 
@@ -59,10 +68,13 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     Raises:
         Declined: A rule of this hospital stands against it.
         BudgetExceeded: The whole study would not fit what is left.
+        LedgerBehind: The ledger is older than what this hospital has signed.
         DataInvalid, FileInvalid, NetworkRefused: See there.
     """
+    from site_agent.admission_audit import audited  # noqa: PLC0415 - torch
     from site_agent.cohort import read_cohort  # noqa: PLC0415 - pandas
     from site_agent.networks import build_from  # noqa: PLC0415 - torch
+    from site_agent.private_figures import admit_figures  # noqa: PLC0415 - it imports this
     from site_agent.trainer import DpTrainer  # noqa: PLC0415 - torch
     from site_agent.update import global_model_of  # noqa: PLC0415 - torch
 
@@ -83,21 +95,39 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     if isinstance(answer, Refuse):
         raise Declined(answer)
     spec = spec_of(study, declared_patients=dataset.declared_patients)
+    ledger.register(name, marks_of(identifiers_in(dataset), home.long_term_secret))
     ledger.admit(
         dataset=name,
         study_digest=digest,
         event=spec.privacy.study_event(),
         limits=limits_of(config.policy, study),
     )
+    admit_figures(
+        ledger, study=study, digest=digest, dataset=name, policy=config.policy, training=spec.privacy.study_event()
+    )
+    engine = engine_for(spec, config.engine)
     return Prepared(
         study=study,
         digest=digest,
         dataset=name,
         cohort=cohort,
         spec=spec,
-        trainer=DpTrainer(spec, cohort.train),
+        trainer=DpTrainer(spec, cohort.train, engine=engine),
+        audit=audited(spec, engine),
         first_model=first_model,
     )
+
+
+def engine_for(spec: TrainingSpec, wanted: str) -> "EngineChoice":
+    """The engine for a study on this machine, tried on its network before training; raises EngineUnsuited."""
+    from site_agent.gradients.admission import Workload, chosen_for  # noqa: PLC0415 - torch
+
+    workload = Workload.of(
+        spec.network.input_shape,
+        expected_patients=spec.privacy.denominator,
+        records_each=min(spec.privacy.max_records_per_patient, RECORDS_TRIED_MAX),
+    )
+    return chosen_for(spec.network, workload, None if wanted == "auto" else wanted)
 
 
 _study_of = lru_cache(maxsize=8)(StudyFile.from_document)
@@ -113,7 +143,15 @@ def approved_study(store: Store, digest: Digest) -> StudyFile:
 
 
 def announce(prepared: Prepared, events: SignedEvents) -> None:
-    """Signed for the log, once: what will be run here, on which columns, on roughly how many patients, at what cost."""
+    """Signed for the log, once: what will be run here, on which columns, on roughly how many patients, at what cost.
+
+    With it what an audit of the mechanism measured; one that fails is signed whenever it does.
+
+    Raises:
+        Declined: It failed.
+    """
+    from site_agent.admission_audit import audit_fields  # noqa: PLC0415 - torch
+
     study, spec = prepared.study, prepared.spec.privacy
     event = spec.study_event()
     cohort = {
@@ -126,16 +164,26 @@ def announce(prepared: Prepared, events: SignedEvents) -> None:
     cost = {
         "study": study.id,
         "dataset": prepared.dataset,
-        "mechanism": "poisson-sampled-gaussian",
+        "mechanism": event.kind,
         "unit": event.unit.value,
         "relation": event.relation.value,
         "noise_multiplier": spec.mechanism.noise_multiplier,
         "sampling_rate": spec.mechanism.sampling_rate,
         "steps_planned": spec.mechanism.steps,
         "clip_norm_l2": spec.mechanism.clip_norm_l2,
+        "event": logged_event(event),
         "epsilon_planned": accountant.epsilon([event], delta=spec.delta),
         "delta": spec.delta,
         "accountant": "dp-accounting PLD",
         "accountant_version": accountant.versions()["dp-accounting"],
     }
-    events.announce(prepared.digest, (entries.CohortSnapshot, cohort), (entries.DpConfigured, cost))
+    announced: list[tuple[type[entries.SiteEntry], dict[str, Any]]]
+    announced = [(entries.CohortSnapshot, cohort), (entries.DpConfigured, cost)]
+    audit = prepared.audit
+    if audit is not None:
+        announced.append((entries.DpAudited, audit_fields(study.id, prepared.dataset, audit)))
+    first = events.announce(prepared.digest, *announced)
+    if audit is not None and audit.failed:
+        if not first:
+            events.add(entries.DpAudited, **announced[-1][1])
+        raise Declined(NOT_AS_CLAIMED)

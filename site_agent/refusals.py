@@ -3,6 +3,7 @@
 import traceback
 from pathlib import Path
 
+from consortium.contract.shared_noise import NoiseRefused
 from consortium.contract.tensor_clips import TensorClipsRefused
 from privacy.errors import BudgetExceeded, PrivacyError
 from site_agent.errors import SiteError, TrainingFailed
@@ -21,6 +22,8 @@ def refusal_of(error: Exception) -> Refuse:
             return BUDGET_REFUSED
         case TensorClipsRefused():
             return Refuse("aggregation.tensor_clips", "the study's clips do not fit the network as this site builds it")
+        case NoiseRefused():
+            return Refuse("privacy.mechanism", "the noise that hospitals would share does not fit the study's ring")
         case PlanRefused(rule=rule):
             return Refuse(f"plan: {rule}"[:100], "the round plan is not one this site may answer")
         case PrivacyError():
@@ -33,7 +36,9 @@ def refusal_of(error: Exception) -> Refuse:
 
 def is_about_others(error: Exception) -> bool:
     """Whether an error's words are about the coordinator, a peer or the model: then the agent's log may have them."""
-    about = isinstance(error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused)
+    about = isinstance(
+        error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused | NoiseRefused
+    )
     return about and not isinstance(error, BudgetExceeded)
 
 

@@ -18,13 +18,7 @@ class Results:
     def add(self, round_number: int, evaluation: "Evaluation") -> None:
         """The model that round `round_number` started from, measured here."""
         record = self._read()
-        row = {
-            "round": round_number,
-            "patients": evaluation.patients,
-            "accuracy": evaluation.accuracy,
-            "auc": evaluation.exact_auc,
-            "loss": evaluation.loss_sum / max(1, evaluation.patients),
-        }
+        row = {"round": round_number, **evaluation.own_figures()}
         record["rounds"] = [r for r in record["rounds"] if r["round"] != round_number] + [row]
         self._write(record)
 

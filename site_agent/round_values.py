@@ -5,14 +5,14 @@ global model: an attempt that aborts before any share was released leaves it for
 """
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audit import entries
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.layout import LaneName, update_lanes, weight_max
 from consortium.contract.names import Digest
@@ -24,11 +24,16 @@ from site_agent.ledger import Ledger
 from site_agent.networks import build_from
 from site_agent.policy import Refuse, limits_of
 from site_agent.preparation import Declined, Prepared
+from site_agent.private_figures import PrivateFigures
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
+from site_agent.spend_entries import sign_spends
+from site_agent.trainer import LocalFigures
 from site_agent.update import lanes_of
 
 Lanes: TypeAlias = Mapping[str, NDArray[Any]]
+PrivateUpdate: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+"""A model difference; with shared noise the noisy sum of gradients, as `trainer.TrainedUpdate` has it."""
 
 _BLOCK = 1 << 16
 
@@ -54,12 +59,24 @@ class _Key:
 class RoundValues:
     """Computes one round's contribution, and keeps its private update until it is used. Mutable: it holds that one."""
 
-    def __init__(self, prepared: Prepared, ledger: Ledger, events: SignedEvents) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        ledger: Ledger,
+        events: SignedEvents,
+        *,
+        keep: Callable[[LocalFigures], None] | None = None,  # where figures that never leave are written down
+    ) -> None:
         self._prepared = prepared
+        self._keep = keep
         self._ledger = ledger
         self._events = events
         self._key: _Key | None = None
-        self._update: asyncio.Task[NDArray[np.float32]] | None = None
+        self._trained = 0  # times, in this process
+        self._figures = PrivateFigures(
+            ledger, study=prepared.study, digest=prepared.digest, dataset=prepared.dataset
+        )  # of studies with a budget for them
+        self._update: asyncio.Task[PrivateUpdate] | None = None
 
     async def contribution(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> Contribution:
         """The values of every lane of the plan's layout.
@@ -86,6 +103,9 @@ class RoundValues:
         if LaneName.TEST_PATIENTS not in names:
             return Contribution(lanes=values, clipped=clipped, evaluation=None)
         evaluation = await asyncio.to_thread(self._evaluate, model)
+        if self._prepared.study.evaluation.privacy is not None:
+            values |= await asyncio.to_thread(self._figures.lanes, plan, evaluation.scores, policy)
+            return Contribution(lanes=values, clipped=clipped, evaluation=evaluation)
         for name, figures in evaluation.lanes().items():
             if name in names:
                 values[name] = figures if policy.share_exact_metrics else np.zeros_like(figures)
@@ -95,13 +115,22 @@ class RoundValues:
         """Shares for this model's sum are leaving: the update must not be masked a second time."""
         self._key = self._update = None
 
+    def uploading(self) -> None:
+        """The masked update is leaving. One that is private only as part of a sum is used up by that (ADR 14).
+
+        Others may open the sum without this site, which need not hear of it. In a second sum, with fresh noise of
+        theirs and the same of this site's, its patients would have less than they were promised.
+        """
+        if self._prepared.study.is_distributed:
+            self._key = self._update = None
+
     @property
     def _weight(self) -> float:
         if self._prepared.study.training.weighting == "patients":
             return float(self._prepared.spec.privacy.declared_patients)
         return 1.0
 
-    async def _private_update(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> NDArray[np.float32]:
+    async def _private_update(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> PrivateUpdate:
         key = _Key(plan.round, plan.model_digest)
         while self._update is None or key != self._key or _failed(self._update):
             if self._update is None or self._update.done():
@@ -112,7 +141,7 @@ class RoundValues:
             await asyncio.wait({self._update})
         return await asyncio.shield(self._update)
 
-    def _train(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> NDArray[np.float32]:
+    def _train(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> PrivateUpdate:
         prepared = self._prepared
         reservation = self._ledger.reserve(
             dataset=prepared.dataset,
@@ -128,44 +157,27 @@ class RoundValues:
         trained = prepared.trainer.train_round(model.vector)
         (executed,) = trained.events
         self._ledger.settle(reservation, executed)
-        prepared.trainer.cross_check()  # three accountants over what this process executed; none may contradict
-        row = next(
-            row
-            for row in self._ledger.report()
-            if (row.study_digest, row.dataset) == (prepared.digest, prepared.dataset)
-        )
-        self._events.add(
-            entries.DpSpent,
-            study=plan.study,
-            round=plan.round,
-            attempt=plan.attempt,
-            dataset=prepared.dataset,
-            event=entries.PoissonSampledGaussian(
-                noise_multiplier=executed.mechanism.noise_multiplier,
-                sampling_rate=executed.mechanism.sampling_rate,
-                steps=executed.mechanism.steps,
-            ),
-            epsilon=row.epsilon,
-            delta=row.delta,
-            steps_total=row.steps,
-        )
+        if self._keep is not None:
+            with contextlib.suppress(OSError):  # the hospital's own figures: that a disk refuses them costs no round
+                self._keep(trained.local)
+        self._trained += 1
+        if self._trained & (self._trained - 1) == 0:  # as often as takes no part of the time: after 1, 2, 4, 8, ...
+            prepared.trainer.cross_check()  # three accountants over what this process executed; none may contradict
+        sign_spends(self._ledger, self._events, prepared.study, prepared.digest, prepared.dataset)
         return trained.update
 
     def _evaluate(self, model: GlobalModel) -> Evaluation:
-        wanted = self._prepared.study.evaluation
         return evaluate(
             # A network of its own, also for an evaluation nobody waits for any more; kept no longer than it takes.
             build_from(self._prepared.spec.network),
             model.vector,
             self._prepared.cohort.test,
-            score_bins=wanted.score_bins,
-            decision_threshold=wanted.decision_threshold,
+            self._prepared.study.evaluation,
+            self._prepared.cohort.test_groups,
         )
 
 
-def _weighted_lanes(
-    update: NDArray[np.float32], share: float, layout: Layout
-) -> tuple[dict[str, NDArray[np.float32]], float]:
+def _weighted_lanes(update: PrivateUpdate, share: float, layout: Layout) -> tuple[dict[str, PrivateUpdate], float]:
     """The update times weight / W_max in its lanes, and which part of its values lies beyond their clip."""
     # Uniform weights are exactly 1 of 1, so that the update is not touched.
     vector = update if share == 1 else update * np.float32(share)
@@ -174,11 +186,11 @@ def _weighted_lanes(
     return lanes, beyond / vector.size
 
 
-def _beyond(values: NDArray[np.float32], clip: float) -> int:
+def _beyond(values: PrivateUpdate, clip: float) -> int:
     """How many values the clip will cut; in blocks, so that no second copy of a long update is made."""
     blocks = (values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK))
     return sum(int(np.count_nonzero(np.abs(block) > clip)) for block in blocks)
 
 
-def _failed(task: "asyncio.Task[NDArray[np.float32]]") -> bool:
+def _failed(task: "asyncio.Task[PrivateUpdate]") -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)

@@ -9,6 +9,7 @@ from audit import entries
 from consortium.contract.names import Digest
 from site_agent.home import AgentHome
 from site_agent.store import BuildEntry, ChainLink, Decision, Store
+from site_agent.told import Told
 
 _BUCKETS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
@@ -26,21 +27,39 @@ class SignedEvents:
         *,
         decision: Decision | None = None,
         closed: tuple[Digest, ChainLink] | None = None,
+        spent: Told | None = None,
+        durably: bool = True,
         **fields: Any,
-    ) -> None:
-        """Sign an entry and keep it; what it is about is remembered in the same transaction.
+    ) -> bytes:
+        """Sign an entry and keep it; what it is about is remembered in the same transaction. Returns its bytes.
 
         Args:
             kind: Which entry.
             decision: What was decided about a study.
             closed: A study and its round that this site saw closed.
+            spent: What was spent, if that is what the entry says.
+            durably: Whether it outlives a power cut from now on, or from when anything else is remembered.
             fields: The entry's own.
         """
-        self._store.add_events([self._build(kind, fields)], decision=decision, closed=closed)
+        made: list[bytes] = []
+        build = self._build(kind, fields)
 
-    def announce(self, study_digest: Digest, *announced: tuple[type[entries.SiteEntry], dict[str, Any]]) -> None:
-        """Sign the entries that announce a study, all of them, the first time only."""
-        self._store.add_events([self._build(kind, fields) for kind, fields in announced], announcing=study_digest)
+        def built(sequence: int, previous: str) -> bytes:
+            made.append(build(sequence, previous))
+            return made[-1]
+
+        self._store.add_events([built], decision=decision, closed=closed, spent=spent, durably=durably)
+        return made[-1]
+
+    def told(self) -> tuple[Told, ...]:
+        """What this hospital has signed that it spent: the last spend of every study on every dataset."""
+        return self._store.told()
+
+    def announce(self, study_digest: Digest, *announced: tuple[type[entries.SiteEntry], dict[str, Any]]) -> bool:
+        """Sign the entries that announce a study, all of them, the first time only; whether this was the first."""
+        return self._store.add_events(
+            [self._build(kind, fields) for kind, fields in announced], announcing=study_digest
+        )
 
     def pseudonym(self, name: str) -> str:
         """How a person of this hospital appears in the log: only this hospital can tell who it is."""

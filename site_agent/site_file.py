@@ -7,7 +7,7 @@ No study and no coordinator can change or override anything in it. Every option 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, Field
@@ -82,6 +82,7 @@ def _datasets_known(datasets: Mapping[str, Dataset], studies: Mapping[str, str])
             yield Finding(f"studies.{study}", shown(dataset), "one of the names in datasets: " + ", ".join(datasets))
 
 
+EngineName: TypeAlias = Literal["auto", "loop", "bookkeeping", "vmap", "hooks", "ghost"]
 DatasetName = Annotated[StudyName, Words("a dataset name: 3 to 64 characters of a-z, 0-9 and '-'")]
 
 
@@ -97,6 +98,9 @@ class SiteFile(Section):
     ) = None
     datasets: Annotated[Mapping[DatasetName, Dataset], Len(1, 1000)]
     studies: Annotated[Mapping[StudyName, DatasetName], Len(0, 1000)]  # which dataset takes part in which study
+    # How gradients are computed changes what a step costs on this machine and nothing that is promised, so it is the
+    # hospital's choice and not the study's.
+    engine: EngineName = "auto"
     policy: Policy = Policy()
 
     rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("datasets", "studies"), check=_datasets_known),)

@@ -17,7 +17,9 @@ from typing import TypeAlias
 
 from audit.entries import NO_ENTRY
 from consortium.contract.names import Digest, SiteId, StudyId
+from site_agent import told
 from site_agent.errors import SiteError
+from site_agent.told import Told
 
 PATIENCE_MS = 15_000
 """How long another process may hold the file."""
@@ -146,6 +148,7 @@ class Store:
         with self._transaction() as connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
+            told.make(connection)
         self._scrubbed_s = 0.0
         self._scrub()  # a process that was killed left its write-ahead log behind
 
@@ -170,6 +173,17 @@ class Store:
             except BaseException:
                 self._close()
                 raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """For one question: it takes microseconds and waits for no other process, whatever that one is writing."""
+        with self._lock:
+            connection = self._connection()
+            try:
+                yield connection
+            except sqlite3.Error as error:
+                self._close()
+                raise StoreUnwritable(f"{self._path.name} could not be used: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:
         try:
@@ -218,13 +232,13 @@ class Store:
 
     def decision(self, study_digest: Digest) -> Decision | None:
         """The standing decision about a study, or None if there is none yet."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute("SELECT * FROM decisions WHERE study_digest = ?", (study_digest,)).fetchone()
         return _decision(row) if row else None
 
     def decisions(self) -> tuple[Decision, ...]:
         """Every decision, oldest first."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return tuple(_decision(row) for row in connection.execute("SELECT * FROM decisions ORDER BY at"))
 
     # --- signed events ---------------------------------------------------------------------------------------------
@@ -236,6 +250,8 @@ class Store:
         decision: Decision | None = None,
         closed: tuple[Digest, ChainLink] | None = None,
         announcing: Digest | None = None,
+        spent: Told | None = None,
+        durably: bool = True,
     ) -> bool:
         """Make the next events of this site's chain and keep them until the log has them, all or none.
 
@@ -244,11 +260,14 @@ class Store:
             decision: What was decided about a study, to remember with them; it replaces an earlier decision.
             closed: A study and its round that this site saw closed, to remember with them.
             announcing: A study that is announced by them, once.
+            spent: What they say was spent, to remember with them.
+            durably: Whether they outlive a power cut from now on. Otherwise they outlive the process, and a power cut
+                once anything else is remembered.
 
         Returns:
             False, and nothing is done, if the study was announced before.
         """
-        with self._transaction() as connection:
+        with self._transaction(synchronous="FULL" if durably else "NORMAL") as connection:
             if announcing is not None:
                 cursor = connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (announcing,))
                 if cursor.rowcount != 1:
@@ -262,6 +281,8 @@ class Store:
                 connection.execute("INSERT INTO events (sequence, entry) VALUES (?, ?)", (sequence, entry))
             if decision is not None:
                 _remember(connection, decision)
+            if spent is not None:
+                told.remember(connection, spent)
             if closed is not None:
                 study_digest, link = closed
                 connection.execute(
@@ -275,7 +296,7 @@ class Store:
 
     def pending_events(self, limit: int = 1000) -> tuple[tuple[int, bytes], ...]:
         """The first events that the coordinator has not acknowledged: counter and bytes, in order."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute(
                 "SELECT sequence, entry FROM events WHERE acknowledged = 0 ORDER BY sequence LIMIT ?", (limit,)
             )
@@ -287,6 +308,29 @@ class Store:
             return connection.execute(
                 "UPDATE events SET acknowledged = 1 WHERE acknowledged = 0 AND sequence <= ?", (last_sequence,)
             ).rowcount
+
+    def signed_entries(self) -> tuple[bytes, ...]:
+        """Every entry this site ever signed, in the order of its chain."""
+        with self._reading() as connection:
+            return tuple(row[0] for row in connection.execute("SELECT entry FROM events ORDER BY sequence"))
+
+    def told(self) -> tuple[Told, ...]:
+        """What this site has signed that it spent: the last spend of every study on every dataset."""
+        with self._reading() as connection:
+            return told.read(connection)
+
+    def newest_in_log(self) -> bytes | None:
+        """The last entry that the log is known to hold; None before the first."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT entry FROM events WHERE acknowledged = 1 ORDER BY sequence DESC LIMIT 1"
+            ).fetchone()
+        return bytes(row[0]) if row else None
+
+    def last_sequence(self) -> int:
+        """The counter of this site's newest entry; 0 before the first."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT COALESCE(MAX(sequence), 0) FROM events").fetchone()[0])
 
     # --- egress ----------------------------------------------------------------------------------------------------
 
@@ -304,7 +348,7 @@ class Store:
 
     def egress(self) -> tuple[EgressRecord, ...]:
         """Everything that has left, oldest first."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute("SELECT at, kind, study_digest, sha256, size_bytes FROM egress ORDER BY id")
             return tuple(
                 EgressRecord(at=row[0], kind=row[1], study_digest=row[2], sha256=row[3], size_bytes=row[4])
@@ -359,7 +403,7 @@ class Store:
         return self._releases("study_digest = ?", study_digest)
 
     def _releases(self, which: str, *values: str) -> tuple[Release, ...]:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute(
                 "SELECT context, model_digest, transcript, survivors, measured, plan FROM released"  # noqa: S608 - three conditions, above
                 f" WHERE {which} ORDER BY rowid",
@@ -385,13 +429,13 @@ class Store:
 
     def shares_sent(self, context: bytes) -> bytes | None:
         """The message that carried this site's shares of an attempt whose round is not closed here yet, or None."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute("SELECT message FROM shares_sent WHERE context = ?", (context.hex(),)).fetchone()
         return bytes(row[0]) if row else None
 
     def released_in(self, context: bytes) -> Digest | None:
         """The study of an attempt in which this site released shares, or None."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute("SELECT study_digest FROM released WHERE context = ?", (context.hex(),)).fetchone()
         return Digest(row[0]) if row else None
 
@@ -411,7 +455,7 @@ class Store:
 
     def peers(self) -> tuple[tuple[str, str, str, str], ...]:
         """Known hospitals: name, TLS key fingerprint, signing key, ECDSA key."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return tuple(
                 connection.execute("SELECT site, spki_sha256, signing_key, ecdsa_key FROM peers ORDER BY site")
             )
@@ -425,7 +469,7 @@ class Store:
 
     def chain(self, study_digest: Digest) -> ChainLink | None:
         """The last round of the study this site saw closed."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(
                 "SELECT round, model_digest, transcript FROM chain WHERE study_digest = ?", (study_digest,)
             ).fetchone()

@@ -22,7 +22,7 @@ import structlog
 from audit import entries
 from audit.fields import one_line
 from consortium.contract.errors import ContractError
-from consortium.contract.global_model import GlobalModel
+from consortium.contract.global_model import GlobalModel, parameter_count
 from consortium.contract.layout import LaneName
 from consortium.contract.messages import (
     BundleList,
@@ -43,7 +43,7 @@ from consortium.contract.messages import (
 )
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan, context_of
-from consortium.contract.server_optimizer import next_global_model
+from consortium.contract.server_optimizer import next_global_model, state_layout
 from consortium.contract.study import StudyFile
 from consortium.wire import codec
 from consortium.wire.errors import WireError
@@ -62,6 +62,8 @@ from privacy.secagg.messages import (
     UnmaskRequest,
     UploadHeader,
 )
+from site_agent.certification import clipping_path, sign_certificate
+from site_agent.clipping_record import ClippingRecord
 from site_agent.errors import SiteError
 from site_agent.evidence import keep_evidence
 from site_agent.home import AgentHome
@@ -79,7 +81,7 @@ from site_agent.participation import (
     step,
 )
 from site_agent.participation import Event as AttemptEvent
-from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature
+from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature, read_plan
 from site_agent.policy import BUDGET_REFUSED, Refuse, SiteFacts, decide, facts_of
 from site_agent.preparation import (
     NO_DATASET,
@@ -94,6 +96,7 @@ from site_agent.refusals import is_about_others, kind_and_place, refusal_of
 from site_agent.results import Results
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
+from site_agent.spend_entries import sign_spends
 from site_agent.store import ChainLink, Decision, Release, Store
 
 if TYPE_CHECKING:  # torch is loaded when a study is prepared, not while the agent waits
@@ -127,6 +130,9 @@ class Line(Protocol):
 
     async def submit_events(self) -> None:
         """Hand over the site's signed entries that are not in the log yet."""
+
+    def submit_events_soon(self) -> None:
+        """The same, in the background, with whatever else is signed meanwhile; they are on disk already."""
 
 
 class ResultRefused(SiteError):
@@ -285,7 +291,7 @@ class StudyWork:
             return
         await self._line.submit_events()
         model = prepared.first_model
-        self._log.info("study.prepared", parameters=model.vector.size)
+        self._log.info("study.prepared", parameters=model.vector.size, engine=prepared.trainer.engine.name)
         await self._send(
             StudyPrepared(study_digest=self._digest, model_digest=model.digest(), parameter_count=model.vector.size)
         )
@@ -297,8 +303,10 @@ class StudyWork:
         if self._prepared is not None:
             return self._prepared
         prepared = self._with_model_on_disk(prepare(self._home, self._store, self._ledger, self._digest))
-        values = RoundValues(prepared, self._ledger, self._events)
+        record = ClippingRecord(clipping_path(self._home.folder, prepared.study.id))
+        values = RoundValues(prepared, self._ledger, self._events, keep=record.add)
         announce(prepared, self._events)
+        sign_spends(self._ledger, self._events, prepared.study, prepared.digest, prepared.dataset)
         self._prepared, self._values = prepared, values
         return prepared
 
@@ -331,7 +339,7 @@ class StudyWork:
 
     async def _join(self, invitation: Invitation) -> None:
         """Check the plan and everybody in it, advertise fresh keys, and train while keys are exchanged."""
-        plan = RoundPlan.from_bytes(invitation.plan)
+        plan = read_plan(invitation.plan)
         if self._attempt is not None and self._attempt.plan == plan:
             self._log.warning("round.invited_twice", round=plan.round, attempt=plan.attempt)
             return
@@ -530,7 +538,7 @@ class StudyWork:
     async def _still_approved(self, attempt: Attempt) -> bool:
         """A steward may take an approval back at any time; from then on nothing more leaves."""
         try:
-            await asyncio.to_thread(self._approved)
+            self._approved()
         except Declined as error:
             self._leave()
             await self._refuse(attempt.plan.round, attempt.plan.attempt, error)
@@ -559,6 +567,8 @@ class StudyWork:
         plan, masked = attempt.plan, attempt.masked
         attempt.masked = None
         assert masked is not None  # the header describes it
+        if self._values is not None:
+            self._values.uploading()
         header = VectorHeader(
             kind=VectorKind.MASKED_UPDATE,
             sha256=upload.masked_update_hash,
@@ -566,15 +576,18 @@ class StudyWork:
             study_digest=self._digest,
             upload=upload,
         )
+        # Nothing waits for it: it is durable with the word of the release, which is the next thing that must be.
         await self._sign(
             entries.UpdateSubmitted,
+            durably=False,
             study=plan.study,
             round=plan.round,
             attempt=plan.attempt,
             masked_update_sha256=upload.masked_update_hash.hex(),
             size_bytes=masked.nbytes,
         )
-        await asyncio.gather(self._line.upload(header, masked.data.cast("B")), self._line.submit_events())
+        self._line.submit_events_soon()
+        await self._line.upload(header, masked.data.cast("B"))
 
     # --- the end of a round, and of the study ----------------------------------------------------------------------
 
@@ -583,11 +596,14 @@ class StudyWork:
 
         What was released is on disk, so a result is verified also after a restart; one that was, only once.
         """
-        release = await asyncio.to_thread(self._open_release, result.context)
+        release = self._open_release(result.context)
         if release is None:
             self._log.warning("message.unexpected", kind=type(result).__name__)
             return
-        prepared = await asyncio.to_thread(self._make_ready)
+        self._approved()
+        prepared = self._prepared
+        if prepared is None:
+            prepared = await asyncio.to_thread(self._make_ready)
         try:
             await self._verify(release, prepared, result)
         except ResultRefused as error:
@@ -598,16 +614,16 @@ class StudyWork:
         release, chain = self._store.release(context), self._store.chain(self._digest)
         if release is None:
             return None
-        plan = RoundPlan.from_bytes(release.plan)
+        plan = read_plan(release.plan)
         is_open = plan.study_digest == self._digest and plan.round > (chain.round if chain else 0)
         return release if is_open else None
 
     async def _verify(self, release: Release, prepared: Prepared, result: RoundResult) -> None:
-        plan = RoundPlan.from_bytes(release.plan)
+        plan = read_plan(release.plan)
         if result.transcript != release.transcript:
             raise ResultRefused(f"after round {plan.round} the coordinator names another transcript than was signed")
         name = Digest(result.aggregate_hash.hex())
-        async with self._downloaded(VectorKind.AGGREGATE, name, plan.layout.size_bytes) as raw:
+        async with self._aggregate(result, name, plan.layout.size_bytes) as raw:
             model = await self._model(plan.model_digest)
 
             def compute() -> GlobalModel:
@@ -632,7 +648,7 @@ class StudyWork:
             )
         await asyncio.to_thread(self._models.save, after)
         link = ChainLink(round=plan.round, model_digest=digest, transcript=Digest(result.transcript.hex()))
-        await self._sign(
+        endorsement = await self._sign(
             entries.ModelVerified,
             closed=(self._digest, link),
             study=plan.study,
@@ -647,8 +663,12 @@ class StudyWork:
         if evaluation is not None:
             self._keep(prepared, lambda results: results.add(plan.round, evaluation))
         self._leave()
-        await self._line.submit_events()
-        await self._send(ResultVerified(context=result.context, next_model_digest=digest))
+        if plan.round < prepared.study.training.rounds:
+            self._line.submit_events_soon()
+        else:  # who hears that the study is complete finds all of it in the log
+            await self._line.submit_events()
+        # Signed, on disk and on its way to the log; a site that missed the round may be shown it before it is there.
+        await self._send(ResultVerified(context=result.context, next_model_digest=digest, endorsement=endorsement))
 
     async def _stop(self, error: ResultRefused) -> None:
         """Take back the approval, signed for the log: this site does not go on with a coordinator that miscounts."""
@@ -676,6 +696,7 @@ class StudyWork:
         self._leave()
         self._log.info("study.ended", outcome=ended.outcome.value, reason=ended.reason)
         await asyncio.to_thread(self._store.forget_shares, self._digest)
+        await self._certify()
         prepared = self._prepared
         if prepared is None or ended.model_digest == NO_MODEL:
             return
@@ -683,6 +704,19 @@ class StudyWork:
         chain = await asyncio.to_thread(self._store.chain, self._digest)
         verified = chain is not None and chain.model_digest == ended.model_digest
         self._keep(prepared, lambda results: results.finish(ended.outcome.value, ended.model_digest, verified=verified))
+
+    async def _certify(self) -> None:
+        """Sign for the log what this study promises each patient here; a reason not to is for this hospital's eyes."""
+        try:
+            certificate = await asyncio.to_thread(
+                sign_certificate, self._home, self._store, self._ledger, self._events, self._digest
+            )
+        except SiteError as error:
+            self._log.error("study.not_certified", reason=str(error), advice=error.advice())
+            return
+        if certificate is not None:
+            self._log.info("study.certified")
+        await self._line.submit_events()
 
     # --- helpers ---------------------------------------------------------------------------------------------------
 
@@ -692,10 +726,13 @@ class StudyWork:
         *,
         decision: Decision | None = None,
         closed: tuple[Digest, ChainLink] | None = None,
+        durably: bool = True,
         **fields: Any,
-    ) -> None:
-        """Sign an entry for the log without holding up the others: it waits for the disk."""
-        await asyncio.to_thread(self._events.add, kind, decision=decision, closed=closed, **fields)
+    ) -> bytes:
+        """Sign an entry for the log without holding up the others: it waits for the disk. Returns its bytes."""
+        return await asyncio.to_thread(
+            self._events.add, kind, decision=decision, closed=closed, durably=durably, **fields
+        )
 
     async def _model(self, digest: Digest) -> GlobalModel:
         """A global model by its digest: from this site's folder, else from the coordinator and then checked."""
@@ -704,16 +741,27 @@ class StudyWork:
         model = await asyncio.to_thread(self._models.find, digest)
         if model is not None:
             return model
-        limit_bytes = 4 * first.vector.size + 2**20
+        state = state_layout(self._prepared.study, first.parameters)
+        limit_bytes = 4 * (first.vector.size + parameter_count(state)) + 2**20
         async with self._downloaded(VectorKind.GLOBAL_MODEL, digest, limit_bytes) as file:
 
             def checked() -> GlobalModel:
                 model = GlobalModel.from_safetensors(file)
-                if (model.digest(), model.parameters) != (digest, first.parameters):
+                fits = model.parameters == first.parameters and model.state in {(), state}
+                if model.digest() != digest or not fits:
                     raise PlanRefused("model", f"a file of model {model.digest()[:12]}", f"model {digest[:12]}")
                 return self._models.exchange(model)
 
             return await asyncio.to_thread(checked)
+
+    @asynccontextmanager
+    async def _aggregate(self, result: RoundResult, name: Digest, limit_bytes: int) -> AsyncIterator[memoryview]:
+        """The sum of a round: out of the message where it is small, and the wire has compared its hash."""
+        if result.aggregate:
+            yield memoryview(result.aggregate)
+            return
+        async with self._downloaded(VectorKind.AGGREGATE, name, limit_bytes) as raw:
+            yield raw
 
     @asynccontextmanager
     async def _downloaded(self, kind: VectorKind, digest: Digest, limit_bytes: int) -> AsyncIterator[memoryview]:

@@ -45,7 +45,7 @@ def test_one_opacus_accountant_has_seen_every_step():
 def test_noise_changed_behind_the_plan_is_noticed(attribute):
     one, model = _trainer()
     one.train_round(model)
-    setattr(one._optimizer, attribute, 0.5)
+    setattr(one._ending, attribute, 0.5)
     with pytest.raises(TrainingFailed, match="another noise"):
         one.train_round(model)
     assert len(one.events) == 1
@@ -69,4 +69,4 @@ def test_a_sum_cannot_be_used_for_two_steps():
     one, model = _trainer()
     one.train_round(model)
     with pytest.raises(TrainingFailed):
-        one._optimizer.add_noise()
+        one._ending.add_noise()

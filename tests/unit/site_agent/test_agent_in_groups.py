@@ -11,7 +11,7 @@ import pytest
 
 from consortium import secagg_attempt
 from consortium.contract.layout import round_layout
-from consortium.contract.messages import BundleList, Refusal, ResultVerified, RoundResult, ShareDelivery
+from consortium.contract.messages import BundleList, Refusal, RoundResult, ShareDelivery
 from consortium.contract.names import Digest
 from consortium.contract.plan import RoundKind, context_of
 from consortium.contract.server_optimizer import next_global_model
@@ -151,7 +151,7 @@ async def test_a_round_in_groups_from_the_invitation_to_the_next_model(tmp_path)
         result = run.result()
         await world.tell(result)
         verified = await world.hear()
-        assert verified == ResultVerified(context=result.context, next_model_digest=result.next_model_digest)
+        assert (verified.context, verified.next_model_digest) == (result.context, result.next_model_digest)
         assert world.store.chain(world.digest).transcript == done.transcript.hex()
 
 

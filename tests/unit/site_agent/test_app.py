@@ -12,12 +12,14 @@ from consortium.contract.digest import digest_of
 from consortium.wire.errors import CoordinatorUnreachable, WireError, WireViolation
 from site_agent import app
 from site_agent.app import (
+    DatasetUnknown,
     StudyAltered,
     StudyUnknown,
-    budget_rows,
+    dataset_budgets,
     decide_study,
     describe_study,
     list_studies,
+    objection_to,
     open_store,
     run_until_stopped,
 )
@@ -25,7 +27,7 @@ from site_agent.home import HomeInvalid
 from site_agent.ledger import Ledger, Limits
 from site_agent.training_spec import spec_of
 from tests.fakes.site_wire import STUDY, StudyService, dialled, document_of
-from tests.fakes.site_world import small_study
+from tests.fakes.site_world import small_study, write_site_file
 
 STEWARD = "Dr Ada Steward"
 OTHER = small_study(governance={"purpose": "Something else."})
@@ -160,7 +162,7 @@ async def test_taking_back_takes_back_every_version(tmp_path):
 
 async def test_budget(tmp_path):
     async with dialled(tmp_path):
-        assert budget_rows(tmp_path, None) == []
+        assert [one.epsilon for one in dataset_budgets(tmp_path, None)] == [0.0]
         event = spec_of(STUDY, declared_patients=100).privacy.study_event()
         Ledger(tmp_path / "ledger.db").reserve(
             dataset="ward",
@@ -171,11 +173,25 @@ async def test_budget(tmp_path):
             event=event,
             limits=Limits(study_epsilon=9, study_delta=1e-3, total_epsilon=9, total_delta=1e-3),
         )
-        (row,) = budget_rows(tmp_path, None)
-        assert (row["dataset"], row["study"], row["open_rounds"], row["cap"]) == ("ward", "small-study", 1, 7.631)
-        assert row["epsilon"] == pytest.approx(1.0, abs=0.02)
-        assert budget_rows(tmp_path, "ward") == [row]
-        assert budget_rows(tmp_path, "another") == []
+        (ward,) = dataset_budgets(tmp_path, None)
+        (row,) = ward.studies
+        assert (ward.dataset, row.study, row.open_rounds, ward.cap) == ("ward", "small-study", 1, 7.631)
+        assert ward.epsilon == row.epsilon == pytest.approx(1.0, abs=0.02)
+        with pytest.raises(DatasetUnknown):
+            dataset_budgets(tmp_path, "another")
+
+
+async def test_what_stands_against_an_approved_study(tmp_path):
+    async with dialled(tmp_path):
+        digest = await decide(tmp_path)
+        assert objection_to(tmp_path, digest) is None
+        write_site_file(tmp_path, STUDY, max_epsilon_total=0.5, max_epsilon_per_study=0.5)
+        assert "do NOT allow it (max_epsilon_total" in objection_to(tmp_path, digest)
+        write_site_file(tmp_path, STUDY, dataset=None)
+        assert "names no dataset for it yet" in objection_to(tmp_path, digest)
+        (tmp_path / "site.yaml").unlink()
+        assert "site.yaml is missing" in objection_to(tmp_path, digest)
+        assert objection_to(tmp_path, "0" * 64) is None
 
 
 async def test_no_home(tmp_path, monkeypatch):

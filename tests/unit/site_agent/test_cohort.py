@@ -27,6 +27,13 @@ def study(**data: Any) -> StudyFile:
         "label": {"name": "outcome", "type": "binary", "positive_above": 0.0},
         "minimum_patients": 4,
     } | data
+    groups = (
+        {"column": "age", "bands": (45.0, 50.0)},
+        {"column": "kind", "values": (1, 3)},
+        {"column": "bp", "bands": (119.5,)},
+    )
+    known = all(group["column"] in record["data"]["features"] for group in groups)
+    record["evaluation"]["subgroups"] = groups if known and "features" not in data else None
     return StudyFile.model_validate(record)
 
 
@@ -386,3 +393,36 @@ def test_what_cannot_be_read(tmp_path: Path, kind: str) -> None:
         read_cohort(study(), data)
     assert len(caught.value.problems) == 1
     assert "site.yaml" in caught.value.advice()
+
+
+# --- groups of test patients ---------------------------------------------------------------------------------------
+
+
+def test_test_patients_are_in_cells_by_the_columns_own_unit(tmp_path: Path) -> None:
+    found = read(tmp_path, rows(12), split_column="side")
+    # Every third is a test patient: ages 40, 43, 46 and 49, all of kind 1 and with the same pressure.
+    assert found.test_groups.tolist() == [[0, 0, 1], [0, 0, 1], [1, 0, 1], [1, 0, 1]]
+    assert not found.test_groups.flags.writeable
+
+
+def test_an_edge_belongs_to_the_band_above_it_and_other_values_to_no_cell(tmp_path: Path) -> None:
+    lines = rows(12)
+    for line, age, pressure, kind in ((0, "45", "0", "2"), (3, "50.0", "120", "3.0"), (6, "44.9", "119", "1")):
+        lines[line][1:4] = [age, pressure, kind]
+    found = read(tmp_path, lines, split_column="side").test_groups.tolist()
+    assert found[:3] == [[1, -1, -1], [2, 1, 1], [0, 0, 0]]  # a pressure of 0 was not measured
+
+
+def test_a_patient_of_several_records_is_where_the_first_one_is(tmp_path: Path) -> None:
+    lines = rows(12, per_patient=2)
+    for number, line in enumerate(lines):
+        line[5] = "test" if number // 2 % 2 == 0 else "train"
+    found = read(tmp_path, lines, split_column="side")
+    assert found.test.patient_count == len(found.test_groups) == 3
+    assert found.test_groups[:, 0].tolist() == [0, 0, 1]  # ages 40, 44 and 48
+
+
+def test_without_subgroups_there_is_nothing_to_say_about_groups(tmp_path: Path) -> None:
+    plain = study()
+    plain = plain.model_copy(update={"evaluation": plain.evaluation.model_copy(update={"subgroups": None})})
+    assert read(tmp_path, rows(12), contract=plain, split_column="side").test_groups.shape == (4, 0)

@@ -8,17 +8,30 @@ from sklearn.metrics import roc_auc_score
 
 from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName
 from consortium.contract.metrics import metrics_of
+from consortium.contract.study import Evaluation as Wanted
 from site_agent.cohort import Records
 from site_agent.errors import TrainingFailed
-from site_agent.evaluate import evaluate, exact_auc
+from site_agent.evaluate import evaluate
 from site_agent.networks import build_from
+from site_agent.tally import exact_auc
 from tests.fakes.training import patients, spec
 
 WEIGHTS = np.array([0.1, 2.0, 0.5, 0.0, 0.0, 0.0], dtype=np.float32)  # bias first: the layout is sorted by name
 
 
-def run(test, weights=WEIGHTS, *, bins=100, threshold=0.5):
-    return evaluate(build_from(spec().network), weights, test, score_bins=bins, decision_threshold=threshold)
+def wanted(*, bins=100, threshold=0.5, **others):
+    return Wanted(
+        split="site-held-out",
+        metrics=("auc", "accuracy", "loss"),
+        every_rounds=1,
+        score_bins=bins,
+        decision_threshold=threshold,
+        **others,
+    )
+
+
+def run(test, weights=WEIGHTS, **choices):
+    return evaluate(build_from(spec().network), weights, test, wanted(**choices))
 
 
 def one_record(value, label):
@@ -48,20 +61,22 @@ def test_figures_are_those_of_the_model():
 def test_histograms_hold_every_patient_once():
     test = patients(500)
     found = run(test, bins=10)
-    assert found.positives.sum() == (test.labels > 0).sum()
-    assert found.negatives.sum() == (test.labels == 0).sum()
+    positives, negatives = (found.lanes()[name] for name in (LaneName.SCORES_POSITIVE, LaneName.SCORES_NEGATIVE))
+    assert positives.sum() == (test.labels > 0).sum()
+    assert negatives.sum() == (test.labels == 0).sum()
     expected, _ = np.histogram(probabilities(test)[test.labels > 0], bins=10, range=(0, 1))
-    assert found.positives.tolist() == expected.tolist()
+    assert positives.tolist() == expected.tolist()
 
 
 def test_auc_from_the_lanes_is_close_to_the_exact_one():
     found = run(patients(2000))
-    assert metrics_of(found.lanes()).auc == pytest.approx(found.exact_auc, abs=0.005)
+    assert metrics_of(found.lanes(), wanted()).overall.auc.value == pytest.approx(found.exact_auc, abs=0.005)
 
 
 def test_lanes_are_what_a_layout_asks_for():
     lanes = run(patients(30), bins=20).lanes()
-    assert set(lanes) == set(LaneName) - {LaneName.UPDATE, LaneName.WEIGHT}
+    subgroups = {name for name in LaneName if name.startswith("subgroup_")}
+    assert set(lanes) == set(LaneName) - {LaneName.UPDATE, LaneName.WEIGHT} - subgroups
     assert all(values.dtype == np.float64 for values in lanes.values())
     assert lanes[LaneName.SCORES_POSITIVE].shape == (20,)
 
@@ -77,7 +92,7 @@ def test_a_patients_records_count_as_one_patient():
 
 def test_a_certain_score_is_in_the_last_bin():
     found = run(one_record(1e6, 1.0))
-    assert found.positives[-1] == 1
+    assert found.lanes()[LaneName.SCORES_POSITIVE][-1] == 1
     assert found.loss_sum == 0
 
 
@@ -88,7 +103,7 @@ def test_a_patients_loss_is_cut():
 
 def test_a_record_that_cannot_be_scored_counts_as_a_half():
     found = run(one_record(math.nan, 1.0))
-    assert found.positives[50] == 1
+    assert found.lanes()[LaneName.SCORES_POSITIVE][50] == 1
     assert found.correct == 0
     assert found.loss_sum == pytest.approx(math.log(2))
 

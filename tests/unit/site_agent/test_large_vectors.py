@@ -54,7 +54,7 @@ async def test_a_downloaded_vector_has_no_name_in_the_folder(tmp_path, monkeypat
     async with hospital(tmp_path) as world:
         before = names(tmp_path)
         assert isinstance((await world.attempt()).said[-1], ResultVerified)
-        assert seen == [before]
+        assert [found - {"results/small-study.clipping.json"} for found in map(set, seen)] == [set(before)]
 
 
 def names(folder):

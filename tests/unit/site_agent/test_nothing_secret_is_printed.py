@@ -13,8 +13,10 @@ import structlog
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+from consortium.contract.study import Evaluation as Wanted
 from consortium.wire.fact_log import log_as_facts
 from site_agent.evaluate import Evaluation
+from site_agent.tally import Scores
 from site_agent.trainer import DpTrainer, TrainedUpdate
 from tests.fakes.loose_talk import live_objects, noted_secrets, said_of, search_for
 from tests.fakes.site_world import ObservedWork, hospital
@@ -86,8 +88,11 @@ def test_a_logged_exception_has_no_local_variables(
 
 
 def test_a_printed_evaluation_has_no_figures() -> None:
-    bins = np.arange(100, dtype=np.int64)
-    evaluation = Evaluation(
-        patients=4711, correct=4001, loss_sum=1234.5, positives=bins, negatives=bins, exact_auc=0.7654321
+    scores = Scores(
+        scores=np.full(4711, 0.7654321), positive=np.arange(4711) < 4001, groups=np.full((4711, 1), 99, dtype=np.int64)
     )
-    assert not any(figure in repr(evaluation) for figure in ("4711", "4001", "1234", "0.765", "99"))
+    wanted = Wanted(
+        split="site-held-out", metrics=("auc",), every_rounds=1, score_bins=4001, decision_threshold=0.7654321
+    )
+    said = repr(Evaluation(scores=scores, wanted=wanted)) + repr(scores)
+    assert not any(figure in said for figure in ("4711", "4001", "0.765", "99"))

@@ -4,17 +4,19 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from consortium.contract import certificates
 from site_agent import preflight
 from site_agent.home import HomeInvalid
 from site_agent.preflight import run_checks
 from site_agent.store import Decision, Store
+from site_agent.told import Told
 from tests.fakes.site_wire import STUDY, dialled, document_of
 from tests.fakes.site_world import make_home, new_member, write_patients, write_site_file
 from tests.fakes.wire_world import pki
 
-NAMES = ["configuration", "disk", "keys", "certificate", "coordinator", "data"]
+NAMES = ["configuration", "disk", "keys", "certificate", "coordinator", "data", "ledger"]
 
 
 def approve(folder):
@@ -48,6 +50,7 @@ async def test_all_is_well(tmp_path):
         assert "365 days" in results["certificate"] or "364 days" in results["certificate"]
         assert results["coordinator"].endswith("studies offered: 1")
         assert "45 patients (29 to train, 16 to test)" in results["data"]
+        assert results["ledger"] == "as new as what this hospital signed; studies that spent something: 0"
         assert world.service.events == []
     assert {record.kind for record in Store(tmp_path / "agent.db").egress()} == {"list-studies"}
 
@@ -67,7 +70,13 @@ async def test_a_later_check_is_made_although_an_earlier_one_failed(tmp_path, mo
         (tmp_path / "site.yaml").write_text("nonsense: 1")
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
         found = await failed(tmp_path)
-        assert list(found) == ["configuration", "disk", "coordinator", "data"]  # where to dial is in the file too
+        assert list(found) == [
+            "configuration",
+            "disk",
+            "coordinator",
+            "data",
+            "ledger",
+        ]  # where to dial is in the file too
         assert "nonsense" in found["configuration"]
         assert found["disk"] == "1 MiB free"
 
@@ -124,3 +133,15 @@ async def test_a_check_that_breaks_is_a_check_that_failed(tmp_path, monkeypatch)
     monkeypatch.setattr(preflight, "_disk", breaks)
     async with dialled(tmp_path):
         assert await failed(tmp_path) == {"disk": "RuntimeError: nobody thought of this"}
+
+
+async def test_datasets_with_patients_in_common_and_a_ledger_that_is_too_old(tmp_path):
+    async with dialled(tmp_path):
+        record = yaml.safe_load((tmp_path / "site.yaml").read_text())
+        record["datasets"]["clinic"] = dict(record["datasets"]["ward"])
+        (tmp_path / "site.yaml").write_text(yaml.safe_dump(record))
+        results = {result.name: result.found for result in await run_checks(tmp_path)}
+        assert "clinic and ward have 45 patients in common and one budget" in results["ledger"]
+        told = Told(study_digest=STUDY.digest(), study=STUDY.id, dataset="ward", round=1, attempt=1, steps=3)
+        Store(tmp_path / "agent.db").add_events([], spent=told)
+        assert "counts 0 training steps" in (await failed(tmp_path))["ledger"]

@@ -96,12 +96,14 @@ def test_announced_once_and_whole(tmp_path):
     ready, events = prepared(world), SignedEvents(world.home, world.store)
     announce(ready, events)
     announce(ready, events)
-    cohort, cost = (entries.parse_entry(entry) for _, entry in world.store.pending_events())
+    cohort, cost, audited = (entries.parse_entry(entry) for _, entry in world.store.pending_events())
     assert isinstance(cohort, entries.CohortSnapshot)
     assert (cohort.patients, cohort.columns) == ("20-49", ("age", "kind"))
     assert isinstance(cost, entries.DpConfigured)
     assert cost.epsilon_planned <= 1.0
     assert cost.steps_planned == 2
+    assert isinstance(audited, entries.DpAudited)
+    assert audited.failed == ()
 
 
 def test_announced_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -121,4 +123,4 @@ def test_announced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert world.store.pending_events() == ()
     monkeypatch.undo()
     announce(ready, events)
-    assert len(world.store.pending_events()) == 2
+    assert len(world.store.pending_events()) == 3

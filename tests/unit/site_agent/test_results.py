@@ -5,19 +5,23 @@ import json
 import numpy as np
 import pytest
 
+from consortium.contract.study import Evaluation as Wanted
 from site_agent.evaluate import Evaluation
 from site_agent.results import Results
+from site_agent.tally import Scores
 
 
 def evaluation(correct=7):
-    return Evaluation(
-        patients=10,
-        correct=correct,
-        loss_sum=5.0,
-        positives=np.zeros(2, dtype=np.int64),
-        negatives=np.zeros(2, dtype=np.int64),
-        exact_auc=0.8,
-    )
+    """Ten patients, half of them with the label; so many are on the right side of 0.5."""
+    positive = np.arange(10) % 2 == 0
+    right = np.arange(10) < correct
+    scores = np.where(positive == right, 0.75, 0.25)
+    wanted = Wanted(
+        split="site-held-out", metrics=("auc",), every_rounds=1, score_bins=10, decision_threshold=0.5,
+        subgroups=({"column": "sex", "values": (0, 1), "names": ("women", "men")},),
+    )  # fmt: skip
+    groups = (np.arange(10) // 9).reshape(-1, 1)
+    return Evaluation(scores=Scores(scores=scores, positive=positive, groups=groups), wanted=wanted)
 
 
 def test_a_round_measured_again_replaces_its_row(tmp_path):
@@ -29,7 +33,16 @@ def test_a_round_measured_again_replaces_its_row(tmp_path):
     results.finish("completed", "a" * 64, verified=True)
     record = json.loads(path.read_text())
     assert [(row["round"], row["accuracy"]) for row in record["rounds"]] == [(2, 0.7), (1, 0.9)]
-    assert record["rounds"][0] == {"round": 2, "patients": 10, "accuracy": 0.7, "auc": 0.8, "loss": 0.5}
+    row = record["rounds"][0]
+    assert (row["patients"], row["accuracy"], row["auc"], row["rate"]) == (10, 0.7, 0.7, 0.5)
+    assert row["brier"] == pytest.approx(0.7 * 0.25**2 + 0.3 * 0.75**2)
+    assert row["loss"] == pytest.approx(-0.7 * np.log(0.75) - 0.3 * np.log(0.25))
+    assert row["sensitivity"] is None  # no specificity was asked for
+    # Small cells too: these figures are the hospital's own.
+    assert [(g["column"], g["group"], g["patients"]) for g in row["subgroups"]] == [
+        ("sex", "women", 9),
+        ("sex", "men", 1),
+    ]
     assert (record["outcome"], record["model_digest"], record["verified"]) == ("completed", "a" * 64, True)
     assert path.parent.stat().st_mode & 0o077 == 0
 

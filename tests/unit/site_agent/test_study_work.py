@@ -57,12 +57,16 @@ async def test_a_whole_study(tmp_path):
     assert kinds == [
         "CohortSnapshot",
         "DpConfigured",
+        "DpAudited",
         *of_a_training_round,
         *of_a_training_round,
         "UpdateSubmitted",
         "ModelVerified",
+        "DpCertificate",
     ]
     (row,) = world.ledger.report()
+    certificate = world.line.log[-1]
+    assert (certificate.epsilon, certificate.event.steps) == (row.epsilon, row.steps)
     assert (row.rounds, row.open_rounds, row.steps) == (2, 0, 2)
     assert row.epsilon == pytest.approx(1.0, abs=0.02)
     assert world.store.chain(world.digest).round == 3

@@ -1,0 +1,47 @@
+"""The mechanism audited before a study trains here, once while this process lives, and as an entry for the log.
+
+Failing it, the hospital does not take part: what was measured is signed for the log, and the study is declined.
+"""
+
+from functools import partial
+from typing import Any
+
+import structlog
+
+from privacy.errors import LocalProtocolError
+from site_agent.gradients.admission import EngineChoice
+from site_agent.mechanism_audit import AT_ADMISSION, Effort, MechanismAudit, NotMeasurable, audit_mechanism
+from site_agent.trainer import DpTrainer
+from site_agent.training_spec import TrainingSpec
+
+log = structlog.get_logger(__name__)
+
+_AUDITED: dict[str, MechanismAudit | None] = {}
+
+
+def audited(spec: TrainingSpec, engine: EngineChoice, effort: Effort = AT_ADMISSION) -> MechanismAudit | None:
+    """What the real trainer does on probes; None where this network and study cannot be measured.
+
+    The same spec, engine and effort are measured once: the result is about code and constants, not about time.
+    """
+    key = repr((spec.network.network, dict(spec.network.args), spec.network.input_shape, spec.privacy, engine, effort))
+    if key not in _AUDITED:
+        try:
+            _AUDITED[key] = audit_mechanism(spec, partial(DpTrainer, engine=engine), effort)
+        except (NotMeasurable, LocalProtocolError) as error:
+            log.warning("study.not_audited", reason=str(error) or type(error).__name__)
+            _AUDITED[key] = None
+    return _AUDITED[key]
+
+
+def audit_fields(study: str, dataset: str, audit: MechanismAudit) -> dict[str, Any]:
+    """What a `dp.audited` entry is built from."""
+    return {
+        "study": study,
+        "dataset": dataset,
+        "outcome": "8" if audit.failed else "0",
+        "checks": audit.checks,
+        "failed": audit.failed,
+        "figures": audit.figures,
+        "confidence": audit.confidence,
+    }

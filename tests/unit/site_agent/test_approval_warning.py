@@ -1,0 +1,23 @@
+"""`studies approve` says at once when the hospital's own limits would not let the approved study train."""
+
+import pytest
+from typer.testing import CliRunner
+
+from site_agent import app as app_module
+from site_agent.cli import app
+
+
+@pytest.mark.parametrize("objection", [None, "this hospital's own limits do NOT allow it (max_epsilon_total)."])
+def test_it_warns_and_the_approval_stands(tmp_path, monkeypatch, objection):
+    async def decide(*_, **__):
+        return "d" * 64
+
+    monkeypatch.setattr(app_module, "decide_study", decide)
+    monkeypatch.setattr(app_module, "objection_to", lambda *_: objection)
+    done = CliRunner().invoke(
+        app, ["studies", "approve", "small-study", "--home", str(tmp_path), "--steward", "Dr A. Example"]
+    )
+    assert done.exit_code == 0
+    assert f"Approved small-study, digest {'d' * 64}" in done.stdout
+    assert ("warning:" in done.stderr) == (objection is not None)
+    assert objection is None or objection in done.stderr
