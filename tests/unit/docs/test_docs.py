@@ -185,8 +185,9 @@ def test_the_command_reference_lists_every_command_and_no_other() -> None:
 def test_the_command_reference_lists_every_option_and_no_other(name: str, command: Any) -> None:
     usage = next(line for line in sections("reference/cli.md")[name].splitlines() if line.startswith("    "))
     options = {p.opts[0]: p.required for p in command.params if p.param_type_name == "option"}
-    assert set(re.findall(r"--[a-z]+", usage)) == set(options)
-    assert {option for option, needed in options.items() if not needed} == set(re.findall(r"\[(--[a-z]+)", usage))
+    assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", usage)) == set(options)
+    optional = set(re.findall(r"\[(--[a-z]+(?:-[a-z]+)*)", usage))
+    assert {option for option, needed in options.items() if not needed} == optional
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------
