@@ -16,10 +16,21 @@ from site_agent.training_spec import TrainingSpec
 
 log = structlog.get_logger(__name__)
 
+PARAMETERS_MAX = 200_000
+"""A larger network is not audited at admission, where it would take minutes of noise: `audit-privacy` does it."""
+
 _AUDITED: dict[str, MechanismAudit | None] = {}
 
 
-def audited(spec: TrainingSpec, engine: EngineChoice, effort: Effort = AT_ADMISSION) -> MechanismAudit | None:
+def audited_at_admission(spec: TrainingSpec, engine: EngineChoice, *, parameters: int) -> MechanismAudit | None:
+    """The short audit before a study trains; None for a network of more than PARAMETERS_MAX parameters."""
+    if parameters > PARAMETERS_MAX:
+        log.warning("study.not_audited", reason=f"{parameters} parameters, of at most {PARAMETERS_MAX} at admission")
+        return None
+    return audited(spec, engine, AT_ADMISSION)
+
+
+def audited(spec: TrainingSpec, engine: EngineChoice, effort: Effort) -> MechanismAudit | None:
     """What the real trainer does on probes; None where this network and study cannot be measured.
 
     The same spec, engine and effort are measured once: the result is about code and constants, not about time.

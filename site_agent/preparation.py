@@ -71,7 +71,7 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
         LedgerBehind: The ledger is older than what this hospital has signed.
         DataInvalid, FileInvalid, NetworkRefused: See there.
     """
-    from site_agent.admission_audit import audited  # noqa: PLC0415 - torch
+    from site_agent.admission_audit import audited_at_admission  # noqa: PLC0415 - torch
     from site_agent.cohort import read_cohort  # noqa: PLC0415 - pandas
     from site_agent.networks import build_from  # noqa: PLC0415 - torch
     from site_agent.private_figures import admit_figures  # noqa: PLC0415 - it imports this
@@ -113,7 +113,7 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
         cohort=cohort,
         spec=spec,
         trainer=DpTrainer(spec, cohort.train, engine=engine),
-        audit=audited(spec, engine),
+        audit=audited_at_admission(spec, engine, parameters=first_model.vector.size),
         first_model=first_model,
     )
 

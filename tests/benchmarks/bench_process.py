@@ -118,9 +118,14 @@ def _dashed(name: str) -> str:
 def train_nothing() -> None:
     """Replace training by a vector that is there already. The signed entry about its cost is made all the same."""
     from audit import entries  # noqa: PLC0415 - torch is loaded by what follows
+    from site_agent import preparation  # noqa: PLC0415
+    from site_agent.gradients.admission import EngineChoice  # noqa: PLC0415
     from site_agent.round_values import RoundValues  # noqa: PLC0415
 
     assert hasattr(RoundValues, "_private_update")
+    assert hasattr(preparation, "engine_for")
+    # No gradient is computed, so no engine is tried for it either.
+    setattr(preparation, "engine_for", lambda _spec, _wanted: EngineChoice(name="loop"))  # noqa: B010
     made: dict[int, NDArray[np.float32]] = {}
 
     async def private_update(self: Any, plan: Any, model: Any, _policy: Any) -> NDArray[np.float32]:

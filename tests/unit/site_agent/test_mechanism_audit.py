@@ -5,6 +5,8 @@ import math
 import pytest
 
 from privacy.dp import accountant
+from site_agent.admission_audit import PARAMETERS_MAX, audited_at_admission
+from site_agent.gradients.admission import EngineChoice
 from site_agent.mechanism_audit import AT_ADMISSION, CONFIDENCE, Effort, audit_mechanism
 from site_agent.trainer import DpTrainer
 from tests.fakes import broken_trainers as broken
@@ -71,3 +73,10 @@ def test_the_healthy_trainer_passes(changes):
 def test_it_asks_for_less_than_a_hundred_thousandth_of_false_alarms():
     assert math.isclose(CONFIDENCE, 0.99999)
     assert AT_ADMISSION.rounds_max <= 600
+
+
+def test_a_large_network_is_not_audited_at_admission():
+    training = study()
+    choice = EngineChoice(name="loop")
+    assert audited_at_admission(training, choice, parameters=PARAMETERS_MAX + 1) is None
+    assert audited_at_admission(training, choice, parameters=PARAMETERS_MAX) is not None
