@@ -53,11 +53,14 @@ def test_a_whole_study_leaves_no_secret_behind(tmp_path: Path, nursery: Nursery)
         "cleveland": [Break(round=2, moment="before-upload", how="kill")],  # a dropout: its root is recovered
         "hungary": [Break(round=3, moment="before-confirmation", how="kill")],  # two at once: nothing is revealed
         "switzerland": [Break(round=3, moment="before-confirmation", how="kill")],
-        LAST: [Break(round=4, moment="released", how="freeze")],
-        "coordinator": [Break(round=5, moment="UnmaskShares:1 written", how="kill")],
+        LAST: [
+            Break(round=4, moment="before-upload", how="hold"),  # until all are back, for the round after it
+            Break(round=5, moment="released", how="freeze"),
+        ],
+        "coordinator": [Break(round=6, moment="UnmaskShares:1 written", how="kill")],
     }
     with faulty_consortium(home, nursery, planned, witness=private, temporary=temporary) as world:
-        world.submit(rounds=5, every_rounds=5, spare_rounds=2, network="mlp", args="{hidden: [16], activation: tanh}")
+        world.submit(rounds=6, every_rounds=6, spare_rounds=2, network="mlp", args="{hidden: [16], activation: tanh}")
         for site in ("cleveland", "hungary", "switzerland"):
             until(lambda: world.reached(site, planned[site][0]), f"{site} to die")  # noqa: B023
             world.child(site).wait()
@@ -65,6 +68,9 @@ def test_a_whole_study_leaves_no_secret_behind(tmp_path: Path, nursery: Nursery)
                 world.start_agent(site)
             if site == "switzerland":
                 world.start_agent("hungary")
+
+        world.present(*SITES)
+        world.go(4)
 
         # In the middle: everybody else's shares are with the coordinator, which waits for the last.
         until(lambda: world.child(LAST).state == "T", "the last hospital to freeze")
