@@ -123,13 +123,13 @@ def due(log_entries: Iterable[bytes], *, study: str) -> ModelPromise | None:
     return promise
 
 
-def percent_right(epsilon: float) -> int:
-    """How often a guess at even odds can be right afterwards: e^eps / (1 + e^eps), rounded up to a whole percent.
+def percent_right(epsilon: float) -> float:
+    """How often a guess at even odds can be right afterwards: e^eps / (1 + e^eps), rounded up to a tenth of a percent.
 
     Whoever would bet even odds that a patient's records were used, and then sees everything the promise covers, has
     odds of at most e^epsilon to one (but for delta). "At most" must not be a rounding less.
     """
-    return math.ceil(100 / (1 + math.exp(-min(epsilon, 700.0))))
+    return math.ceil(1000 / (1 + math.exp(-min(epsilon, 700.0)))) / 10
 
 
 def largest_of(bucket: str) -> int | None:

@@ -4,7 +4,7 @@ Words and rounded figures only; every number comes from entries of the log. Boun
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from audit.certificate import DISTRIBUTED, EPSILON_WEAK, against_cohort
@@ -36,6 +36,7 @@ class Row:
     against: str
     steps: str
     unmasked: float
+    figures: str  # what test figures with a budget of their own cost besides; empty where none were drawn
     dataset: str
     audit: str
     audit_good: bool
@@ -51,6 +52,7 @@ class CertificateView:
     outside: tuple[str, ...]
     missing: tuple[str, ...]
     distributed: bool
+    figures: bool  # whether any hospital drew test figures with a budget of their own
     model_leaf: int | None
 
 
@@ -63,7 +65,7 @@ def after(epsilon: float, before: float) -> str:
     percent = 100 * odds / (1 + odds)
     if percent > 99:
         return "over 99 %"
-    return f"{math.ceil(percent):d} %"
+    return f"{math.ceil(10 * percent) / 10:.1f} %"
 
 
 def view(
@@ -84,6 +86,10 @@ def view(
     else:
         worst = max(all_of_them, key=lambda one: one.epsilon)
         promises.append(("a patient of one hospital", worst.epsilon, worst.delta))
+    measured = any(one.epsilon_figures for one in all_of_them)
+    if measured:
+        promises = [(f"{whose}, from the model alone", epsilon, delta) for whose, epsilon, delta in promises]
+        promises += _with_figures(all_of_them, model[1] if model is not None else None)
     return CertificateView(
         odds=tuple(
             Odds(
@@ -100,8 +106,34 @@ def view(
         outside=tuple(dict.fromkeys(line for one in all_of_them for line in one.outside)),
         missing=model[1].missing if model is not None else (),
         distributed=distributed,
+        figures=measured,
         model_leaf=model[0] if model is not None else None,
     )
+
+
+def _with_figures(
+    certificates: Sequence[DpCertificate], model: ModelCertificate | None
+) -> Iterator[tuple[str, float, float]]:
+    """What the model and the test figures promise together: two mechanisms at two deltas, simply added.
+
+    Whoever reads this report has seen both. Each hospital's figures are private by themselves, so those of two add.
+    """
+    worst = max(certificates, key=lambda one: one.epsilon + one.epsilon_figures)
+    yield (
+        "a patient of one hospital, from the model and the test figures",
+        worst.epsilon + worst.epsilon_figures,
+        worst.delta + max(one.delta_figures for one in certificates),
+    )
+    if model is not None:
+        epsilons, deltas = (
+            sorted((getattr(one, name) for one in certificates), reverse=True)
+            for name in ("epsilon_figures", "delta_figures")
+        )
+        yield (
+            "a patient of two of the hospitals, from the model and the test figures",
+            model.epsilon_two_sites + sum(epsilons[:2]),
+            model.delta_two_sites + sum(deltas[:2]),
+        )
 
 
 def _row(leaf: int, site: str, one: DpCertificate) -> Row:
@@ -116,6 +148,7 @@ def _row(leaf: int, site: str, one: DpCertificate) -> Row:
         against=against_cohort(one.delta, one.patients),
         steps=f"{one.event.steps} of {one.steps_planned}",
         unmasked=one.epsilon_unmasked,
+        figures=f"{one.epsilon_figures:.4f} at delta {one.delta_figures:g}" if one.epsilon_figures else "",
         dataset=f"{one.epsilon_dataset:.4f} over {', '.join(one.studies)}",
         audit=f"{one.audit}{measured}",
         audit_good=one.audit == "passed",

@@ -20,19 +20,33 @@ DASHES = ("", "6 3", "2 3", "9 3 2 3")
 Series = tuple[str, Sequence[tuple[float, float]]]
 
 
-def training(rows: Sequence[tuple[int, float | None, float | None, float | None]]) -> list[tuple[str, Markup]]:
-    """AUC with accuracy, and loss, over rounds: (caption, picture). Each row is (round, auc, accuracy, loss)."""
+_SHARES = {"auc": "AUC", "dice": "Dice", "accuracy": "accuracy"}
+
+
+def training(
+    rows: Sequence[tuple[int, Mapping[str, float | None]]], values: Sequence[str] = ()
+) -> list[tuple[str, Markup]]:
+    """Figures over rounds: (caption, picture) of those between 0 and 1, of Dice by class, and of the loss.
+
+    Args:
+        rows: (round, metrics by their names in the log).
+        values: What the values of the study's label are called; the first of a mask is the background.
+    """
+    classes = {f"dice.{place}": f"value {value}" for place, value in enumerate(values) if place}
+    shares = [label for name, label in _SHARES.items() if any(metrics.get(name) is not None for _, metrics in rows)]
     pictures = []
-    for title, columns in (
-        ("AUC and accuracy over all test patients, by round", {"AUC": 1, "accuracy": 2}),
-        ("Loss over all test patients, by round", {"loss": 3}),
+    for what, columns in (
+        (" and ".join(shares), _SHARES),
+        ("Dice of each class", classes if len(classes) in range(2, len(COLOURS) + 1) else {}),
+        ("Loss", {"loss": "loss"}),
     ):
         series: list[Series] = []
-        for name, column in columns.items():
-            points = [(float(row[0]), float(value)) for row in rows if (value := row[column]) is not None]
+        for name, label in columns.items():
+            points = [(float(number), float(value)) for number, m in rows if (value := m.get(name)) is not None]
             if points:
-                series.append((name, points))
+                series.append((label, points))
         if series:
+            title = f"{what} over all test patients, by round"
             pictures.append((title, lines(title, series, unit="round")))
     return pictures
 
@@ -142,6 +156,66 @@ def calibration(points: Sequence[tuple[float, float, float | None, float | None,
     x, y = at(*points[-1][:2])
     label_y = y + 4 if y > y_high + 14 else y + 18  # clear of the word beside the diagonal
     parts.append(f'<text class="name" x="{right + 8}" y="{label_y:.1f}" fill="{colour}">observed</text>')
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704  # every text above is escaped
+
+
+def boxes(
+    title: str, rows: Sequence[tuple[str, Sequence[float], float, float | None, float | None, int]]
+) -> Markup | None:
+    """Box plots of values between 0 and 1, one below the other.
+
+    Args:
+        title: What is shown.
+        rows: (name, five quantiles, mean, its lower bound, its upper bound, patients). The box goes from the second
+            quantile to the fourth with a line at the third, its whiskers to the first and the last; the mean is a dot
+            with its interval below the box. Without quantiles there is the mean alone.
+
+    Returns:
+        None without rows.
+    """
+    if not rows:
+        return None
+    left, step, top = 130, 46, 10
+    right, bottom = WIDTH - 70, top + step * len(rows)
+    said = "; ".join(
+        f"{name}: mean {mean:.3f}" + (f", median {quantiles[2]:.3f}" if quantiles else "") + f", {patients} patients"
+        for name, quantiles, mean, _, _, patients in rows
+    )
+
+    def at(value: float) -> float:
+        return left + min(1.0, max(0.0, value)) * (right - left)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {bottom + 36}" role="img" aria-label="{escape(f"{title}. {said}.")}">']
+    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
+        x = at(tick)
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text class="axis" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
+    for number, (name, quantiles, mean, low, high, patients) in enumerate(rows):
+        colour, y = COLOURS[number % len(COLOURS)], top + step * number + 18
+        parts.append(f"<g><title>{escape(f'{name}: mean {mean:.3f}, {patients} patients')}</title>")
+        parts.append(f'<text class="axis" x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(_short(name))}</text>')
+        if quantiles:
+            first, lower, middle, upper, last = (at(value) for value in quantiles)
+            parts.append(f'<line x1="{first:.1f}" x2="{last:.1f}" y1="{y}" y2="{y}" stroke="{colour}"/>')
+            parts += [
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 5}" y2="{y + 5}" stroke="{colour}"/>' for x in (first, last)
+            ]
+            parts.append(
+                f'<rect x="{lower:.1f}" y="{y - 10}" width="{max(1.0, upper - lower):.1f}" height="20" rx="2" '
+                f'fill="#fff" stroke="{colour}" stroke-width="1.5"/>'
+            )
+            parts.append(
+                f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{y - 10}" y2="{y + 10}" stroke="{colour}" '
+                'stroke-width="3"/>'
+            )
+        below = y + 17
+        if low is not None and high is not None:
+            parts.append(
+                f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{below}" y2="{below}" stroke="{colour}" '
+                'stroke-width="2"/>'
+            )
+        parts.append(f'<circle cx="{at(mean):.1f}" cy="{below}" r="3.5" fill="{colour}"/></g>')
+        parts.append(f'<text class="name" x="{right + 12}" y="{y + 8}" fill="{colour}">{mean:.3f}</text>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704  # every text above is escaped
 
 

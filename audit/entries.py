@@ -385,6 +385,7 @@ class DpConfigured(SiteStudyEntry):
     delta: Probability
     accountant: Label
     accountant_version: Label
+    engine: Label  # how gradients are computed: it changes what a step costs, and nothing that is promised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,6 +393,22 @@ class DpSpent(SiteRoundEntry):
     """What a site spent in one attempt; epsilon and steps are totals of the study so far at this site."""
 
     TYPE: ClassVar[str] = "dp.spent"
+    dataset: Name
+    event: PrivacyEvent
+    epsilon: Epsilon
+    delta: Probability
+    steps_total: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresSpent(SiteRoundEntry):
+    """What measuring a model in one attempt cost at a site, in a study whose test figures have a budget of their own.
+
+    Beside `dp.spent`, never in it: another mechanism, another delta. Epsilon and steps are totals of the study's test
+    figures so far at this site; one step is one draw of noise, and other attempts at the same model get the same draw.
+    """
+
+    TYPE: ClassVar[str] = "figures.spent"
     dataset: Name
     event: PrivacyEvent
     epsilon: Epsilon
@@ -419,8 +436,9 @@ class DpAudited(SiteStudyEntry):
 class DpCertificate(SiteStudyEntry):
     """What a site promises each of its patients about one study that is over (after NIST SP 800-226).
 
-    Everything in it is a constant of the study, a sum of the site's own dp.spent entries, or a range. Not in it: how
-    often gradients were clipped, how many patients were sampled. These carry no noise and stay at the site.
+    Everything in it is a constant of the study, a sum of the site's own dp.spent and figures.spent entries, or a range.
+    Not in it: how often gradients were clipped, how many patients were sampled. These carry no noise and stay at the
+    site.
     """
 
     TYPE: ClassVar[str] = "dp.certificate"
@@ -429,8 +447,10 @@ class DpCertificate(SiteStudyEntry):
     unit: Label
     relation: Label
     patients: Bucket
-    epsilon: Epsilon  # of the study, under the trust model
+    epsilon: Epsilon  # of the study's training, under the trust model
     delta: Probability
+    epsilon_figures: Epsilon  # of its test figures, where they have a budget and any were drawn; else 0
+    delta_figures: Probability
     trust: Label  # "local" or "distributed"
     threshold: Positive  # t: hospitals that together open a sum
     colluding: Count  # c: hospitals that may pool what they know, and withhold their noise
@@ -641,6 +661,7 @@ KINDS: dict[str, type[Entry]] = {
         CohortSnapshot,
         DpConfigured,
         DpSpent,
+        FiguresSpent,
         DpAudited,
         DpCertificate,
         DpExhausted,

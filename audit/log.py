@@ -296,7 +296,7 @@ class Log(LogView):
     def _integrate(self) -> None:
         """Steps 2 to 4 for every stored entry that the checkpoint does not cover."""
         old = self._signed.checkpoint
-        size = self._storage.count()
+        size = self._storage.count(since=old.size)
         for at in range(old.size, size, _READ):
             part = self._storage.entries(at, min(at + _READ, size))
             self._tree.extend(merkle.leaf_hash(entry) for entry in part)

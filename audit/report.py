@@ -14,6 +14,7 @@ from importlib import resources
 from typing import TypeAlias
 
 from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
 
 from audit import certificate_view, charts, entries, quality
 from audit.checkpoint import Checkpoint
@@ -88,6 +89,9 @@ class SiteFigures:
     epsilon: float | None = None
     delta: float | None = None
     epsilon_leaf: int | None = None
+    figures_epsilon: float | None = None  # of test figures with a budget of their own
+    figures_delta: float | None = None
+    figures_leaf: int | None = None
     certificate: "CertificateFigures | None" = None
 
 
@@ -99,6 +103,8 @@ class CertificateFigures:
     trust: str
     epsilon: float
     delta: float
+    epsilon_figures: float
+    delta_figures: float
     epsilon_unmasked: float
     epsilon_dataset: float
     steps: int
@@ -283,6 +289,10 @@ class _Reader:
         self.model_certificate: tuple[int, entries.ModelCertificate] | None = None
         self.last_spent: dict[str, int] = {}
 
+    def last_figures(self) -> list[int]:
+        """The last `figures.spent` of each site."""
+        return [site.figures_leaf for site in self.sites.values() if site.figures_leaf is not None]
+
     def site(self, name: str) -> SiteFigures:
         return self.sites.setdefault(name, SiteFigures(site=name))
 
@@ -387,6 +397,8 @@ class _Reader:
                     line, steps=entry.steps_total, epsilon=entry.epsilon, delta=entry.delta, epsilon_leaf=leaf
                 )
                 self._spend(leaf, entry, name)
+            case entries.FiguresSpent():
+                line = replace(line, figures_epsilon=entry.epsilon, figures_delta=entry.delta, figures_leaf=leaf)
             case _:
                 pass
         self.sites[name] = line
@@ -456,6 +468,8 @@ def _certificate_figures(leaf: int, said: entries.DpCertificate) -> CertificateF
         trust=said.trust,
         epsilon=said.epsilon,
         delta=said.delta,
+        epsilon_figures=said.epsilon_figures,
+        delta_figures=said.delta_figures,
         epsilon_unmasked=said.epsilon_unmasked,
         epsilon_dataset=said.epsilon_dataset,
         steps=said.event.steps,
@@ -517,7 +531,7 @@ def read_report(
         refused=tuple(reader.refused),
         certificates=tuple((leaf, name, said) for name, (leaf, said) in sorted(reader.certificates.items())),
         model_certificate=reader.model_certificate,
-        key_leaves=tuple(sorted({*reader.key_leaves, *reader.last_spent.values()})),
+        key_leaves=tuple(sorted({*reader.key_leaves, *reader.last_spent.values(), *reader.last_figures()})),
         document=content,
         stated=stated,
     )
@@ -529,7 +543,7 @@ def render_html(report: Report) -> bytes:
     closed = [one for one in report.rounds if one.state == "closed"]
     measured = [one for one in closed if one.metrics is not None]
     charted = charts.training(
-        [(one.round, one.metric("auc"), one.metric("accuracy"), one.metric("loss")) for one in measured]
+        [(one.round, dict(one.metrics or ())) for one in measured], quality.values_of(report.document)
     )
     epsilons = [(one.round, spent.site, spent.epsilon) for one in report.rounds for spent in one.spent]
     shown = quality.quality_of(dict(measured[-1].metrics or ()), report.document) if measured else None
@@ -543,10 +557,13 @@ def render_html(report: Report) -> bytes:
         charts=charted,
         quality=shown,
         figures_budget=quality.budget_of(report.document),
+        without_privacy=quality.without_privacy(report.document),
+        columns=_columns(measured),
+        dice_chart=_dice_chart(shown) if shown else None,
         calibration=charts.calibration([(p.score, p.rate, p.low, p.high, p.patients) for p in shown.curve])
         if shown
         else None,
-        epsilon_chart=charts.epsilon(epsilons, budget=report.study.epsilon),
+        epsilon_chart=charts.epsilon(epsilons, budget=report.study.epsilon) if epsilons else None,
         participation=charts.participation(
             [site.site for site in report.sites],
             [
@@ -565,6 +582,17 @@ def render_html(report: Report) -> bytes:
         certificates=certificate_view.view(report.certificates, report.model_certificate),
         guesses=certificate_view.GUESSES,
     ).encode()
+
+
+def _columns(measured: list[RoundFigures]) -> list[tuple[str, str]]:
+    """The figures that the table of rounds shows, by their names in the log, with what they are called."""
+    known = [("auc", "AUC"), ("dice", "Dice"), ("accuracy", "Accuracy"), ("loss", "Loss")]
+    return [(name, label) for name, label in known if any(one.metric(name) is not None for one in measured)]
+
+
+def _dice_chart(shown: quality.Quality) -> Markup | None:
+    rows = [(r.name, r.quantiles, r.mean.value, r.mean.low, r.mean.high, r.patients or 0) for r in shown.dice if r.mean]
+    return charts.boxes("Dice over test patients", rows)
 
 
 @lru_cache(maxsize=1)

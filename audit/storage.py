@@ -35,8 +35,8 @@ class Storage(Protocol):
     def append(self, first: int, entries: Sequence[bytes]) -> None:
         """Store entries at leaves first, first + 1, ...; all of them or none."""
 
-    def count(self) -> int:
-        """How many entries are stored."""
+    def count(self, since: int = 0) -> int:
+        """How many entries are stored; that there is none missing is looked at from leaf `since` on."""
 
     def entries(self, start: int, stop: int) -> list[bytes]:
         """Stored bytes of leaves start..stop, read from the disk."""
@@ -115,13 +115,18 @@ class DirectoryStorage:
                     self._database.execute("ROLLBACK")
                 raise _database_error(self._directory, error) from error
 
-    def count(self) -> int:
-        """Highest leaf + 1; raises LogCorrupt when leaves are missing below it."""
+    def count(self, since: int = 0) -> int:
+        """Highest leaf + 1; raises LogCorrupt when leaves from `since` on are missing below it.
+
+        Counting all of them reads the whole table, so an append counts those that are new.
+        """
         with self._mutex:
-            rows, highest = self._database.execute("SELECT count(*), coalesce(max(leaf) + 1, 0) FROM entry").fetchone()
-        if rows != highest:
-            raise LogCorrupt("entries.sqlite3", f"{highest} entries without a gap", f"{rows} entries")
-        return int(rows)
+            rows, highest = self._database.execute(
+                "SELECT count(*), coalesce(max(leaf) + 1, ?1) FROM entry WHERE leaf >= ?1", (since,)
+            ).fetchone()
+        if since + rows != highest:
+            raise LogCorrupt("entries.sqlite3", f"{highest} entries without a gap", f"{since + rows} entries")
+        return int(highest)
 
     def entries(self, start: int, stop: int) -> list[bytes]:
         """In order; raises LogCorrupt when one is missing."""

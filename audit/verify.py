@@ -76,6 +76,7 @@ SITE_TYPES = {
     "cohort.snapshot",
     "dp.configured",
     "dp.spent",
+    "figures.spent",
     "dp.audited",
     "dp.certificate",
     "dp.exhausted",
@@ -472,6 +473,8 @@ class Bundle:
 # --- privacy: two independent bounds on epsilon ----------------------------------------------------------------------
 
 ROUNDED_UP = 1e-3  # what an accountant may be above the truth
+NO_PRIVACY = "none"  # the mechanism of a study that promises patients nothing
+EPSILON_INFINITE = 1e9  # what the log says for a promise that is none
 EXACT_STEPS_MAX = 100  # in a study of more steps a dp.spent may say an upper bound of what its steps cost
 ORDERS = [*range(2, 129), 160, 192, 256, 384, 512, 768, 1024, 1536, 2048]
 
@@ -563,11 +566,24 @@ BLANK_SITE: Record = {
     "epsilon": None,
     "delta": None,
     "epsilon_leaf": None,
+    "figures_epsilon": None,
+    "figures_delta": None,
+    "figures_leaf": None,
     "certificate": None,
 }
 
 
-CERTIFIED_SITE = ("trust", "epsilon", "delta", "epsilon_unmasked", "epsilon_dataset", "patients", "audit")
+CERTIFIED_SITE = (
+    "trust",
+    "epsilon",
+    "delta",
+    "epsilon_figures",
+    "delta_figures",
+    "epsilon_unmasked",
+    "epsilon_dataset",
+    "patients",
+    "audit",
+)
 CERTIFIED_MODEL = (
     "model_digest",
     "trust",
@@ -652,6 +668,8 @@ class Figures:
             one = self.rounds.get((record["round"], record["attempt"]))
             if one is not None:
                 one["spent"].append({"site": record["actor"][5:], **spent})
+        elif kind == "figures.spent":
+            line.update({"figures_epsilon": body["epsilon"], "figures_delta": body["delta"], "figures_leaf": leaf})
 
     def _count_round(self, leaf: int, record: Record) -> None:
         kind, body = record["type"], record["body"]
@@ -1058,10 +1076,15 @@ def step_study(case: Case) -> str:
         if created["body"][field] != digest:
             raise Failure(f"study.json (leaf {leaf}, {field})", created["body"][field], digest)
     document = case.bundle.read_json("study.json")
+    nothing = _inside(document, "privacy", "mechanism") == NO_PRIVACY  # then there is neither number in it
     said = {
         "id": (document.get("id"), case.study),
-        "privacy.epsilon": (_inside(document, "privacy", "epsilon"), created["body"]["epsilon"]),
-        "privacy.delta": (_inside(document, "privacy", "delta"), created["body"]["delta"]),
+        "privacy.mechanism": (_inside(document, "privacy", "mechanism"), created["body"]["mechanism"]),
+        "privacy.epsilon": (
+            EPSILON_INFINITE if nothing else _inside(document, "privacy", "epsilon"),
+            created["body"]["epsilon"],
+        ),
+        "privacy.delta": (1.0 if nothing else _inside(document, "privacy", "delta"), created["body"]["delta"]),
         "training.rounds": (_inside(document, "training", "rounds"), created["body"]["rounds"]),
         "aggregation.threshold": (_inside(document, "aggregation", "threshold"), created["body"]["threshold"]),
     }
@@ -1235,6 +1258,11 @@ def step_survivors(case: Case) -> str:
 def step_privacy(case: Case) -> str:
     """What each site spent adds up, stays within the study's epsilon, and lies between two independent bounds."""
     _, created = case.created()
+    if created["body"]["mechanism"] == NO_PRIVACY:
+        for leaf, record in case.of("dp.configured", "dp.spent", "dp.certificate", "figures.spent"):
+            raise Failure(f"leaf {leaf} ({record['type']})", "none: the study promises no privacy", record["actor"][5:])
+        case.notes.append("No patient has differential privacy in this study: its sums and its model are exact.")
+        return "the study promises patients no differential privacy"
     budget, delta = created["body"]["epsilon"], created["body"]["delta"]
     plans: dict[str, Record] = {}
     totals: dict[str, dict[tuple[float, float], int]] = {}
@@ -1270,8 +1298,97 @@ def step_privacy(case: Case) -> str:
             where = f"leaf {leaf} (dp.spent of {name}, epsilon)"
             raise Failure(where, f"between {lower:.4f} and {upper:.4f} for these steps", body["epsilon"])
         parts.append(f"{name} {body['epsilon']:.4f} (bounds {lower:.4f} to {upper:.4f})")
-    _note_unaccounted(case, created)
+    _note_unaccounted(case)
+    parts += _check_figures(case)
     return "; ".join(parts) or "no site spent any budget"
+
+
+def _check_figures(case: Case) -> list[str]:
+    """What test figures cost each site adds up, stays within their own budget, and lies between the same bounds."""
+    totals: dict[str, dict[tuple[float, float], int]] = {}
+    last: dict[str, tuple[int, Record]] = {}
+    for leaf, record in case.of("figures.spent"):
+        if case.document is None:
+            raise NotChecked("what the study allows its test figures is in study.json, which could not be read")
+        name, body = record["actor"][5:], record["body"]
+        where = f"leaf {leaf} (figures.spent of {name}"
+        budget = _inside(case.document, "evaluation", "privacy")
+        if not isinstance(budget, dict):
+            raise Failure(f"{where})", "a study whose test figures have a budget", "none in study.json")
+        event, steps = body["event"], totals.setdefault(name, {})
+        pair = _check_draw(where, event, case.document)
+        steps[pair] = steps.get(pair, 0) + event["steps"]
+        planned = planned_draws(case.document)
+        if sum(steps.values()) != body["steps_total"] or body["steps_total"] > planned:
+            allowed = f"{sum(steps.values())}, at most {planned}"
+            raise Failure(f"{where}, steps_total)", allowed, body["steps_total"])
+        if name in last and body["epsilon"] < last[name][1]["epsilon"] - ROUNDED_UP:
+            raise Failure(f"{where}, epsilon)", f"at least {last[name][1]['epsilon']}", body["epsilon"])
+        if body["delta"] != budget["delta"] or not 0 < body["delta"] < 1 or body["epsilon"] > budget["epsilon"]:
+            allowed = f"epsilon up to {budget['epsilon']} at delta {budget['delta']} for test figures"
+            raise Failure(f"{where}, epsilon and delta)", allowed, f"{body['epsilon']} at {body['delta']}")
+        last[name] = (leaf, body)
+    parts = []
+    for name, (leaf, body) in sorted(last.items()):
+        lower, upper = figures_bounds(totals[name], body["delta"])
+        if not lower - 1e-6 <= body["epsilon"] <= upper + 1e-6:
+            where = f"leaf {leaf} (figures.spent of {name}, epsilon)"
+            raise Failure(where, f"between {lower:.4f} and {upper:.4f} for these draws", body["epsilon"])
+        parts.append(f"test figures of {name} {body['epsilon']:.4f} (bounds {lower:.4f} to {upper:.4f})")
+    _note_figures_unaccounted(case)
+    return parts
+
+
+def _check_draw(where: str, event: Record, document: Record) -> tuple[float, float]:
+    """One draw of test figures is of the one kind there is: noise of the site alone, on counts of all test patients.
+
+    One patient is in the count, in at least one bin over everybody, and in one of each subgroup: an event that says a
+    smaller norm would state less than it cost.
+    """
+    if event["kind"] != "poisson-sampled-discrete-gaussian":
+        raise Failure(f"{where}, event)", "a kind of event with a rule for counts", event["kind"])
+    if event["shares"] != 1 or event["sampling_rate"] != 1:
+        said = f"{event['shares']} shares, q {event['sampling_rate']}"
+        raise Failure(f"{where}, event)", "all the noise of the site's own, and every test patient", said)
+    least = math.sqrt(2 + len(_inside(document, "evaluation", "subgroups") or ()))
+    if event["clip_norm_l2"] < least * (1 - 1e-12):
+        raise Failure(f"{where}, event.clip_norm_l2)", f"at least {least}", event["clip_norm_l2"])
+    _check_grid(f"{where}, event", event)
+    return float(event["noise_multiplier"]), 1.0
+
+
+def planned_draws(document: Record | None) -> float:
+    """How many draws of test figures a study plans for: measured rounds of training, the last one, spare ones."""
+    rounds, spare = _inside(document or {}, "training", "rounds"), _inside(document or {}, "training", "spare_rounds")
+    every = _inside(document or {}, "evaluation", "every_rounds")
+    if not all(type(number) is int and number >= 0 for number in (rounds, spare, every)) or not every:
+        return math.inf
+    return int(-(-rounds // every) + 1 + spare)
+
+
+def figures_bounds(steps: dict[tuple[float, float], int], delta: float) -> tuple[float, float]:
+    """Below and above what these draws can cost; as for shared noise, a hundredth of delta may be set aside."""
+    return epsilon_lower(steps, delta), epsilon_upper(steps, 0.99 * delta)
+
+
+def _note_figures_unaccounted(case: Case) -> None:
+    """Contributions to test figures with a budget for which the site logged no draw for the model that was measured.
+
+    Other attempts at the same model, and the same model in a later round, get the figures that were paid for.
+    """
+    if not isinstance(_inside(case.document or {}, "evaluation", "privacy"), dict):
+        return
+    models = {(e["round"], e["attempt"]): e["body"]["model_digest"] for _, e in case.of("round.started")}
+    drawn = {(e["actor"][5:], models.get((e["round"], e["attempt"]))) for _, e in case.of("figures.spent")}
+    survivors = {(e["round"], e["attempt"]): e["body"]["survivors"] for _, e in case.of("round.closed")}
+    missing = [
+        f"{name} in round {e['round']}"
+        for _, e in case.of("model.evaluated")
+        for name in survivors.get((e["round"], e["attempt"]), ())
+        if (name, models.get((e["round"], e["attempt"]))) not in drawn
+    ]
+    if missing:
+        case.notes.append(f"Test figures without a figures.spent entry of the site: {', '.join(missing)[:300]}.")
 
 
 def _check_event(where: str, event: Record, plan: Record, document: Record | None) -> tuple[float, float]:
@@ -1296,9 +1413,7 @@ def _check_event(where: str, event: Record, plan: Record, document: Record | Non
     if pair[0] <= 0 or not 0 < pair[1] <= 1:
         raise Failure(where, "sigma > 0, 0 < q <= 1", event)
     if event["kind"] == "poisson-sampled-discrete-gaussian":
-        step = event["grid_spacing"] * math.sqrt(event["shares"])
-        if step <= 0 or pair[0] * event["clip_norm_l2"] < 256 * step:
-            raise Failure(f"{where}, grid_spacing", "shares of noise of at least 256 grid steps", event)
+        _check_grid(where, event)
         if document is not None:
             honest = _inside(document, "aggregation", "threshold") - (_inside(document, "privacy", "colluding") or 0)
             if event["shares"] > honest:
@@ -1306,6 +1421,13 @@ def _check_event(where: str, event: Record, plan: Record, document: Record | Non
     elif event["kind"] != "poisson-sampled-gaussian":
         raise Failure(where, "a kind of event with a rule", event["kind"])
     return pair
+
+
+def _check_grid(where: str, event: Record) -> None:
+    """Shares of discrete Gaussian noise must be wide enough for the bounds of a Gaussian to hold for their sum."""
+    step = event["grid_spacing"] * math.sqrt(event["shares"])
+    if step <= 0 or event["noise_multiplier"] * event["clip_norm_l2"] < 256 * step:
+        raise Failure(f"{where}, grid_spacing", "shares of noise of at least 256 grid steps", event)
 
 
 def _for_noise(plan: Record, delta: float) -> float:
@@ -1321,6 +1443,7 @@ def step_certificates(case: Case) -> str:
     """
     plans = {e["actor"][5:]: e["body"] for _, e in case.of("dp.configured")}
     spent: dict[str, list[Record]] = {}
+    drawn: dict[str, list[Record]] = {}
     audits: dict[str, Record] = {}
     last: dict[str, tuple[int, Record]] = {}
     model: tuple[int, Record] | None = None
@@ -1330,6 +1453,8 @@ def step_certificates(case: Case) -> str:
             continue
         if kind == "dp.spent":
             spent.setdefault(name, []).append(body)
+        elif kind == "figures.spent":
+            drawn.setdefault(name, []).append(body)
         elif kind == "dp.audited":
             audits[name] = body
         elif kind == "dp.certificate":
@@ -1341,6 +1466,9 @@ def step_certificates(case: Case) -> str:
         _check_model_certificate(case, *model)
     for name, (leaf, body) in sorted(last.items()):
         _check_certificate(case, f"leaf {leaf} (dp.certificate of {name}", body, plans.get(name), spent.get(name, []))
+        exact = planned_draws(case.document) <= EXACT_STEPS_MAX
+        where = f"leaf {leaf} (dp.certificate of {name}"
+        _check_certified_figures(where, body, drawn.get(name, []), exact=exact)
         _check_dataset(case, leaf, name, body)
     missing = sorted(set(spent) - set(last))
     if missing:
@@ -1393,6 +1521,30 @@ def _check_certificate(case: Case, where: str, body: Record, plan: Record | None
     _check_trust(f"{where}, trust)", body, executed)
 
 
+def _check_certified_figures(where: str, body: Record, drawn: list[Record], *, exact: bool) -> None:
+    """What a certificate says its test figures cost is what the site's figures.spent entries come to; 0 if none are.
+
+    `exact`: the study is so short that its entries say exactly what was spent, and no upper bound.
+    """
+    if not drawn:
+        if (body["epsilon_figures"], body["delta_figures"]) != (0, 0):
+            said = f"{body['epsilon_figures']} at {body['delta_figures']}"
+            raise Failure(f"{where}, epsilon_figures)", "0 at 0: the site drew no test figures with a budget", said)
+        return
+    if body["delta_figures"] != drawn[-1]["delta"]:
+        raise Failure(f"{where}, delta_figures)", drawn[-1]["delta"], body["delta_figures"])
+    steps: dict[tuple[float, float], int] = {}
+    for one in drawn:
+        pair = (float(one["event"]["noise_multiplier"]), 1.0)
+        steps[pair] = steps.get(pair, 0) + one["event"]["steps"]
+    lower, upper = figures_bounds(steps, body["delta_figures"])
+    if exact:
+        lower = max(lower, drawn[-1]["epsilon"] - ROUNDED_UP)
+    if not lower - 1e-6 <= body["epsilon_figures"] <= upper + 1e-6:
+        allowed = f"between {lower:.4f} and {upper:.4f} for its draws"
+        raise Failure(f"{where}, epsilon_figures)", allowed, body["epsilon_figures"])
+
+
 def _check_trust(where: str, body: Record, executed: dict[tuple[float, float], int]) -> None:
     """Local noise needs nobody else; under distributed noise a site's own share is worth less."""
     shares = body["event"].get("shares")
@@ -1418,7 +1570,9 @@ def _check_dataset(case: Case, leaf: int, name: str, body: Record) -> None:
     used: dict[str, dict[tuple[float, float], int]] = {}
     for at, _, record in case.signed:
         about = record["body"]
-        if record["type"] != "dp.spent" or record["actor"] != f"site:{name}" or about["dataset"] != body["dataset"]:
+        if record["type"] not in ("dp.spent", "figures.spent") or about["dataset"] != body["dataset"]:
+            continue
+        if record["actor"] != f"site:{name}":
             continue
         if at < leaf:
             event, steps = about["event"], used.setdefault(str(record["study"]), {})
@@ -1434,8 +1588,10 @@ def _check_dataset(case: Case, leaf: int, name: str, body: Record) -> None:
     least = epsilon_lower(together, body["delta_dataset"]) if together and 0 < body["delta_dataset"] < 1 else 0.0
     if body["epsilon_dataset"] < least - 1e-6:
         raise Failure(f"{where}epsilon_dataset)", f"at least {least:.4f}", body["epsilon_dataset"])
-    if body["delta_dataset"] <= body["delta"] and body["epsilon_dataset"] < body["epsilon"] - 1e-9:
-        raise Failure(f"{where}epsilon_dataset)", f"at least this study's {body['epsilon']}", body["epsilon_dataset"])
+    for part in ("", "_figures"):
+        own, at_delta = body[f"epsilon{part}"], body[f"delta{part}"]
+        if body["delta_dataset"] <= at_delta and body["epsilon_dataset"] < own - 1e-9:
+            raise Failure(f"{where}epsilon_dataset)", f"at least this study's {own}", body["epsilon_dataset"])
 
 
 def _check_model_certificate(case: Case, leaf: int, body: Record) -> None:
@@ -1490,7 +1646,7 @@ def _statements(policy: bytes) -> list[bytes]:
     return [line.strip() for line in policy.split(b"\n") if line.strip() and not line.strip().startswith(b"#")]
 
 
-def _note_unaccounted(case: Case, created: Record) -> None:
+def _note_unaccounted(case: Case) -> None:
     """Contributions to training for which the site logged no spend, in that attempt or an earlier one of the round.
 
     A retry may mask the private update of an attempt that was aborted: it was paid for once.
@@ -1504,7 +1660,7 @@ def _note_unaccounted(case: Case, created: Record) -> None:
         for name in e["body"]["survivors"]
         if (e["round"], name) not in spent
     ]
-    if missing and created["body"].get("mechanism") != "none":
+    if missing:
         case.notes.append(f"Contributions without a dp.spent entry of the site: {', '.join(missing)[:300]}.")
 
 

@@ -10,11 +10,12 @@ from audit import entries
 from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
 from site_agent.clipping_record import ClippingRecord
+from site_agent.figures_account import budget_digest
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
 from site_agent.privacy_certificate import CertificateRefused, PrivacyCertificate, certify
 from site_agent.signed_events import SignedEvents
-from site_agent.spend_entries import sign_spends
+from site_agent.spend_entries import sign_figures, sign_spends
 from site_agent.store import Store
 
 
@@ -50,14 +51,17 @@ def sign_certificate(
     decision = store.decision(digest)
     if decision is None or decision.decision != "approved":
         return None
-    datasets = [row.dataset for row in ledger.report() if row.study_digest == digest]
-    if not datasets:
+    study, rows = StudyFile.from_document(decision.document), ledger.report()
+    for row in rows:  # a reservation whose process died counts, and so the log has to know of it
+        if row.study_digest == digest:
+            sign_spends(ledger, events, study, digest, row.dataset)
+        elif row.study_digest == budget_digest(digest):
+            sign_figures(ledger, events, study, digest, row.dataset)
+    if not any(row.study_digest == digest for row in rows):
         return None
-    for dataset in datasets:  # a reservation whose process died counts, and so the log has to know of it
-        sign_spends(ledger, events, StudyFile.from_document(decision.document), digest, dataset)
     certificate = certificate_of(home, store, ledger, digest)
     said = [e for e in _signed(store) if isinstance(e, entries.DpCertificate) and e.study_digest == digest]
-    if said and said[-1].event == certificate.event:
+    if said and (said[-1].event, said[-1].epsilon_figures) == (certificate.event, certificate.epsilon_figures):
         return None
     events.add(entries.DpCertificate, **certificate.fields())
     return certificate

@@ -14,17 +14,18 @@ in the last round of a study as in the first.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 from consortium.contract.names import Digest, StudyId
 from privacy.dp import accountant
 from privacy.dp.events import DpEvent, PrivacySpend
 from site_agent.errors import LedgerRefused
-from site_agent.ledger_caps import Caps, Counted, Limits, Studies, all_events, epsilon, events_of
+from site_agent.ledger_caps import Caps, Counted, Limits, Studies, added, all_events, epsilon, events_of
 from site_agent.ledger_file import LedgerFile, decode, encode
 from site_agent.patient_marks import Overlap, PatientMarks, neighbours, overlaps_of, record_marks
 from site_agent.told import Told, require_current
@@ -133,7 +134,8 @@ class Ledger:
         Raises:
             BudgetExceeded: A cap would be passed; nothing was reserved.
             LedgerBehind: The file is older than what this hospital has signed.
-            LedgerRefused: The attempt is there already with another event, or was released.
+            LedgerRefused: The attempt is there already with another event, or was released; or it comes before one that
+                was signed for, so that nobody would ever sign for it.
         """
         told = self._told()
         mechanism, steps = encode(event)
@@ -146,6 +148,7 @@ class Ledger:
             ).fetchone()
             if old is not None:
                 return _again(old, dataset, event)
+            _require_later(told, dataset, study_digest, (round_number, attempt))
             self._caps.require_room(dataset, _counted(connection, dataset), study_digest, event, limits)
             cursor = connection.execute(
                 "INSERT INTO spends"
@@ -160,7 +163,15 @@ class Ledger:
                 id=cursor.lastrowid or 0, dataset=dataset, event=event, state=SpendState.RESERVED, fresh=True
             )
 
-    def admit(self, *, dataset: str, study_digest: Digest, event: DpEvent, limits: Limits) -> None:
+    def admit(
+        self,
+        *,
+        dataset: str,
+        study_digest: Digest,
+        event: DpEvent,
+        limits: Limits,
+        besides: Mapping[Digest, DpEvent] = MappingProxyType({}),
+    ) -> None:
         """Whether a whole study would fit, so that a hospital does not start what it cannot finish. Writes nothing.
 
         Args:
@@ -168,6 +179,8 @@ class Ledger:
             study_digest: The study; what it has spent already is not counted a second time.
             event: The cost of all of its rounds.
             limits: The caps.
+            besides: What is to be spent with it, all of it, by digest; what of that was spent already is not counted a
+                second time. It counts for the dataset's cap.
 
         Raises:
             BudgetExceeded: It would not.
@@ -176,7 +189,9 @@ class Ledger:
         told = self._told()
         with self._file.transaction() as connection:
             _require_current(connection, told)
-            others = {key: value for key, value in _counted(connection, dataset).items() if key != study_digest}
+            counted = _counted(connection, dataset)
+        others: dict[str, Counted] = {key: value for key, value in counted.items() if key != study_digest}
+        others.update({key: added({}, [one]) for key, one in besides.items()})
         self._caps.require_room(dataset, others, study_digest, event, limits)
 
     def settle(self, reservation: Reservation, executed: DpEvent | None) -> None:
@@ -249,22 +264,21 @@ class Ledger:
     def spends(self, dataset: str, study_digest: Digest, *, after: tuple[int, int]) -> tuple[Spend, ...]:
         """The attempts at a study that count, in order, from the first one after this round and attempt."""
         with self._file.transaction() as connection:
-            rows = connection.execute(
-                "SELECT round, attempt, mechanism, steps FROM spends"
-                " WHERE dataset = ? AND study_digest = ? AND (round, attempt) > (?, ?) AND state != 'released'"
-                " ORDER BY round, attempt",
-                (dataset, study_digest, *after),
-            ).fetchall()
-        return tuple(Spend(round=row[0], attempt=row[1], event=decode(row[2], row[3])) for row in rows)
+            return _spends(connection, dataset, study_digest, after)
+
+    def since(self, dataset: str, study_digest: Digest, *, after: tuple[int, int]) -> tuple[Counted, tuple[Spend, ...]]:
+        """What counts of a study on a dataset, at one moment: the sum up to an attempt, and each attempt after it."""
+        with self._file.transaction() as connection:
+            spends = _spends(connection, dataset, study_digest, after)
+            left = _study(connection, dataset, study_digest)
+        for spend in spends:
+            left[spend.event.with_steps(1)] -= spend.event.mechanism.steps
+        return {event: steps for event, steps in left.items() if steps}, spends
 
     def study(self, dataset: str, study_digest: Digest) -> tuple[DpEvent, ...]:
         """What counts of one study on one dataset: each mechanism with its steps."""
         with self._file.transaction() as connection:
-            rows = connection.execute(
-                "SELECT mechanism, steps FROM totals WHERE dataset = ? AND study_digest = ? AND rounds > 0",
-                (dataset, study_digest),
-            ).fetchall()
-        return tuple(decode(*row) for row in rows)
+            return tuple(events_of(_study(connection, dataset, study_digest)))
 
     # --- patients in common ----------------------------------------------------------------------------------------
 
@@ -332,12 +346,42 @@ def _counted(connection: sqlite3.Connection, dataset: str) -> dict[str, Counted]
     return dict(studies)
 
 
+def _study(connection: sqlite3.Connection, dataset: str, study_digest: str) -> dict[DpEvent, int]:
+    rows = connection.execute(
+        "SELECT mechanism, steps FROM totals WHERE dataset = ? AND study_digest = ? AND rounds > 0",
+        (dataset, study_digest),
+    )
+    return {_one_step(mechanism): steps for mechanism, steps in rows}
+
+
+def _spends(
+    connection: sqlite3.Connection, dataset: str, study_digest: str, after: tuple[int, int]
+) -> tuple[Spend, ...]:
+    rows = connection.execute(
+        "SELECT round, attempt, mechanism, steps FROM spends"
+        " WHERE dataset = ? AND study_digest = ? AND (round, attempt) > (?, ?) AND state != 'released'"
+        " ORDER BY round, attempt",
+        (dataset, study_digest, *after),
+    )
+    return tuple(Spend(round=row[0], attempt=row[1], event=decode(row[2], row[3])) for row in rows)
+
+
 def _require_current(connection: sqlite3.Connection, told: Sequence[Told]) -> None:
     if told:
         steps: dict[tuple[str, str], int] = {}
         for dataset, study_digest, count in connection.execute("SELECT dataset, study_digest, steps FROM totals"):
             steps[dataset, study_digest] = steps.get((dataset, study_digest), 0) + count
         require_current(told, steps)
+
+
+def _require_later(told: Sequence[Told], dataset: str, study_digest: Digest, attempt: tuple[int, int]) -> None:
+    """Entries follow the order of attempts, and what has no entry is missed by nobody when the file is lost."""
+    for one in told:
+        if (one.dataset, one.study_digest) == (dataset, study_digest) and attempt <= (one.round, one.attempt):
+            raise LedgerRefused(
+                f"round {attempt[0]}, attempt {attempt[1]} comes before one of the same study that was signed for "
+                f"(round {one.round}, attempt {one.attempt})"
+            )
 
 
 @lru_cache(maxsize=1024)

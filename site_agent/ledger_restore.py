@@ -1,29 +1,35 @@
 """A ledger that was lost or is too old, made whole again from the entries this hospital signed.
 
-Every `dp.spent` says which attempt cost what, as an event that can be counted again; the agent keeps all that it
-signed. What a ledger held beyond that was reserved by a process that died before it signed, and its update never left
-the building.
+Every `dp.spent` and `figures.spent` says which attempt cost what, as an event that can be counted again; the agent
+keeps all that it signed. What a ledger held beyond that was reserved by a process that died before it signed, and
+nothing of it ever left the building.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from audit import entries
 from consortium.contract.names import Digest, StudyId
 from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import PoissonSampledDiscreteGaussian, PoissonSampledGaussian
+from site_agent.figures_account import budget_digest, ledger_name
 from site_agent.ledger import Ledger, Spend
+from site_agent.spend_entries import SpendEntry
 from site_agent.store import Store
 
 
 @dataclass(slots=True, kw_only=True)
 class _Signed:
-    """One study on one dataset, as the entries have it; filled entry by entry."""
+    """One line of the ledger, as the entries have it; filled entry by entry."""
 
-    clip_norm_l2: float = 1.0  # no part of the cost
     delta: float = 1.0
     spends: list[Spend] = field(default_factory=list)
+
+    def add(self, entry: SpendEntry, clip_norm_l2: float) -> None:
+        self.delta = entry.delta
+        event = _event(entry.event, clip_norm_l2)
+        self.spends.append(Spend(round=entry.round, attempt=entry.attempt, event=event))
 
 
 def restore_ledger(store: Store, ledger: Ledger) -> int:
@@ -31,17 +37,13 @@ def restore_ledger(store: Store, ledger: Ledger) -> int:
     digests: dict[str, Digest] = {}
     for decision in sorted(store.decisions(), key=lambda made: (made.decision == "approved", made.at)):
         digests[decision.study] = decision.study_digest
-    signed = _signed(entries.parse_entry(data) for data in store.signed_entries())
+    training, figures = _signed(entries.parse_entry(data) for data in store.signed_entries())
+    lines = [(StudyId(study), _digest_of(study, digests), dataset, one) for (study, dataset), one in training.items()]
+    for (study, dataset), one in figures.items():
+        lines.append((ledger_name(StudyId(study)), budget_digest(_digest_of(study, digests)), dataset, one))
     return sum(
-        ledger.restore(
-            dataset=dataset,
-            study=StudyId(study),
-            study_digest=_digest_of(study, digests),
-            delta=found.delta,
-            spends=found.spends,
-        )
-        for (study, dataset), found in signed.items()
-        if found.spends
+        ledger.restore(dataset=dataset, study=name, study_digest=digest, delta=found.delta, spends=found.spends)
+        for name, digest, dataset, found in lines
     )
 
 
@@ -50,17 +52,23 @@ def _digest_of(study: str, digests: Mapping[str, Digest]) -> Digest:
     return digests.get(study, Digest(f"unknown:{study}"))
 
 
-def _signed(found: Iterable[entries.Entry]) -> dict[tuple[str, str], _Signed]:
-    studies: dict[tuple[str, str], _Signed] = {}
+_Lines: TypeAlias = dict[tuple[str, str], _Signed]
+"""By study and dataset."""
+
+
+def _signed(found: Iterable[entries.Entry]) -> tuple[_Lines, _Lines]:
+    """What training and what test figures cost, of every study on every dataset."""
+    training: _Lines = {}
+    figures: _Lines = {}
+    clips: dict[tuple[str, str], float] = {}  # no part of a Gaussian's cost, so its entries do not say it
     for entry in found:
         if isinstance(entry, entries.DpConfigured):
-            studies.setdefault((entry.study, entry.dataset), _Signed()).clip_norm_l2 = entry.clip_norm_l2
-        if isinstance(entry, entries.DpSpent):
-            one = studies.setdefault((entry.study, entry.dataset), _Signed())
-            one.delta = entry.delta
-            event = _event(entry.event, one.clip_norm_l2)
-            one.spends.append(Spend(round=entry.round, attempt=entry.attempt, event=event))
-    return studies
+            clips[entry.study, entry.dataset] = entry.clip_norm_l2
+        if isinstance(entry, entries.DpSpent | entries.FiguresSpent):
+            lines = training if isinstance(entry, entries.DpSpent) else figures
+            key = entry.study, entry.dataset
+            lines.setdefault(key, _Signed()).add(entry, clips.get(key, 1.0))
+    return training, figures
 
 
 def _event(logged: entries.PrivacyEvent, clip_norm_l2: float) -> DpEvent:

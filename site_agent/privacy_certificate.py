@@ -24,11 +24,15 @@ from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import PoissonSampledDiscreteGaussian
 from privacy.dp.randomness import GENERATOR
 from site_agent.errors import SiteError
+from site_agent.figures_account import budget_digest
 from site_agent.ledger import Ledger, LedgerRow
 from site_agent.logged_event import logged_event
 from site_agent.site_file import Policy
 from site_agent.software import code_digest, software
 from site_agent.training_spec import PrivacySpec, spec_of
+
+_NAMED = 4
+"""Studies that one sentence names."""
 
 NOT_RUN, PASSED, FAILED = "not run", "passed", "failed"
 
@@ -53,6 +57,8 @@ class PrivacyCertificate:
     patients: str
     epsilon: float
     delta: float
+    epsilon_figures: float
+    delta_figures: float
     trust: str
     threshold: int
     colluding: int
@@ -114,16 +120,21 @@ def certify(
         signed: This site's own entries, of any study.
 
     Raises:
-        CertificateRefused: The site never announced the study, or spent nothing on it, or its ledger holds other
-            events than the study's plan.
+        CertificateRefused: The study promises nothing, the site never announced it or spent nothing on it, or its
+            ledger holds other events than the study's plan.
     """
-    cohort, configured, audited = _own(study.id, signed)
+    if not study.is_private:
+        raise CertificateRefused(f"{study.id!r} promises patients no differential privacy: there is nothing to certify")
+    entries_signed = tuple(signed)
+    cohort, configured, audited = _own(study.id, entries_signed)
     if cohort is None or configured is None:
         raise CertificateRefused(f"this hospital never announced {study.id!r} to the log")
     rows = [row for row in ledger.report() if row.dataset == configured.dataset]
     row = next((one for one in rows if one.study_digest == digest), None)
+    figures = next((one for one in rows if one.study_digest == budget_digest(digest)), None)
     if row is None:
         raise CertificateRefused(f"{study.id!r} has spent nothing of the dataset {configured.dataset!r}")
+    shared_with = {configured.dataset, *(overlap.dataset for overlap in ledger.overlaps(configured.dataset))}
     spec = spec_of(study, declared_patients=declared_patients).privacy
     event = _executed(spec, row)
     shared = _distributed(event)
@@ -136,6 +147,8 @@ def certify(
         patients=cohort.patients,
         epsilon=row.epsilon,
         delta=row.delta,
+        epsilon_figures=figures.epsilon if figures is not None else 0.0,
+        delta_figures=figures.delta if figures is not None else 0.0,
         trust=LOCAL if shared is None else DISTRIBUTED,
         threshold=study.sites_that_open,
         colluding=study.privacy.colluding or 0,
@@ -153,10 +166,10 @@ def certify(
         generator=GENERATOR if shared is None else DISCRETE_GENERATOR,
         accountant=configured.accountant,
         accountant_version=configured.accountant_version,
-        studies=tuple(sorted({one.study for one in rows})),
+        studies=_studies(rows, entries_signed),
         epsilon_dataset=min(ledger.spent(configured.dataset, delta=row.delta).epsilon, EPSILON_MAX),
         delta_dataset=row.delta,
-        outside=outside_of(study, policy),
+        outside=(*_exact_uses(shared_with, entries_signed), *outside_of(study, policy)),
         audit=NOT_RUN if audited is None else FAILED if audited.failed else PASSED,
         audit_figures=() if audited is None else audited.figures,
         software=software(),
@@ -172,7 +185,7 @@ def outside_of(study: StudyFile, policy: Policy) -> tuple[str, ...]:
         budget = study.evaluation.privacy
         metrics = (
             f"Test figures come from noisy counts with a budget of their own, epsilon {budget.epsilon:g} at delta "
-            f"{budget.delta:g}, which is not in the figures of this certificate."
+            f"{budget.delta:g}. What was spent of it is not in epsilon but in epsilon_figures, and in epsilon_dataset."
         )
     elif policy.share_exact_metrics:
         metrics = (
@@ -200,10 +213,12 @@ def describe_certificate(certificate: PrivacyCertificate, local: Sequence[tuple[
         "",
         *_said(
             "One patient",
-            f"Whoever sees everything that left could be right at most {percent_right(one.epsilon)}% of the time about "
-            f"whether a patient's records were used, where guessing is right 50% (but for a chance of {one.delta:g}).",
+            f"Whoever sees everything that left could be right at most "
+            f"{percent_right(one.epsilon + one.epsilon_figures):g}% of the time about whether a patient's records were "
+            f"used, where guessing is right 50% (but for a chance of {one.delta + one.delta_figures:g}).",
         ),
         *_said("Guarantee", f"epsilon {one.epsilon:.4f} at delta {one.delta:g}, per {one.unit}, {one.relation}"),
+        *_figures(one),
         *_said("Delta", f"{against_cohort(one.delta, one.patients)}"),
         *_said("Trust", trust_in_words(one)),
         *_said(
@@ -228,6 +243,17 @@ def describe_certificate(certificate: PrivacyCertificate, local: Sequence[tuple[
         lines += ["", "Stays in this building (these figures carry no noise):"]
         lines += [line for name, text in local for line in _said(name, text)]
     return "\n".join(lines)
+
+
+def _figures(one: PrivacyCertificate) -> list[str]:
+    """What the test figures cost besides, where they have a budget and were drawn."""
+    if not one.epsilon_figures:
+        return []
+    return _said(
+        "Test figures",
+        f"epsilon {one.epsilon_figures:.4f} at delta {one.delta_figures:g} more; with the training at most "
+        f"{one.epsilon + one.epsilon_figures:.4f} at {one.delta + one.delta_figures:g}, simply added",
+    )
 
 
 def trust_in_words(one: "PrivacyCertificate | entries.DpCertificate") -> str:
@@ -269,6 +295,34 @@ def _own(
             case _:
                 pass
     return cohort, configured, audited
+
+
+def _studies(rows: Sequence[LedgerRow], signed: Iterable[entries.SiteEntry]) -> tuple[str, ...]:
+    """All studies a dataset was used for, by the ledger and by what was signed; test figures are of their study."""
+    trained = {budget_digest(row.study_digest): row.study for row in rows}
+    names = {str(trained.get(row.study_digest, row.study)) for row in rows}
+    datasets = {row.dataset for row in rows}
+    spent = (one for one in signed if isinstance(one, entries.DpSpent | entries.FiguresSpent))
+    names |= {one.study for one in spent if one.dataset in datasets}
+    return tuple(sorted(names))
+
+
+def _exact_uses(datasets: set[str], signed: Sequence[entries.SiteEntry]) -> tuple[str, ...]:
+    """One sentence, if patients of these datasets were in studies that promised them nothing.
+
+    Such a study has a snapshot of its cohort and no mechanism beside it. Its cost is in no ledger, because it has no
+    bound: whoever reads the epsilon of the dataset must hear of it.
+    """
+    snapshots = {one.study for one in signed if isinstance(one, entries.CohortSnapshot) and one.dataset in datasets}
+    exact = sorted(snapshots - {one.study for one in signed if isinstance(one, entries.DpConfigured)})
+    if not exact:
+        return ()
+    more = f" and {len(exact) - _NAMED} more" if len(exact) > _NAMED else ""
+    said = (
+        f"These patients' data was also used without differential privacy, in {', '.join(exact[:_NAMED])}{more}: no "
+        "epsilon bounds what that revealed, and the figure for the dataset does not count it."
+    )
+    return (said,)
 
 
 def _executed(spec: PrivacySpec, row: LedgerRow) -> DpEvent:

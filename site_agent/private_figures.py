@@ -1,13 +1,12 @@
 """Test figures under a budget of their own: noise on this hospital's histograms, before anything is masked.
 
-`consortium.contract.figures_budget` says how much noise and why. Every fresh draw is charged to the ledger before it is
-made, as a study of its own (`budget_digest`), and kept: another attempt at the same model gets the same noisy figures,
-which costs nothing more however often they are seen.
+`consortium.contract.figures_budget` says how much noise and why. Every fresh draw is charged to the ledger (in a line
+of its own, `figures_account.py`) and signed for the log (`figures.spent`) before it is made, and kept: another attempt
+at the same model gets the same noisy figures, which costs nothing more however often they are seen.
 
 Nothing is withheld by size here, and there is no cover: whether a cell is small would itself hang on single patients.
 """
 
-import hashlib
 import os
 import threading
 from collections.abc import Mapping
@@ -17,67 +16,40 @@ from numpy.typing import NDArray
 
 from consortium.contract.figures_budget import mechanism_of, noisy_lanes
 from consortium.contract.layout import LaneName
-from consortium.contract.names import Digest, StudyId
+from consortium.contract.names import Digest
 from consortium.contract.plan import RoundPlan
 from consortium.contract.study import StudyFile
 from consortium.contract.subgroups import all_cells
-from privacy.dp import accountant
 from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import noisy_share
 from privacy.dp.randomness import CryptographicGenerator, Entropy
-from privacy.errors import BudgetExceeded
-from site_agent.ledger import Ledger, Limits
+from site_agent.figures_account import budget_digest, figures_limits, ledger_name
+from site_agent.ledger import Ledger
 from site_agent.policy import Refuse
 from site_agent.preparation import Declined
+from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
+from site_agent.spend_entries import sign_figures
 from site_agent.tally import Scores
 
-NAME_CHARACTERS_MAX = 64
-_SUFFIX = "-test-figures"
-
-DELTA_REFUSED = Refuse("max_delta", "the delta of the test figures is more than this hospital allows")
 CHARGED_BEFORE = Refuse("ledger", "the test figures of this attempt were charged before, and may have been seen")
-
-
-def budget_digest(study: Digest) -> Digest:
-    """The name under which a ledger keeps a study's test figures, beside the study's own digest."""
-    return Digest(hashlib.sha256(b"consortium/test-figures/v1\n" + study.encode()).hexdigest())
-
-
-def ledger_name(study: StudyId) -> StudyId:
-    """What that line is called for people: a study's name too, since certificates list what else a dataset spent."""
-    return StudyId(f"{study[: NAME_CHARACTERS_MAX - len(_SUFFIX)].rstrip('-')}{_SUFFIX}")
-
-
-def admit_figures(
-    ledger: Ledger, *, study: StudyFile, digest: Digest, dataset: str, policy: Policy, training: DpEvent
-) -> None:
-    """Whether the budget of a study's test figures, if it has one, fits this hospital's limits. Writes nothing.
-
-    It must fit beside what the dataset has spent, and beside all of the study's own training.
-
-    Raises:
-        BudgetExceeded: It does not.
-        Declined: Its delta is too large.
-    """
-    if study.evaluation.privacy is None:
-        return
-    event = DpEvent(mechanism=mechanism_of(study))
-    limits = _limits(study, policy)
-    ledger.admit(dataset=dataset, study_digest=budget_digest(digest), event=event, limits=limits)
-    cap = limits.total_epsilon
-    together = accountant.filter_epsilon([training, event], delta=limits.total_delta, cap=cap)
-    if together > cap:
-        raise BudgetExceeded(together, 0.0, cap, dataset)
 
 
 class PrivateFigures:
     """Draws and charges. Mutable: it holds the noisy figures of the last model. Safe to use from several threads."""
 
     def __init__(
-        self, ledger: Ledger, *, study: StudyFile, digest: Digest, dataset: str, entropy: Entropy = os.urandom
+        self,
+        ledger: Ledger,
+        events: SignedEvents,
+        *,
+        study: StudyFile,
+        digest: Digest,
+        dataset: str,
+        entropy: Entropy = os.urandom,
     ) -> None:
         self._ledger = ledger
+        self._events = events
         self._study = study
         self._digest = digest
         self._dataset = dataset
@@ -109,11 +81,13 @@ class PrivateFigures:
             round_number=plan.round,
             attempt=plan.attempt,
             event=event,
-            limits=_limits(self._study, policy),
+            limits=figures_limits(policy, self._study),
         )
         if not reservation.fresh:
             raise Declined(CHARGED_BEFORE)
         self._ledger.settle(reservation, event)
+        # Signed before anything is drawn: figures that nobody could charge again after a loss never leave.
+        sign_figures(self._ledger, self._events, self._study, self._digest, self._dataset)
 
     def _draw(self, plan: RoundPlan, scores: Scores) -> Mapping[str, NDArray[np.float64]]:
         lanes, counts = noisy_lanes(plan.layout), counts_of(scores, self._study)
@@ -139,17 +113,3 @@ def counts_of(scores: Scores, study: StudyFile) -> Mapping[str, NDArray[np.int64
         LaneName.SUBGROUP_POSITIVE.value: np.concatenate([one[0] for one in cells] or none),
         LaneName.SUBGROUP_NEGATIVE.value: np.concatenate([one[1] for one in cells] or none),
     }
-
-
-def _limits(study: StudyFile, policy: Policy) -> Limits:
-    """What the figures are held against: their own epsilon, or less, at their own delta, and the dataset's total."""
-    wanted = study.evaluation.privacy
-    assert wanted is not None  # asked only for studies with such a budget
-    if wanted.delta > policy.max_delta:
-        raise Declined(DELTA_REFUSED)
-    return Limits(
-        study_epsilon=min(wanted.epsilon, policy.max_epsilon_per_study),
-        study_delta=wanted.delta,
-        total_epsilon=policy.max_epsilon_total,
-        total_delta=policy.max_delta,
-    )

@@ -27,7 +27,6 @@ class SignedEvents:
         *,
         decision: Decision | None = None,
         closed: tuple[Digest, ChainLink] | None = None,
-        spent: Told | None = None,
         durably: bool = True,
         **fields: Any,
     ) -> bytes:
@@ -37,7 +36,6 @@ class SignedEvents:
             kind: Which entry.
             decision: What was decided about a study.
             closed: A study and its round that this site saw closed.
-            spent: What was spent, if that is what the entry says.
             durably: Whether it outlives a power cut from now on, or from when anything else is remembered.
             fields: The entry's own.
         """
@@ -48,8 +46,12 @@ class SignedEvents:
             made.append(build(sequence, previous))
             return made[-1]
 
-        self._store.add_events([built], decision=decision, closed=closed, spent=spent, durably=durably)
+        self._store.add_events([built], decision=decision, closed=closed, durably=durably)
         return made[-1]
+
+    def add_spend(self, kind: type[entries.SiteEntry], spent: Told, **fields: Any) -> bool:
+        """Sign for what was spent, and remember that it is signed; False if somebody did meanwhile."""
+        return self._store.add_events([self._build(kind, fields)], spent=spent)
 
     def told(self) -> tuple[Told, ...]:
         """What this hospital has signed that it spent: the last spend of every study on every dataset."""

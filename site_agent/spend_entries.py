@@ -1,50 +1,98 @@
-"""What counts in the ledger -> a signed `dp.spent` for each attempt, in order, once each, whatever died in between.
+"""What counts in the ledger -> a signed entry for each attempt, in order, once each, whatever died in between.
 
-After every training all that counts and was not signed for is signed: as a rule one attempt. More, if a process died
-between reserving and signing, or training failed: what was reserved is spent, so the log has to know, and the running
-total of steps in the entries is the ledger's again. The entry and the note that it was made are one transaction of the
-agent's memory (`told.py`), so an attempt is never signed twice.
+`dp.spent` for training, `figures.spent` for test figures with a budget of their own: two lines of the ledger, each with
+its own totals. After every training, and before every draw of figures leaves, all of its line that counts and was not
+signed for is signed: as a rule one attempt. More, if a process died between reserving and signing, or training failed:
+what was reserved is spent, so the log has to know, and the running total of steps in the entries is the ledger's again.
+The entry and the note that it was made are one transaction of the agent's memory (`told.py`), so an attempt is never
+signed twice, also not by two threads at once.
 """
 
+from dataclasses import dataclass
+from typing import TypeAlias
+
 from audit import entries
+from consortium.contract.figures_budget import figures_privacy, measured_rounds
 from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
 from privacy.dp import accountant
-from privacy.dp.events import DpEvent
+from site_agent.figures_account import budget_digest, budget_of, ledger_name
 from site_agent.ledger import Ledger
 from site_agent.ledger_caps import Counted, added, events_of
 from site_agent.logged_event import logged_event
 from site_agent.signed_events import SignedEvents
 from site_agent.told import NOTHING, Told
 
+SpendEntry: TypeAlias = entries.DpSpent | entries.FiguresSpent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """One line of the ledger, and how it is told to the log."""
+
+    kind: type[SpendEntry]
+    study: str  # in entries
+    digest: Digest  # in the ledger
+    name: str  # in the ledger
+    delta: float
+    ends: tuple[int, ...]  # steps of the whole study, without its spare rounds and with them
+
 
 def sign_spends(ledger: Ledger, events: SignedEvents, study: StudyFile, digest: Digest, dataset: str) -> None:
-    """Sign for every attempt at a study that counts on a dataset and has no entry yet."""
-    told = next((t for t in events.told() if (t.study_digest, t.dataset) == (digest, dataset)), None)
-    unsigned = ledger.spends(dataset, digest, after=(told.round, told.attempt) if told is not None else NOTHING)
+    """Sign for every attempt at training for a study that counts on a dataset and has no entry yet."""
     rounds, steps_each = study.training.rounds, study.training.local_steps
-    ends = (rounds * steps_each, (rounds + study.training.spare_rounds) * steps_each)
-    signed = _without(ledger.study(dataset, digest), [spend.event for spend in unsigned])
+    line = _Line(
+        kind=entries.DpSpent,
+        study=study.id,
+        digest=digest,
+        name=study.id,
+        delta=study.privacy.delta,
+        ends=(rounds * steps_each, (rounds + study.training.spare_rounds) * steps_each),
+    )
+    _sign(ledger, events, line, dataset)
+
+
+def sign_figures(ledger: Ledger, events: SignedEvents, study: StudyFile, digest: Digest, dataset: str) -> None:
+    """Sign for every draw of test figures that counts and has no entry yet; nothing if they have no budget."""
+    if figures_privacy(study) is None:
+        return
+    planned = measured_rounds(study)
+    line = _Line(
+        kind=entries.FiguresSpent,
+        study=study.id,
+        digest=budget_digest(digest),
+        name=ledger_name(study.study_id),
+        delta=budget_of(study).delta,
+        ends=(planned - study.training.spare_rounds, planned),
+    )
+    _sign(ledger, events, line, dataset)
+
+
+def _sign(ledger: Ledger, events: SignedEvents, line: _Line, dataset: str) -> None:
+    told = next((t for t in events.told() if (t.study_digest, t.dataset) == (line.digest, dataset)), None)
+    signed, unsigned = ledger.since(
+        dataset, line.digest, after=(told.round, told.attempt) if told is not None else NOTHING
+    )
     for spend in unsigned:
         signed = added(signed, [spend.event])
         steps = sum(signed.values())
-        events.add(
-            entries.DpSpent,
+        events.add_spend(
+            line.kind,
             spent=Told(
-                study_digest=digest,
-                study=study.id,
+                study_digest=line.digest,
+                study=line.name,
                 dataset=dataset,
                 round=spend.round,
                 attempt=spend.attempt,
                 steps=steps,
             ),
-            study=study.id,
+            study=line.study,
             round=spend.round,
             attempt=spend.attempt,
             dataset=dataset,
             event=logged_event(spend.event),
-            epsilon=epsilon_so_far(signed, delta=study.privacy.delta, ends=ends),
-            delta=study.privacy.delta,
+            epsilon=epsilon_so_far(signed, delta=line.delta, ends=line.ends),
+            delta=line.delta,
             steps_total=steps,
         )
 
@@ -74,10 +122,3 @@ def epsilon_so_far(counted: Counted, *, delta: float, ends: tuple[int, ...]) -> 
 def _next_exact(steps: int, ends: tuple[int, ...]) -> int:
     """The least number, no less than `steps`, after which epsilon is composed exactly."""
     return min(end for end in (1 << (steps - 1).bit_length(), *ends) if end >= steps)
-
-
-def _without(whole: tuple[DpEvent, ...], parts: list[DpEvent]) -> Counted:
-    left = {event.with_steps(1): event.mechanism.steps for event in whole}
-    for event in parts:
-        left[event.with_steps(1)] -= event.mechanism.steps
-    return {event: steps for event, steps in left.items() if steps}

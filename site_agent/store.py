@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS decisions (
     steward TEXT NOT NULL, statement TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS events (
     sequence INTEGER PRIMARY KEY, entry BLOB NOT NULL, acknowledged INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS events_to_hand_over ON events (sequence) WHERE acknowledged = 0;
 CREATE TABLE IF NOT EXISTS egress (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, study_digest TEXT NOT NULL,
     sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL);
@@ -260,18 +261,20 @@ class Store:
             decision: What was decided about a study, to remember with them; it replaces an earlier decision.
             closed: A study and its round that this site saw closed, to remember with them.
             announcing: A study that is announced by them, once.
-            spent: What they say was spent, to remember with them.
+            spent: What they say was spent, to remember with them; each attempt is signed for once, in order.
             durably: Whether they outlive a power cut from now on. Otherwise they outlive the process, and a power cut
                 once anything else is remembered.
 
         Returns:
-            False, and nothing is done, if the study was announced before.
+            False, and nothing is done, if the study was announced before, or the spend was signed for.
         """
         with self._transaction(synchronous="FULL" if durably else "NORMAL") as connection:
             if announcing is not None:
                 cursor = connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (announcing,))
                 if cursor.rowcount != 1:
                     return False
+            if spent is not None and not told.is_news(connection, spent):
+                return False
             for build in builds:
                 last = connection.execute(
                     "SELECT sequence, entry FROM events ORDER BY sequence DESC LIMIT 1"

@@ -1,4 +1,7 @@
-"""What this hospital has signed that it spent: the last `dp.spent` of each study, beside the entries themselves.
+"""What this hospital has signed that it spent: the last entry of each line of the ledger, beside the entries.
+
+A line is a study's training (`dp.spent`) or its test figures (`figures.spent`, under the digest and name that
+`figures_account.py` gives them); each is compared and signed for by itself.
 
 It is written in the transaction that adds the entry, in the agent's own memory (`agent.db`), a file of its own. So it
 answers two questions after a crash or a restored backup:
@@ -6,8 +9,8 @@ answers two questions after a crash or a restored backup:
 - Is the ledger older than its history? It is if it counts fewer steps than were signed (`require_current`).
 - What counts and was never signed? Everything after the last one: training whose process died before the entry.
 
-Nothing trained leaves the building before its entry is signed, so what a restored ledger lacks beyond this was seen
-by nobody.
+Nothing trained, and no noisy figure, leaves the building before its entry is signed, so what a restored ledger lacks
+beyond this was seen by nobody.
 """
 
 import json
@@ -25,7 +28,7 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS told (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """The last spend of a study on a dataset that is in this hospital's signed entries."""
+    """The last spend of a line of the ledger on a dataset that is in this hospital's signed entries."""
 
     study_digest: Digest
     study: str
@@ -50,6 +53,14 @@ def require_current(told: Iterable[Told], counted: Mapping[tuple[str, str], int]
         found = counted.get((one.dataset, one.study_digest), 0)
         if found < one.steps:
             raise LedgerBehind(study=one.study, dataset=one.dataset, counted=found, signed=one.steps)
+
+
+def is_news(connection: sqlite3.Connection, spent: Told) -> bool:
+    """Whether nothing as late was signed for on the same line; asked in the transaction that adds the entry."""
+    row = connection.execute(
+        "SELECT round, attempt FROM told WHERE study_digest = ? AND dataset = ?", (spent.study_digest, spent.dataset)
+    ).fetchone()
+    return row is None or tuple(row) < (spent.round, spent.attempt)
 
 
 def remember(connection: sqlite3.Connection, told: Told) -> None:

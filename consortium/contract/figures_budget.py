@@ -14,10 +14,19 @@ import math
 from consortium.contract.layout import LaneName, round_layout
 from consortium.contract.plan import RoundKind
 from consortium.contract.study import StudyFile
+from consortium.contract.subgroups import EvaluationPrivacy
 from privacy.dp.calibrate import calibrate_shares
 from privacy.dp.mechanism import PoissonSampledDiscreteGaussian
 from privacy.encoding import Lane, Layout
 from privacy.errors import LocalProtocolError
+
+
+def figures_privacy(study: StudyFile) -> EvaluationPrivacy | None:
+    """The budget of the test figures that a study draws: none without one, and none where hospitals form groups.
+
+    Sums of groups hold no test figures at all.
+    """
+    return study.evaluation.privacy if study.aggregation.group_size is None else None
 
 
 def noisy_lanes(layout: Layout) -> tuple[Lane, ...]:

@@ -28,8 +28,8 @@ class FailingStorage:
     def prune(self, path: str) -> None:
         self._storage.prune(path)
 
-    def count(self) -> int:
-        return self._storage.count()
+    def count(self, since: int = 0) -> int:
+        return self._storage.count(since)
 
     def entries(self, start: int, stop: int) -> list[bytes]:
         return self._storage.entries(start, stop)

@@ -8,6 +8,7 @@ log key), or alters the exported archive afterwards (a forger without any key). 
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -29,9 +30,17 @@ STUDY = "heart-disease"
 SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
 ORIGIN = "fl.example.org/sample-consortium"
 SIGMA, RATE, STEPS, DELTA, BUDGET = 4.0, 0.2, 2, 1e-3, 1.0
+FIGURES_SIGMA, FIGURES_DELTA, FIGURES_BUDGET = 8.0, 1e-4, 2.0
 START_MS = 1_795_000_000_000
 
 AUDIT_FIGURES = (("epsilon_high", 0.62), ("epsilon_low", 0.55), ("noise_claimed", SIGMA))
+
+FIGURES = {
+    "every_rounds": 1,
+    "privacy": {"epsilon": FIGURES_BUDGET, "delta": FIGURES_DELTA},
+    "subgroups": [{"column": "sex", "values": [0, 1]}],
+}
+"""The evaluation of a study whose test figures have a budget."""
 
 Fields = dict[str, Any]
 
@@ -53,6 +62,28 @@ def plausible_epsilon(steps: int) -> float:
     return 0.7 * epsilon_lower(spent, DELTA) + 0.3 * epsilon_upper(spent, DELTA)
 
 
+def figures_epsilon(draws: int) -> float:
+    """The same for draws of test figures."""
+    if not draws:
+        return 0.0
+    spent = {(FIGURES_SIGMA, 1.0): draws}
+    return 0.3 * epsilon_lower(spent, FIGURES_DELTA) + 0.7 * epsilon_upper(spent, 0.99 * FIGURES_DELTA)
+
+
+def drawn(steps: int = 1, **changed: Any) -> entries.PoissonSampledDiscreteGaussian:
+    """The event of draws of test figures, in a study with one subgroup."""
+    fields: Fields = {
+        "noise_multiplier": FIGURES_SIGMA,
+        "sampling_rate": 1.0,
+        "steps": steps,
+        "clip_norm_l2": math.sqrt(3),
+        "shares": 1,
+        "grid_spacing": 2.0**-20,
+        "dimension": 61,
+    }
+    return entries.PoissonSampledDiscreteGaussian(**(fields | changed))
+
+
 def model_file(number: int) -> tuple[bytes, str]:
     """The global model after `number` rounds: safetensors bytes and digest."""
     rng = np.random.default_rng(number)
@@ -69,7 +100,8 @@ def model_file(number: int) -> tuple[bytes, str]:
 class SampleConsortium:
     """Writes entries as coordinator and sites would; `lines` are the stored bytes so far."""
 
-    def __init__(self, *, rounds: int = 4, steps_planned: int | None = None) -> None:
+    def __init__(self, *, rounds: int = 4, steps_planned: int | None = None, figures: bool = False) -> None:
+        """`figures`: the test figures have a budget of their own, and `draw` spends it."""
         self.rounds = rounds
         self.steps_planned = STEPS * (rounds + 1) if steps_planned is None else steps_planned
         self.log_signer = NoteSigner(ORIGIN, key("log"))
@@ -77,7 +109,9 @@ class SampleConsortium:
         self.lines: list[bytes] = []
         self.chains = {site: entries.SiteChain(site=site) for site in SITES}
         self.steps = dict.fromkeys(SITES, 0)
+        self.draws = dict.fromkeys(SITES, 0)
         self.clock_ms = START_MS
+        self.metrics: dict[str, float] | None = None  # of every round, in the place of those made up here
         self.document = json.dumps(
             {
                 "schema": "consortium/study/v1",
@@ -85,8 +119,9 @@ class SampleConsortium:
                 "title": "Heart disease across four hospitals",
                 "governance": {"sponsor": "Example University Hospital", "purpose": "Predict coronary heart disease"},
                 "privacy": {"epsilon": BUDGET, "delta": DELTA, "mechanism": "local-dp-sgd", "unit": "patient"},
-                "training": {"rounds": rounds},
+                "training": {"rounds": rounds, "spare_rounds": 0},
                 "aggregation": {"threshold": 3},
+                **({"evaluation": FIGURES} if figures else {}),
             },
             sort_keys=True,
             separators=(",", ":"),
@@ -154,7 +189,7 @@ class SampleConsortium:
             epsilon=BUDGET,
             delta=DELTA,
             unit="patient",
-            mechanism="local-dp-sgd",
+            mechanism=json.loads(self.document)["privacy"]["mechanism"],
         )
         for site in SITES:
             if site not in without:
@@ -191,6 +226,7 @@ class SampleConsortium:
                 delta=DELTA,
                 accountant="dp-accounting PLD",
                 accountant_version="0.6.0",
+                engine="bookkeeping",
             )
             self.site(
                 site,
@@ -266,7 +302,7 @@ class SampleConsortium:
             "next_model_digest": after,
         }
         self.coordinator(entries.RoundClosed, study=STUDY, **at, **(fields | changed))
-        metrics = {
+        metrics = self.metrics or {
             "auc": 0.62 + 0.24 * (1 - 0.7**number),
             "accuracy": 0.6 + 0.2 * (1 - 0.6**number),
             "loss": 0.7**number,
@@ -276,6 +312,19 @@ class SampleConsortium:
         )
         for site in survivors:
             self.site(site, entries.ModelVerified, **at, next_model_digest=after)
+
+    def draw(self, site: str, *, round: int, **changed: Any) -> bytes:  # noqa: A002 - what it is called in an entry
+        """A site's test figures of one round; `changed` overrides fields of figures.spent."""
+        self.draws[site] += 1
+        fields: Fields = {
+            "attempt": 1,
+            "dataset": "heart",
+            "event": drawn(),
+            "epsilon": figures_epsilon(self.draws[site]),
+            "delta": FIGURES_DELTA,
+            "steps_total": self.draws[site],
+        }
+        return self.site(site, entries.FiguresSpent, round=round, **(fields | changed))
 
     def certificate(self, site: str, **changed: Any) -> bytes:
         """A site's privacy certificate over what it has spent so far; `changed` overrides fields."""
@@ -289,6 +338,8 @@ class SampleConsortium:
             "patients": "100-199",
             "epsilon": epsilon,
             "delta": DELTA,
+            "epsilon_figures": figures_epsilon(self.draws[site]),
+            "delta_figures": FIGURES_DELTA if self.draws[site] else 0.0,
             "trust": "local",
             "threshold": 3,
             "colluding": 0,
@@ -303,7 +354,7 @@ class SampleConsortium:
             "accountant": "dp-accounting PLD",
             "accountant_version": "0.6.0",
             "studies": (STUDY,),
-            "epsilon_dataset": epsilon,
+            "epsilon_dataset": epsilon + figures_epsilon(self.draws[site]),
             "delta_dataset": DELTA,
             "outside": ("Test figures are exact sums over hospitals.", "Choices made before the study."),
             "audit": "passed",

@@ -14,7 +14,18 @@ from audit import charts, entries, evidence, storage, verify
 from audit.errors import ExportRefused, LogUnwritable
 from audit.note import NoteSigner
 from audit.report import LIMITS, Stated, read_report
-from tests.fakes.sample_study_log import SITES, STUDY, SampleConsortium, key, unpack
+from tests.fakes.sample_study_log import (
+    FIGURES_BUDGET,
+    FIGURES_DELTA,
+    SITES,
+    STEPS,
+    STUDY,
+    SampleConsortium,
+    figures_epsilon,
+    key,
+    plausible_epsilon,
+    unpack,
+)
 
 
 @pytest.fixture
@@ -160,6 +171,37 @@ def test_report_html_loads_and_runs_nothing(sample, log, tmp_path):
         assert site in page
 
 
+def test_test_figures_with_a_budget_stand_beside_the_training(tmp_path):
+    sample = SampleConsortium(rounds=1, figures=True)
+    sample.opening()
+    sample.agreeing()
+    sample.one_round(1)
+    leaf = len(sample.lines)
+    sample.draw("cleveland", round=1)
+    sample.ending(certified=lambda one: [one.certificate(site) for site in SITES])
+    log = sample.open_log(tmp_path / "log")
+    files = unpack(sample.export(log, tmp_path / "e.zip").path)
+    log.close()
+    sites = {site["site"]: site for site in json.loads(files["report.json"])["figures"]["sites"]}
+    spent, trained = figures_epsilon(1), plausible_epsilon(STEPS)
+    cleveland = sites["cleveland"]
+    assert [cleveland[f"figures_{name}"] for name in ("epsilon", "delta", "leaf")] == [spent, FIGURES_DELTA, leaf]
+    assert cleveland["epsilon"] == trained
+    assert (cleveland["certificate"]["epsilon_figures"], sites["hungary"]["certificate"]["epsilon_figures"]) == (
+        spent,
+        0,
+    )
+    assert sites["hungary"]["figures_leaf"] is None
+    assert f"proofs/{leaf}.tlog-proof" in files
+    page = files["report.html"].decode()
+    allowed = f"and epsilon {FIGURES_BUDGET:g} at delta {FIGURES_DELTA:g} for test figures"
+    assert f"{allowed}; for one patient the two add up" in page
+    assert re.search(rf'<td class="n">{spent:.4f} <span class="leaf"[^>]*>#{leaf}</span></td>', page)
+    assert f"{spent:.4f} at delta {FIGURES_DELTA:g}" in page
+    row = page.partition("a patient of one hospital, from the model and the test figures</td>")[2]
+    assert row.startswith(f'<td class="n">{trained + spent:.4f}</td>')
+
+
 def test_text_from_the_log_is_escaped(tmp_path):
     sample = SampleConsortium()
     sample.opening()
@@ -218,7 +260,7 @@ def test_charts_of_nothing_and_of_one_point():
     assert charts.training([]) == []
     assert charts.epsilon([], budget=1.0) is None
     assert charts.participation([], []) is None
-    ((_, only),) = charts.training([(1, 0.5, None, None)])
+    ((_, only),) = charts.training([(1, {"auc": 0.5, "accuracy": None})])
     assert "AUC 0.5" in only
     many = charts.epsilon([(1, f"site-{number}", 0.5) for number in range(12)], budget=1.0)
     assert many is not None

@@ -66,7 +66,7 @@ def test_a_models_certificate_is_due_once_and_again_when_another_hospital_signs(
     assert due(sample.lines, study="another") is None
 
 
-@pytest.mark.parametrize(("epsilon", "percent"), [(0.0, 50), (1.0, 74), (3.0, 96), (10.0, 100), (1e6, 100)])
+@pytest.mark.parametrize(("epsilon", "percent"), [(0.0, 50), (1.0, 73.2), (3.0, 95.3), (10.0, 100), (1e6, 100)])
 def test_a_guess_at_even_odds(epsilon, percent):
     assert percent_right(epsilon) == percent
     assert percent >= 100 / (1 + math.exp(-min(epsilon, 700)))
@@ -77,7 +77,7 @@ def test_a_guess_at_even_odds(epsilon, percent):
 def test_no_guess_is_rounded_below_its_bound(epsilon, before):
     odds = math.exp(epsilon) * before / (1 - before)
     said = after(epsilon, before)
-    assert said == "over 99 %" if odds > 99 else int(said.removesuffix(" %")) >= 100 * odds / (1 + odds)
+    assert said == "over 99 %" if odds > 99 else float(said.removesuffix(" %")) >= 100 * odds / (1 + odds)
 
 
 def test_delta_beside_the_number_of_patients():
@@ -97,6 +97,21 @@ def test_the_view_says_what_hospitals_have_in_common_and_what_not():
     assert [row.audit_good for row in shown.rows] == [True, False]
     assert [one.whose for one in shown.odds] == ["a patient of one hospital"]
     assert view([], None) is None
+
+
+def test_with_test_figures_the_view_says_what_both_promise_together():
+    measured = certificates(epsilon_figures=0.25, delta_figures=1e-4)
+    promise = compose(measured, spent=SITES[:2], model_digest=MODEL, log_size=30)
+    entry = entries.ModelCertificate(**entries.stamp(1, bytes(10)), study=STUDY, **promise.fields())
+    shown = view([(7, site, one) for site, one in measured.items()], (9, entry))
+    alone, together = "from the model alone", "from the model and the test figures"
+    assert [(one.whose.partition(", ")[2], one.epsilon, one.delta) for one in shown.odds] == [
+        (alone, 0.5, 1e-3),
+        (alone, 0.8, 2e-3),
+        (together, 0.75, pytest.approx(1.1e-3)),
+        (together, pytest.approx(1.3), pytest.approx(2.2e-3)),
+    ]
+    assert [row.figures for row in shown.rows] == ["0.2500 at delta 0.0001"] * 2
 
 
 def test_under_distributed_noise_the_view_says_what_is_left_without_aggregation():

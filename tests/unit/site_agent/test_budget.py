@@ -6,9 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from privacy.dp import accountant
+from site_agent.app import dataset_budgets
 from site_agent.budget import bar, budgets
 from site_agent.cli import app, report_error
 from site_agent.errors import SiteError
+from site_agent.figures_account import budget_digest
 from site_agent.ledger_caps import Limits
 from site_agent.patient_marks import marks_of
 from site_agent.training_spec import spec_of
@@ -29,7 +31,7 @@ def spend(world, *, dataset="ward", study="a", rounds=2, settled=1):
         reservation = world.ledger.reserve(
             dataset=dataset,
             study=STUDY.study_id,
-            study_digest=study * 64,
+            study_digest=study * 64 if len(study) == 1 else study,
             round_number=number,
             attempt=1,
             event=EVENT,
@@ -92,6 +94,38 @@ def test_for_programs(world, tmp_path):
     (study,) = ward["studies"]
     assert (study["rounds"], study["open_rounds"], study["steps"]) == (2, 1, 2)
     assert study["events"] == [EVENT.with_steps(2).to_dict()]
+
+
+def test_test_figures_are_shown_under_their_study(world, tmp_path):
+    spend(world, study=STUDY.digest())
+    spend(world, study="b")
+    spend(world, study=budget_digest(STUDY.digest()), rounds=3, settled=3)
+    world.ledger.close()
+    (ward,) = budgets(world.home.config, world.ledger)
+    first, second = ward.studies
+    assert (first.study, first.training.steps, first.figures.steps) == ("small-study", 2, 3)
+    assert (second.study_digest, second.figures) == ("b" * 64, None)
+    assert ward.reserved_rounds == 2
+    lines = shown(tmp_path).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("    its test figures"))
+    assert lines[at - 1].split()[:2] == ["small-study", STUDY.digest()[:8]]
+    assert lines[at].split()[3:6] == ["3", "0", "3"]
+    (ward,) = json.loads(shown(tmp_path, "--json"))
+    assert ward["studies"][0]["test_figures"]["events"] == [EVENT.with_steps(3).to_dict()]
+    assert ward["studies"][1]["test_figures"] is None
+
+
+def test_test_figures_of_a_study_that_trained_nothing_here_have_its_name(world, tmp_path):
+    """A hospital that was back for the last evaluation only."""
+    spend(world, study=budget_digest(STUDY.digest()), settled=2)
+    (ward,) = dataset_budgets(tmp_path, "ward")
+    (one,) = ward.studies
+    assert (one.study, one.study_digest, one.training) == ("small-study", STUDY.digest(), None)
+    assert one.figures.rounds == 2
+    assert one.figures.epsilon == ward.epsilon > 0
+    assert "  small-study" in shown(tmp_path)
+    (found,) = json.loads(shown(tmp_path, "--json"))
+    assert (found["studies"][0]["steps"], found["studies"][0]["epsilon"]) == (0, 0.0)
 
 
 def test_a_dataset_nobody_knows(world, tmp_path):

@@ -88,7 +88,7 @@ def test_steps_are_capped_where_epsilon_would_let_one_more_pass():
         )
     assert (
         str(caught.value)
-        == "dataset 'heart': 40 training steps are spent or reserved, and 41 are more than the 40 planned"
+        == "dataset 'heart': 40 noisy steps are spent or reserved, and 41 are more than the 40 planned"
     )
     assert "spare_rounds" in caught.value.advice()
     assert isinstance(caught.value, BudgetExceeded)  # the log is told that the budget is exhausted

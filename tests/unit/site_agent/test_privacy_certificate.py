@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from audit import entries
+from audit.certificate import percent_right
 from site_agent import admission_audit, preparation
 from site_agent.certification import certificate_of, local_figures, sign_certificate
 from site_agent.cli import app
@@ -52,6 +53,30 @@ async def test_what_was_spent_is_certified_once_and_shown_with_what_stays_here(t
         shown = CliRunner().invoke(app, ["certificate", "small-study", "--home", str(tmp_path), "--json"])
         assert shown.exit_code == 0, shown.output
         assert json.loads(shown.stdout)["certificate"]["epsilon"] == certificate.epsilon
+
+
+async def test_test_figures_with_a_budget_are_certified_beside_the_training(tmp_path):
+    study = small_study(evaluation={"privacy": {"epsilon": 0.5, "delta": 1e-4}, "score_bins": 20, "subgroup_bins": 10})
+    async with hospital(tmp_path, study, max_epsilon_per_study=1.5) as world:
+        await world.attempt()
+        training, figures = world.ledger.report()
+        events = SignedEvents(world.home, world.store)
+        certificate = sign_certificate(world.home, world.store, world.ledger, events, world.digest)
+        assert (certificate.epsilon, certificate.delta) == (training.epsilon, 1e-3)
+        assert (certificate.epsilon_figures, certificate.delta_figures) == (figures.epsilon, 1e-4)
+        assert 0 < figures.epsilon < 0.5
+        assert certificate.epsilon_dataset > max(training.epsilon, figures.epsilon)
+        assert certificate.studies == ("small-study",)
+        both = certificate.epsilon + certificate.epsilon_figures
+        said = " ".join(describe_certificate(certificate, []).split())
+        assert f"right at most {percent_right(both):g}% of the time" in said
+        assert f"epsilon {figures.epsilon:.4f} at delta 0.0001 more; with the training at most {both:.4f} at" in said
+        (entry,) = [e for e in map(entries.parse_entry, world.store.signed_entries()) if e.TYPE == "figures.spent"]
+        assert entry.epsilon == figures.epsilon
+        # Another draw, and there is more to say.
+        await world.attempt()
+        again = sign_certificate(world.home, world.store, world.ledger, events, world.digest)
+        assert again.epsilon_figures > certificate.epsilon_figures
 
 
 async def test_a_mechanism_that_fails_its_audit_is_declined_and_the_measurement_signed(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from audit import entries
 from audit.fields import NAME
 from consortium.contract.figures_budget import measured_rounds, mechanism_of, noisy_lanes
 from consortium.contract.layout import round_layout
@@ -15,10 +16,14 @@ from privacy.dp.events import DpEvent
 from privacy.encoding import decode, encode
 from privacy.errors import BudgetExceeded
 from privacy.secret import Secret
+from site_agent.figures_account import admit_figures, budget_digest, ledger_name
+from site_agent.logged_event import logged_event
 from site_agent.preparation import Declined, prepare
-from site_agent.private_figures import PrivateFigures, admit_figures, budget_digest, counts_of, ledger_name
+from site_agent.private_figures import PrivateFigures, counts_of
 from site_agent.round_values import RoundValues
 from site_agent.signed_events import SignedEvents
+from site_agent.spend_entries import sign_figures
+from site_agent.store import StoreUnwritable
 from site_agent.tally import Scores
 from tests.fakes.site_world import make_world, small_study
 
@@ -68,13 +73,18 @@ def test_all_measured_rounds_together_cost_what_the_study_says():
 
 @pytest.fixture
 def world(tmp_path):
-    return make_world(tmp_path, private_study())
+    return make_world(tmp_path, private_study(), max_epsilon_per_study=2.0)
 
 
 def values_of(world):
     ready = prepare(world.home, world.store, world.ledger, world.digest)
     world.model = ready.first_model
     return RoundValues(ready, world.ledger, SignedEvents(world.home, world.store))
+
+
+def signed(world):
+    found = [entries.parse_entry(data) for data in world.store.signed_entries()]
+    return [entry for entry in found if isinstance(entry, entries.FiguresSpent)]
 
 
 def spent_on_figures(world):
@@ -93,6 +103,40 @@ async def test_figures_are_charged_once_for_a_model_and_the_same_in_every_attemp
     (row,) = spent_on_figures(world)
     assert (row.rounds, row.open_rounds, row.steps, row.delta) == (1, 0, 1, 1e-3)
     assert 0 < row.epsilon < 1
+
+
+async def test_every_draw_is_signed_before_it_is_made(world, monkeypatch):
+    values, policy = values_of(world), world.home.config.policy
+    signed_then = []
+    draw = values._figures._draw
+
+    def drawing(plan, found):
+        signed_then.append([(e.round, e.attempt, e.steps_total) for e in signed(world)])
+        return draw(plan, found)
+
+    monkeypatch.setattr(values._figures, "_draw", drawing)
+    await values.contribution(world.plan(round=3), world.model, policy)
+    await values.contribution(world.plan(round=3, attempt=2), world.model, policy)
+    assert signed_then == [[(3, 1, 1)]]
+    (entry,), (row,) = signed(world), spent_on_figures(world)
+    assert (entry.epsilon, entry.delta, entry.dataset, entry.study) == (row.epsilon, 1e-3, "ward", world.study.id)
+    assert entry.event == logged_event(DpEvent(mechanism=mechanism_of(world.study)).with_steps(1))
+
+
+async def test_figures_that_cannot_be_signed_for_are_not_drawn(world, monkeypatch):
+    values, policy = values_of(world), world.home.config.policy
+    monkeypatch.setattr(values._figures, "_draw", lambda *_: pytest.fail("drawn"))
+
+    def full(*_, **__):
+        raise StoreUnwritable
+
+    monkeypatch.setattr(world.store, "add_events", full)
+    with pytest.raises(StoreUnwritable):
+        await values.contribution(world.plan(round=3), world.model, policy)
+    assert spent_on_figures(world)[0].rounds == 1  # it counts all the same
+    monkeypatch.undo()
+    sign_figures(world.ledger, SignedEvents(world.home, world.store), world.study, world.digest, "ward")
+    assert [(e.round, e.attempt) for e in signed(world)] == [(3, 1)]
 
 
 async def test_what_is_sent_is_on_the_grid_of_its_lane_and_not_the_counts(world):
@@ -125,15 +169,27 @@ async def test_figures_that_a_process_that_died_may_have_sent_are_not_drawn_agai
 
 def test_a_delta_above_the_hospitals_is_refused_before_anything_is_computed(tmp_path):
     study = small_study(evaluation=BUDGET | {"privacy": {"epsilon": 1.0, "delta": 0.01}})
-    world = make_world(tmp_path, study)
+    world = make_world(tmp_path, study, max_epsilon_per_study=2.0)
     with pytest.raises(Declined) as caught:
         prepare(world.home, world.store, world.ledger, world.digest)
     assert caught.value.refusal.rule == "max_delta"
 
 
+def test_training_and_figures_together_are_one_studys_epsilon(tmp_path):
+    """Each alone is within what this hospital gives one study; a patient pays both."""
+    world = make_world(tmp_path, private_study(), max_epsilon_per_study=1.9)
+    with pytest.raises(Declined) as caught:
+        prepare(world.home, world.store, world.ledger, world.digest)
+    assert caught.value.refusal.rule == "max_epsilon_per_study"
+    assert caught.value.refusal.explanation.startswith("epsilon 1 and 1 for test figures is more")
+    enough = make_world(tmp_path / "more", private_study(), max_epsilon_per_study=2.0)
+    prepare(enough.home, enough.store, enough.ledger, enough.digest)
+
+
 def test_the_noise_is_as_wide_as_the_mechanism_says(world):
     study = private_study()
-    figures = PrivateFigures(world.ledger, study=study, digest=study.digest(), dataset="cardiology")
+    events = SignedEvents(world.home, world.store)
+    figures = PrivateFigures(world.ledger, events, study=study, digest=study.digest(), dataset="cardiology")
     values_of(world)
     plan = world.plan(round=3)
     nobody = scores(0)

@@ -1,7 +1,10 @@
 """Entries for what was spent: each attempt once, in order, with totals that are the ledger's."""
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -9,11 +12,13 @@ from audit import entries
 from privacy.dp import accountant
 from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import PoissonSampledDiscreteGaussian
+from site_agent.errors import LedgerRefused
+from site_agent.figures_account import budget_digest, figures_event, ledger_name
 from site_agent.ledger import Ledger
 from site_agent.ledger_caps import Limits, added
 from site_agent.ledger_restore import restore_ledger
 from site_agent.signed_events import SignedEvents
-from site_agent.spend_entries import epsilon_so_far, sign_spends
+from site_agent.spend_entries import epsilon_so_far, sign_figures, sign_spends
 from site_agent.store import Store
 from site_agent.told import Told
 from site_agent.training_spec import spec_of
@@ -32,6 +37,11 @@ SHARED = DpEvent(
         dimension=14,
     )
 )
+MEASURED = small_study(
+    training={"rounds": 6},
+    evaluation={"privacy": {"epsilon": 0.5, "delta": 1e-4}, "score_bins": 20, "subgroup_bins": 10},
+)
+FIGURES = figures_event(MEASURED)
 LIMITS = Limits(study_epsilon=9, study_delta=1e-3, total_epsilon=9, total_delta=1e-3)
 
 
@@ -59,6 +69,28 @@ def sign(world):
 def signed(world):
     found = [entries.parse_entry(data) for data in world.store.signed_entries()]
     return [(e.round, e.attempt, e.event.steps, e.steps_total, e.epsilon) for e in found if e.TYPE == "dp.spent"]
+
+
+def every(world):
+    return [entries.parse_entry(data) for data in world.store.signed_entries() if b'.spent"' in data]
+
+
+def draw(world, number):
+    event = FIGURES.with_steps(1)
+    reservation = world.ledger.reserve(
+        dataset="ward",
+        study=ledger_name(STUDY.study_id),
+        study_digest=budget_digest(STUDY.digest()),
+        round_number=number,
+        attempt=1,
+        event=event,
+        limits=replace(LIMITS, study_delta=1e-4),
+    )
+    world.ledger.settle(reservation, event)
+
+
+def of_draws(steps):
+    return accountant.epsilon([FIGURES.with_steps(steps)], delta=1e-4)
 
 
 def of(steps, event=EVENT):
@@ -96,6 +128,51 @@ def test_both_kinds_of_noise_are_signed_and_restored(world, tmp_path):
         (row.steps, row.epsilon, row.delta) for row in whole
     ]
     assert SHARED in empty.report()[0].events
+
+
+def test_training_and_figures_are_signed_apart_and_restored_apart(world, tmp_path):
+    world.ledger.settle(reserve(world, 1), EVENT)
+    draw(world, 1)
+    draw(world, 3)
+    sign(world)
+    assert [e.TYPE for e in every(world)] == ["dp.spent"]
+    sign_figures(world.ledger, SignedEvents(world.home, world.store), MEASURED, STUDY.digest(), "ward")
+    sign_figures(world.ledger, SignedEvents(world.home, world.store), MEASURED, STUDY.digest(), "ward")
+    spent = [e for e in every(world) if e.TYPE == "figures.spent"]
+    assert [(e.round, e.steps_total, e.epsilon) for e in spent] == [(1, 1, of_draws(1)), (3, 2, of_draws(2))]
+    assert {e.study for e in every(world)} == {STUDY.id}
+    world.decide()
+    empty = Ledger(tmp_path / "new.db", told=world.store.told)
+    assert restore_ledger(world.store, empty) == 3
+    empty.require_current()
+    assert empty.report() == world.ledger.report()
+
+
+def test_two_that_sign_at_once_sign_once(world, monkeypatch):
+    """Both have looked before either has signed."""
+    world.ledger.settle(reserve(world, 1), EVENT)
+    both, since = threading.Barrier(2), Ledger.since
+
+    def together(*args, **options):
+        found = since(*args, **options)
+        both.wait(10)
+        return found
+
+    monkeypatch.setattr(Ledger, "since", together)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: sign(world), range(2)))
+    assert [e[:4] for e in signed(world)] == [(1, 1, 1, 1)]
+
+
+def test_an_attempt_before_one_that_was_signed_for_is_not_begun(world):
+    """Its entry would never come, and so a rolled-back ledger would not be missed it."""
+    reserve(world, 2, attempt=2)
+    sign(world)
+    for number, attempt in ((1, 1), (2, 1)):
+        with pytest.raises(LedgerRefused, match="comes before one of the same study that was signed for"):
+            reserve(world, number, attempt=attempt)
+    assert not reserve(world, 2, attempt=2).fresh
+    reserve(world, 2, attempt=3)
 
 
 def test_a_spend_of_a_study_nobody_remembers_counts_too(world, tmp_path):
