@@ -1,30 +1,36 @@
-"""Which engine trains a study at this hospital: those that can do its network are tried, tested and timed.
+"""Which engine trains a study at this hospital: those that can do its network are timed, and the fastest is tested.
 
-All of it happens on invented records of the right shape, before training, so nothing is charged for it. A test runs in
-float64, where a difference from the reference is a mistake and not rounding. Memory is estimated from what the layers
-put out; an engine that could not hold one patient's records is passed over. `loop` needs the least and comes last.
+All of it happens on made-up records of the right shape (`workload`), before training, so nothing is charged for it.
+
+1. Those that refuse the network, or could not hold one patient's records in memory by an estimate of what the layers
+   put out, are left out. `loop` needs the least, can do every network and comes last.
+2. The others take steps in turns, so that a busy moment of the machine, and what one of them leaves behind in the
+   memory allocator, meets all alike. What counts is the least time of this thread: everything that disturbs a step
+   makes it longer. Steps are of fewer patients where they are slow, the turns are bounded, and who is clearly slower
+   is not asked again.
+3. The first within NEARLY of the fastest is taken, so that a tie is always decided alike. It is held to `loop`
+   (`self_test`); if it fails, the next is.
 """
 
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from site_agent.errors import EngineUnsuited
 from site_agent.gradients.bookkeeping import BookkeepingEngine
-from site_agent.gradients.engine import Batch, Engine
+from site_agent.gradients.engine import Engine
 from site_agent.gradients.loop import LoopEngine
-from site_agent.gradients.losses import RecordLoss, record_loss
+from site_agent.gradients.losses import RecordLoss, loss_of
+from site_agent.gradients.memory import growth_bytes
 from site_agent.gradients.opacus_engines import GhostEngine, HooksEngine
+from site_agent.gradients.self_test import self_test
 from site_agent.gradients.vectorised import VmapEngine
+from site_agent.gradients.workload import Workload
 from site_agent.networks import build_from
 from site_agent.training_spec import NetworkSpec
 from site_agent.update import parameter_count
@@ -32,14 +38,22 @@ from site_agent.update import parameter_count
 ENGINES: Mapping[str, type[Engine]] = {
     kind.name: kind for kind in (BookkeepingEngine, VmapEngine, HooksEngine, GhostEngine, LoopEngine)
 }
-TOLERANCE = 1e-5
-"""Relative difference from `loop`, in L2, that an engine may show."""
+"""In the order in which they are preferred where they are equally fast."""
 RECORDS_MAX = 512
-PATIENTS_TIMED_MAX = 64
 FAST_ENOUGH_S = 1e-3
 """An engine whose step takes less is taken without trying the others: nothing is left to gain."""
-_REPEATS = 3
-_MEMORY_DEFAULT_BYTES = 2**30
+NEARLY = 1.05
+"""Part of the least time within which engines count as equally fast."""
+CLEARLY_SLOWER = 1.5
+"""Part of the least time above which an engine gets no further turn."""
+STEP_S = 2.0
+"""A step is timed with so many patients that the first engine takes about this long, and with PATIENTS_MIN at least."""
+PATIENTS_MIN = 2
+TURNS_MIN, TURNS_MAX = 3, 9
+TURNS_S = 10.0
+"""No turn after TURNS_MIN begins when this much has been spent on them."""
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,34 +69,39 @@ class EngineChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """What an engine is tried on: shapes and constants of the study, nothing of the data."""
+class Candidate:
+    """An engine that was tried. Of made-up records, so it may be shown to anybody."""
 
-    input_shape: tuple[int, ...]  # of one record
-    patients: int  # in an average step
-    records_each: int  # at most, of one patient
-    memory_bytes: int  # what the batch may take
-    label_shape: tuple[int, ...] = ()  # of one record's label
+    engine: str
+    unsuited: str = ""  # why it was not taken although it may be fast; empty if it may train the network
+    seconds: float | None = None  # least time of a step; None if none was timed
+    peak_bytes: int | None = None  # about what a step needed beyond what was there; None where that cannot be seen
 
-    @classmethod
-    def of(cls, input_shape: tuple[int, ...], *, expected_patients: float, records_each: int) -> "Workload":
-        """For a study, on this machine: half of the memory that is free now."""
-        return cls(
-            input_shape=input_shape,
-            patients=min(PATIENTS_TIMED_MAX, max(1, math.ceil(expected_patients))),
-            records_each=records_each,
-            memory_bytes=_free_bytes() // 2,
-        )
+    @property
+    def words(self) -> str:
+        """For the hospital's own log and console."""
+        found = [] if self.seconds is None else [f"{1e3 * self.seconds:.3g} ms"]
+        if self.peak_bytes is not None:
+            found.append(_mib(self.peak_bytes))
+        if self.unsuited:
+            found.append(f"unsuited: {self.unsuited}")
+        return f"{self.engine} {', '.join(found)}".strip()
 
-    def batch(self, sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> Batch:
-        """Invented records; the same every time."""
-        random = np.random.default_rng(len(sizes))
-        records = sum(sizes)
-        return Batch(
-            features=torch.tensor(random.normal(size=(records, *self.input_shape)), dtype=dtype),
-            labels=torch.tensor(random.integers(0, 2, size=(records, *self.label_shape)), dtype=dtype),
-            sizes=tuple(sizes),
-        )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What was tried, and what came of it."""
+
+    choice: EngineChoice
+    pinned: bool
+    patients: int  # in a timed step; 0 if none was timed
+    candidates: tuple[Candidate, ...]  # in the order of ENGINES; those left out had nothing to gain any more
+
+    @property
+    def words(self) -> str:
+        """One line."""
+        how = "pinned" if self.pinned else f"steps of {self.patients} made-up patients"
+        return f"{self.choice.name} ({how}; {'; '.join(candidate.words for candidate in self.candidates)})"
 
 
 def first_suited(module: nn.Module, loss: RecordLoss) -> Engine:
@@ -93,114 +112,191 @@ def first_suited(module: nn.Module, loss: RecordLoss) -> Engine:
         return EngineChoice(name=LoopEngine.name).build(module, loss)
 
 
-def self_test(name: str, module: nn.Module, loss: RecordLoss, workload: Workload) -> None:
-    """Try an engine against `loop`, on a copy of the network, with dropout off.
-
-    | what is tried | what must hold |
-    |---|---|
-    | patients of one record and of several, half of them clipped | the sum is that of `loop` to TOLERANCE |
-    | one record with NaN | its patient is a zero and counted, and everybody else is as before |
-    | the same batch without one patient | the sum differs by that patient's own gradient: nobody else's changed |
-    | a batch cut in two | the same sum |
-    | a batch without patients | zeros |
-
-    Raises:
-        EngineUnsuited: With the engine's name and the difference that was found.
-    """
-    each = (1,) if name == GhostEngine.name else (1, workload.records_each)
-    sizes = tuple(each[patient % len(each)] for patient in range(5))
-    double = copy.deepcopy(module).double().train()  # Opacus listens only while training
-    for part in double.modules():
-        if isinstance(part, _DropoutNd):
-            part.p = 0.0
-    reference = LoopEngine(copy.deepcopy(double), loss)
-    tried = ENGINES[name](copy.deepcopy(double), loss)
-    batch = workload.batch(sizes, torch.float64)
-    alone = [
-        np.linalg.norm(reference.clipped_sum(one, math.inf).total) for one in batch.parts(1)
-    ]  # every patient is a part of its own
-    clip = float(np.median(alone)) or 1.0
-    _compare("", tried, reference, batch, clip)
-    broken = Batch(features=batch.features.clone(), labels=batch.labels, sizes=sizes)
-    broken.features[0].fill_(math.nan)
-    _compare(" with a broken record", tried, reference, broken, clip)
-    without = Batch(features=batch.features[sizes[0] :], labels=batch.labels[sizes[0] :], sizes=sizes[1:])
-    first = Batch(features=batch.features[: sizes[0]], labels=batch.labels[: sizes[0]], sizes=sizes[:1])
-    totals = [tried.clipped_sum(one, clip).total for one in (batch, without, first)]
-    _require_close(name, " when a patient is left out", totals[0], totals[1] + totals[2], clip)
-    cut = ENGINES[name](copy.deepcopy(double), loss, records_max=2)
-    _compare(" when a batch is cut", cut, reference, batch, clip)
-    empty = Batch(features=batch.features[:0], labels=batch.labels[:0], sizes=())
-    _compare(" without patients", tried, reference, empty, clip)
-
-
-def _compare(case: str, tried: Engine, reference: Engine, batch: Batch, clip: float) -> None:
-    name = tried.name
-    found, expected = tried.clipped_sum(batch, clip), reference.clipped_sum(batch, clip)
-    _require_close(name, case, found.total, expected.total, clip)
-    counts = (found.patients, found.clipped, found.broken), (expected.patients, expected.clipped, expected.broken)
-    # A norm that equals the clip norm but for rounding may count either way.
-    if counts[0][::2] != counts[1][::2] or abs(found.clipped - expected.clipped) > 1:
-        raise EngineUnsuited(name, f"patients, clipped, broken{case} are {counts[0]}; `loop` finds {counts[1]}")
-
-
-def _require_close(
-    name: str, case: str, found: np.ndarray[tuple[int], np.dtype[np.float64]],
-    expected: np.ndarray[tuple[int], np.dtype[np.float64]], clip: float,
-) -> None:  # fmt: skip
-    distance = float(np.linalg.norm(found - expected))
-    scale = float(np.linalg.norm(expected)) or clip
-    if not distance <= TOLERANCE * scale:
-        raise EngineUnsuited(name, f"its sum{case} differs from that of `loop` by {distance / scale:.1e} of it")
-
-
-def _tried(name: str, module: nn.Module, loss: RecordLoss, workload: Workload) -> None:
-    """`self_test`; what a library raises over a network it cannot do is a reason like any other."""
-    try:
-        self_test(name, module, loss, workload)
-    except (RuntimeError, ValueError, AttributeError) as error:  # NotImplementedError is one of the first
-        raise EngineUnsuited(name, str(error).partition("\n")[0][:200]) from error
-
-
-def choose(module: nn.Module, loss: RecordLoss, workload: Workload, *, pinned: str | None = None) -> EngineChoice:
+def choose(
+    module: nn.Module,
+    loss: RecordLoss,
+    workload: Workload,
+    *,
+    pinned: str | None = None,
+    clock: Clock = time.thread_time,
+) -> Trial:
     """The fastest engine that can do the network, fits in memory and passes its test; or the pinned one.
 
-    The first whose step takes less than FAST_ENOUGH_S ends the search.
+    Args:
+        module: The network; it stays as it is.
+        loss: Of each record.
+        workload: What to try it on.
+        pinned: An engine of the hospital's own choice, which is tested and not timed.
+        clock: Seconds that this thread has worked.
 
     Raises:
-        EngineUnsuited: The pinned engine cannot do the network, or failed its test.
+        EngineUnsuited: The pinned engine cannot do the network, or failed its test; or none can.
     """
-    found: list[tuple[float, EngineChoice]] = []
-    for name in ENGINES if pinned is None else (pinned,):
-        try:
-            choice = _fitted(name, module, workload)
-            _tried(name, module, loss, workload)
-            found.append((_seconds(choice, module, loss, workload) if pinned is None else 0.0, choice))
-            if found[-1][0] < FAST_ENOUGH_S:
-                break
-        except EngineUnsuited:
-            if pinned is not None or name == LoopEngine.name:
-                raise
-    return min(found, key=lambda timed: timed[0])[1]
+    torch.set_num_threads(1)  # as the trainer does; with more, a step would be timed that is never taken
+    with torch.random.fork_rng(devices=[]):  # dropout draws from torch's global generator
+        if pinned is None:
+            return _Contest(module, loss, workload, clock).decide()
+        choice = _fitted(pinned, module, workload)
+        _tested(pinned, module, loss, workload)
+    return Trial(choice=choice, pinned=True, patients=0, candidates=(Candidate(engine=pinned),))
 
 
-_CHOSEN: dict[tuple[object, ...], EngineChoice] = {}
+_TRIALS: dict[tuple[object, ...], Trial] = {}
 
 
-def chosen_for(network: NetworkSpec, workload: Workload, pinned: str | None) -> EngineChoice:
+def chosen_for(network: NetworkSpec, workload: Workload, pinned: str | None) -> Trial:
     """`choose` for the network a study names, under its loss; remembered while the process lives.
 
     Raises:
         EngineUnsuited: See `choose`.
     """
-    key = (network.network, repr(dict(network.args)), network.input_shape, workload, pinned)
-    if key not in _CHOSEN:
-        _CHOSEN[key] = choose(build_from(network), record_loss(nn.BCEWithLogitsLoss()), workload, pinned=pinned)
-    return _CHOSEN[key]
+    key = (repr(replace(network, args=dict(network.args))), workload, pinned)
+    if key not in _TRIALS:
+        _TRIALS[key] = choose(build_from(network), loss_of(network), workload, pinned=pinned)
+    return _TRIALS[key]
+
+
+class _Runner:
+    """An engine on a copy of the network, and the least time of its steps so far. Mutable."""
+
+    def __init__(self, choice: EngineChoice, engine: Engine) -> None:
+        self.choice = choice
+        self.least_s = math.inf
+        self.peak_bytes: int | None = None
+        self._engine = engine
+
+    def step(self, workload: Workload, patients: int) -> None:
+        """One step that nobody times."""
+        self._engine.clipped_sum(workload.batch((workload.records_each,) * patients), 1.0)
+
+    def timed(self, workload: Workload, patients: int, clock: Clock) -> float:
+        """One step, and the least time of all."""
+        batch = workload.batch((workload.records_each,) * patients)
+        begun = clock()
+        self._engine.clipped_sum(batch, 1.0)
+        self.least_s = min(self.least_s, clock() - begun)
+        return self.least_s
+
+
+class _Contest:
+    """One choice. Mutable: it fills up, engine by engine."""
+
+    def __init__(self, module: nn.Module, loss: RecordLoss, workload: Workload, clock: Clock) -> None:
+        self._module = module
+        self._loss = loss
+        self._workload = workload
+        self._clock = clock
+        self._patients = 0  # in a timed step, known when the first engine has run
+        self._runners: list[_Runner] = []
+        self._unsuited: dict[str, str] = {}
+
+    def decide(self) -> Trial:
+        """See `choose`."""
+        for name in ENGINES:
+            runner = self._started(name)
+            if runner is not None and runner.least_s < FAST_ENOUGH_S and self._passes(runner):
+                return self._trial(runner)
+        self._take_turns()
+        while self._runners:
+            runner = next(self._nearly_fastest())
+            if self._passes(runner):
+                return self._trial(runner)
+        raise EngineUnsuited(LoopEngine.name, self._unsuited[LoopEngine.name])
+
+    def _started(self, name: str) -> _Runner | None:
+        """An engine that has taken its first steps: one of a single patient, one whose memory is watched, one timed."""
+        try:
+            choice = _fitted(name, self._module, self._workload)
+            runner = _Runner(choice, choice.build(copy.deepcopy(self._module).train(), self._loss))
+            runner.step(self._workload, 1)  # what a library does once is not timed
+            if not self._patients:
+                pace_s = runner.timed(self._workload, 1, self._clock)
+                affordable = STEP_S / pace_s if pace_s else math.inf
+                self._patients = int(min(self._workload.patients, max(PATIENTS_MIN, affordable)))
+                runner.least_s = math.inf
+            runner.peak_bytes = growth_bytes(lambda: runner.step(self._workload, self._patients))
+            self._require_room(name, runner.peak_bytes)
+            runner.timed(self._workload, self._patients, self._clock)
+        except EngineUnsuited as refused:
+            self._unsuited[name] = refused.why
+            return None
+        except MemoryError:
+            self._unsuited[name] = "there was not enough memory"
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever a library raises over a network is a reason not to take it
+            self._unsuited[name] = _first_line(error)
+            return None
+        self._runners.append(runner)
+        return runner
+
+    def _require_room(self, name: str, peak_bytes: int | None) -> None:
+        """What was needed is within what may be used; `loop` is what is left where nothing is."""
+        allowed = self._workload.memory_bytes
+        if peak_bytes is not None and peak_bytes > allowed and name != LoopEngine.name:
+            raise EngineUnsuited(name, f"a step needed {_mib(peak_bytes)}, of {_mib(allowed)} that it may use")
+
+    def _take_turns(self) -> None:
+        """Time everybody who may still be the fastest, one after the other, again and again."""
+        begun = self._clock()
+        for turn in range(1, TURNS_MAX):
+            if turn >= TURNS_MIN and self._clock() - begun >= TURNS_S:
+                return
+            limit = CLEARLY_SLOWER * min((runner.least_s for runner in self._runners), default=0.0)
+            for runner in self._runners:
+                if runner.least_s <= limit:
+                    runner.timed(self._workload, self._patients, self._clock)
+
+    def _nearly_fastest(self) -> Iterator[_Runner]:
+        least = min(runner.least_s for runner in self._runners)
+        return (runner for runner in self._runners if runner.least_s <= NEARLY * least)
+
+    def _passes(self, runner: _Runner) -> bool:
+        """Whether it passes its test; if not, it is out."""
+        try:
+            _tested(runner.choice.name, self._module, self._loss, self._workload)
+        except EngineUnsuited as refused:
+            self._unsuited[runner.choice.name] = refused.why
+            self._runners.remove(runner)
+            return False
+        return True
+
+    def _trial(self, chosen: _Runner) -> Trial:
+        found = [
+            Candidate(engine=runner.choice.name, seconds=runner.least_s, peak_bytes=runner.peak_bytes)
+            for runner in self._runners
+        ]
+        found += [Candidate(engine=name, unsuited=why) for name, why in self._unsuited.items()]
+        order = list(ENGINES)
+        return Trial(
+            choice=chosen.choice,
+            pinned=False,
+            patients=self._patients,
+            candidates=tuple(sorted(found, key=lambda candidate: order.index(candidate.engine))),
+        )
+
+
+def _tested(name: str, module: nn.Module, loss: RecordLoss, workload: Workload) -> None:
+    """`self_test`; what a library raises over a network it cannot do is a reason like any other."""
+    try:
+        self_test(ENGINES[name], module, loss, workload)
+    except EngineUnsuited:
+        raise
+    except Exception as error:
+        raise EngineUnsuited(name, _first_line(error)) from error
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def _fitted(name: str, module: nn.Module, workload: Workload) -> EngineChoice:
     """How many records an engine may hold at a time; raises EngineUnsuited if not those of one patient."""
+    if workload.records_each > 1 and not ENGINES[name].several_records:
+        raise EngineUnsuited(name, "a patient may have several records in this study")
     if name == LoopEngine.name:
         return EngineChoice(name=name)
     records = int(workload.memory_bytes // _record_bytes(name, module, workload))
@@ -230,27 +326,3 @@ def _record_bytes(name: str, module: nn.Module, workload: Workload) -> int:
     copies = {BookkeepingEngine.name: 1, VmapEngine.name: 3, HooksEngine.name: 3}.get(name, 0)
     size = 8 if name == GhostEngine.name else 4
     return size * (3 * values + math.prod(workload.input_shape)) + 4 * copies * parameter_count(module)
-
-
-def _seconds(choice: EngineChoice, module: nn.Module, loss: RecordLoss, workload: Workload) -> float:
-    """Least processor time of a few steps, on a copy."""
-    engine = choice.build(copy.deepcopy(module).train(), loss)
-    each = 1 if choice.name == GhostEngine.name else workload.records_each
-    batch = workload.batch((each,) * workload.patients)
-    times = []
-    for _ in range(1 + _REPEATS):
-        begun = time.process_time()
-        engine.clipped_sum(batch, 1.0)
-        times.append(time.process_time() - begun)
-    return min(times[1:])
-
-
-@lru_cache(maxsize=1)
-def _free_bytes() -> int:
-    """Memory that is free now, as Linux says it; a gibibyte where it does not."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _MEMORY_DEFAULT_BYTES
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else _MEMORY_DEFAULT_BYTES

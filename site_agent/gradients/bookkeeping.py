@@ -245,9 +245,12 @@ class _PatientFactors:
         spread += largest.sqrt()
 
     def silence(self, broken: torch.Tensor) -> None:
-        """Zeros for the patients whose gradient is not finite, because 0 times NaN is NaN."""
-        self._left[broken] = 0.0
-        self._right[broken] = 0.0
+        """Zeros for the patients whose gradient is not finite, because 0 times NaN is NaN.
+
+        Not in place: in float64 a factor may be the batch itself.
+        """
+        self._left = self._left.masked_fill(broken[:, None, None], 0.0)
+        self._right = self._right.masked_fill(broken[:, None, None], 0.0)
 
     def add_to(self, out: torch.Tensor, weights: torch.Tensor) -> None:
         """Add the sum over patients and positions of weight * left^T right to `out`."""

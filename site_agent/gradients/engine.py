@@ -33,7 +33,7 @@ Together below 2^-16 = FLOAT_MARGIN, and no study loses more than that part of i
 Does not cover: a gradient that depends on who else is in the batch. No allowed layer mixes records, but a
 library may pick another order of summation in float32 for another batch size, and then everybody's gradient moves in
 its last bits. `loop` computes every patient alone and has no such effect. That nothing but rounding couples patients is
-tried, in float64, by `admission.self_test`.
+tried, in float64, by `self_test`.
 """
 
 from abc import ABC, abstractmethod
@@ -133,6 +133,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    several_records: ClassVar[bool] = True  # of one patient, in one step
 
     def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
         self.module = module
@@ -142,15 +143,20 @@ class Engine(ABC):
         self.dimension = parameter_count(module)
 
     @final
-    def clipped_sum(self, batch: Batch, clip_norm_l2: float) -> PatientSum:
+    def clipped_sum(self, batch: Batch, clip_norm_l2: float, *, batch_patients: int | None = None) -> PatientSum:
         """The sum over the batch's patients, each clipped to `clip_norm_l2`; a batch without patients gives zeros.
+
+        Args:
+            batch: The patients of a step.
+            clip_norm_l2: What each is clipped to.
+            batch_patients: Of the whole step, where this is one process's share of it (`ddp`).
 
         Raises:
             EngineUnsuited: The network did something that this engine does not follow. Nothing was summed.
         """
         tally = Tally(
             total=torch.zeros(self.dimension, dtype=torch.float64),
-            batch_patients=len(batch.sizes),
+            batch_patients=len(batch.sizes) if batch_patients is None else batch_patients,
         )
         for part in batch.parts(self.records_max):
             self.add(part, clip_norm_l2, tally)

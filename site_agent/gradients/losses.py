@@ -4,13 +4,16 @@ A patient's gradient must depend on that patient's records alone. A loss that di
 batch, or compares records with each other, couples patients: clipping one of them then bounds nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
+from consortium.contract.catalogue import LossName
 from site_agent.errors import LossRefused
+from site_agent.training_spec import NetworkSpec
 
 RecordLoss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Outputs [records, ...] and labels [records, ...] -> the loss of each record, [records]."""
@@ -115,6 +118,46 @@ def _one_by_one(loss: nn.Module) -> RecordLoss:
         return torch.stack(each).reshape(len(outputs))
 
     return losses
+
+
+DICE_SMOOTHING = 1.0
+"""Added to both parts of a Dice ratio, in pixels: a class that a record lacks has a slope of at most 1, not 1e5."""
+
+
+def dice_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy averaged over a record's places, plus 1 - soft Dice averaged over its classes but the first.
+
+    Both are taken record by record: one Dice ratio over a batch would couple its patients. The first class is the
+    background; it dominates a Dice ratio and says least.
+
+    Args:
+        outputs: Logits, float[records, classes, *sides].
+        labels: Numbers of classes, [records, *sides].
+
+    Returns:
+        float[records].
+    """
+    target = labels.long()
+    classes = torch.arange(outputs.shape[1], device=outputs.device)
+    wanted = target.unsqueeze(1) == classes.reshape(1, -1, *(1,) * (labels.dim() - 1))
+    shares = outputs.softmax(1).flatten(2)[:, 1:]
+    wanted = wanted.to(outputs.dtype).flatten(2)[:, 1:]
+    both = 2 * (shares * wanted).sum(2) + DICE_SMOOTHING
+    dice = both / (shares.sum(2) + wanted.sum(2) + DICE_SMOOTHING)
+    entropy = F.cross_entropy(outputs, target, reduction="none").flatten(1).mean(1)
+    return entropy + 1 - dice.mean(1)
+
+
+_NAMED: Mapping[LossName, Callable[[], RecordLoss]] = {
+    "binary-cross-entropy": lambda: record_loss(nn.BCEWithLogitsLoss()),
+    "cross-entropy": lambda: record_loss(nn.CrossEntropyLoss()),
+    "dice-cross-entropy": lambda: dice_cross_entropy,
+}
+
+
+def loss_of(network: NetworkSpec) -> RecordLoss:
+    """The loss that a study trains its network with."""
+    return _NAMED[network.loss]()
 
 
 def _unreduced(loss: nn.Module) -> nn.Module:

@@ -29,6 +29,7 @@ class HooksEngine(Engine):
     def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
         super().__init__(module, loss, records_max=records_max)
         self._hooked = _wrapped(self.name, lambda: GradSampleModule(module, loss_reduction="sum"))
+        _without_overwriting(module)
 
     def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
         """Forward, backward, clip and add."""
@@ -55,6 +56,7 @@ class GhostEngine(Engine):
     """
 
     name: ClassVar[str] = "ghost"
+    several_records: ClassVar[bool] = False
 
     def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
         super().__init__(module, loss, records_max=records_max)
@@ -65,6 +67,7 @@ class GhostEngine(Engine):
                 self._double, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum"
             ),
         )
+        _without_overwriting(self._double)
         self._copies = tuple(parameter for _, parameter in named_parameters(self._double))
 
     def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
@@ -101,6 +104,16 @@ class GhostEngine(Engine):
         for parameter in self._copies:
             parameter.grad = None
             parameter._norm_sample = None  # type: ignore[attr-defined] # noqa: SLF001 - where Opacus keeps it
+
+
+def _without_overwriting(module: nn.Module) -> None:
+    """Layers that write into their input write beside it from now on: the same values, in more memory.
+
+    What a hooked layer puts out must not be overwritten by the next one, as `ReLU(inplace=True)` does.
+    """
+    for part in module.modules():
+        if getattr(part, "inplace", False) is True:
+            part.inplace = False  # type: ignore[assignment] # not a submodule
 
 
 def _wrapped(name: str, make):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - Opacus has no types

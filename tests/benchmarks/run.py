@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ BENCHMARKS: Mapping[tuple[str, ...], Callable[[], list[Figure]]] = {
     ("secure_vs_plain_round", "secure_round_1M_s", "secure_round_10M_s"): whole_round.measure,
     ("rounds_per_s_small",): small_rounds.measure,
     ("distributed_dp_rounds_per_s_heart",): heart_rounds.measure,
-    tuple(case.name for case in dp_step.CASES): dp_step.measure,
+    **{(case.name, case.against_hooks): partial(dp_step.measure, case) for case in dp_step.CASES},
     ("ledger_append_per_s",): ledger_append.measure,
 }
 """The figures each measurement gives; the heart study's come from `heart_figures`, which takes a number of seeds."""

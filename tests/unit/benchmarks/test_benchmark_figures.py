@@ -24,9 +24,13 @@ NAMES = {
     "distributed_dp_rounds_per_s_heart",
     "ledger_append_per_s",
     "dp_step_logreg_vs_nonprivate",
+    "dp_step_logreg_vs_hooks",
     "dp_step_cnn28_vs_nonprivate",
+    "dp_step_cnn28_vs_hooks",
     "dp_step_unet2d_vs_nonprivate",
+    "dp_step_unet2d_vs_hooks",
     "dp_step_densenet121_vs_nonprivate",
+    "dp_step_densenet121_vs_hooks",
 }
 
 

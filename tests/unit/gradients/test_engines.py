@@ -11,11 +11,14 @@ from torch import nn
 from privacy.dp.mechanism import Grid, PoissonSampledGaussian
 from site_agent.errors import EngineUnsuited, TrainingFailed
 from site_agent.gradients import bookkeeping, layers
-from site_agent.gradients.admission import ENGINES, EngineChoice, Workload, choose, self_test
+from site_agent.gradients.admission import ENGINES, EngineChoice
 from site_agent.gradients.bookkeeping import BookkeepingEngine
 from site_agent.gradients.engine import FLOAT_MARGIN, PATIENTS_MAX, Batch
 from site_agent.gradients.loop import LoopEngine
 from site_agent.gradients.losses import record_loss
+from site_agent.gradients.self_test import self_test
+from site_agent.gradients.workload import Workload
+from site_agent.networks import build
 from site_agent.update import named_parameters
 from tests.fakes.odd_networks import NETWORKS, made
 
@@ -44,7 +47,7 @@ def test_every_engine_equals_the_loop_on_every_network(network, engine):
     module, shape = made(network)
     said = ""
     try:
-        self_test(engine, module, LOSS, workload(shape))
+        self_test(ENGINES[engine], module, LOSS, workload(shape))
     except (EngineUnsuited, RuntimeError, AttributeError) as refused:
         said = str(refused)
     assert "differs" not in said
@@ -154,19 +157,30 @@ def test_no_engine_reads_or_moves_torchs_or_numpys_global_generator(engine):
     assert all(states)
 
 
+def test_trying_an_engine_leaves_the_batch_as_it_was():
+    # In float64 a layer's input is the batch itself; what a broken patient has in it must not be silenced there.
+    module = build("mlp", {"hidden": (64, 32), "activation": "relu"}, input_shape=(13,), seed=1).double()
+    found = workload((13,)).batch((1,) * 4, torch.float64)
+    found.features[0].fill_(math.nan)
+    result = BookkeepingEngine(module, LOSS).clipped_sum(found, 0.5)
+    assert result.broken == 1
+    assert torch.isnan(found.features[0]).all()
+    self_test(BookkeepingEngine, module, LOSS, workload((13,)))
+
+
 @pytest.mark.parametrize("limits", [{"POSITIONS_OF_PATIENT_MAX": 0}, {"POSITIONS_OF_PATIENT_MAX": 10**6}])
 def test_factors_and_written_gradients_are_the_same(limits, monkeypatch):
     for name, value in limits.items():
         monkeypatch.setattr(bookkeeping, name, value)
     module, shape = made("convolutions 2d")
-    self_test("bookkeeping", module, LOSS, workload(shape))
+    self_test(BookkeepingEngine, module, LOSS, workload(shape))
 
 
 def test_windows_and_the_librarys_convolution_are_the_same(monkeypatch):
     monkeypatch.setattr(layers, "WINDOWS_MAX", 0)
     for name in ("convolutions 1d", "convolutions 2d", "convolutions 3d"):
         module, shape = made(name)
-        self_test("bookkeeping", module, LOSS, workload(shape))
+        self_test(BookkeepingEngine, module, LOSS, workload(shape))
 
 
 class Overwrites(nn.Module):
@@ -206,7 +220,7 @@ def test_bookkeeping_refuses_what_it_cannot_follow():
 @pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
 def test_the_self_test_finds_a_network_that_mixes_records(engine):
     with pytest.raises(EngineUnsuited, match=f"{engine}.*differs.*by [0-9]"):
-        self_test(engine, MixesRecords(), LOSS, workload((5,)))
+        self_test(ENGINES[engine], MixesRecords(), LOSS, workload((5,)))
 
 
 @pytest.mark.parametrize(
@@ -222,33 +236,7 @@ def test_the_self_test_finds_a_broken_engine(part, broken, monkeypatch):
     monkeypatch.setattr(bookkeeping, part, broken)
     module, shape = made("cnn")
     with pytest.raises(EngineUnsuited, match=r"bookkeeping.*(differs|finds)"):
-        self_test("bookkeeping", module, LOSS, workload(shape))
-
-
-def test_a_pinned_engine_that_cannot_is_refused_by_name():
-    module, shape = made("convolutions 1d")  # it overwrites what a hook has returned
-    with pytest.raises(EngineUnsuited, match="gradient engine hooks") as caught:
-        choose(module, LOSS, workload(shape), pinned="hooks")
-    assert "engine: auto" in caught.value.advice()
-
-
-def test_without_a_pin_the_fastest_that_can_is_taken(monkeypatch):
-    module, shape = made("mlp")
-    assert choose(module, LOSS, workload(shape), pinned="loop") == EngineChoice(name="loop")
-    speeds = {"bookkeeping": 3.0, "vmap": 1.0, "hooks": 2.0, "ghost": 4.0, "loop": 5.0}
-    monkeypatch.setattr("site_agent.gradients.admission._seconds", lambda choice, *rest: speeds[choice.name])
-    assert choose(module, LOSS, workload(shape)).name == "vmap"
-    monkeypatch.setitem(speeds, "vmap", 6.0)
-    assert choose(module, LOSS, workload(shape)).name == "hooks"
-
-
-def test_what_does_not_fit_in_memory_is_passed_over_and_what_fits_is_cut():
-    module, shape = made("cnn")
-    assert choose(module, LOSS, workload(shape, memory_bytes=1000)).name == "loop"
-    little = choose(module, LOSS, workload(shape, memory_bytes=2**20), pinned="bookkeeping")
-    assert little.records_max < 20
-    with pytest.raises(EngineUnsuited, match="memory"):
-        choose(module, LOSS, workload(shape, memory_bytes=1000), pinned="vmap")
+        self_test(BookkeepingEngine, module, LOSS, workload(shape))
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (4,), (1, 2, 0), (3, -1, 1)])

@@ -6,7 +6,7 @@ from torch import nn
 
 from site_agent.errors import LossRefused, NetworkRefused
 from site_agent.gradients.losses import record_loss, require_loss_per_record
-from site_agent.gradients.refusals import require_one_crop, require_private
+from site_agent.gradients.refusals import require_private
 
 
 class DiceLoss(nn.Module):
@@ -108,26 +108,3 @@ def test_a_layer_that_keeps_statistics_is_refused(layer, named, instead):
     with pytest.raises(NetworkRefused, match=f"{named} at '1'") as caught:
         require_private(nn.Sequential(nn.Linear(4, 4), layer))
     assert instead in caught.value.allowed
-
-
-class RandCropByPosNegLabeld:
-    def __init__(self, num_samples):
-        self.cropper = type("RandCropByPosNegLabel", (), {"num_samples": num_samples})()
-
-
-class RandSpatialCropSamplesd:
-    def __init__(self, num_samples):
-        self.num_samples = num_samples
-
-
-class Compose:
-    def __init__(self, *transforms):
-        self.transforms = transforms
-
-
-@pytest.mark.parametrize("crop", [RandCropByPosNegLabeld, RandSpatialCropSamplesd])
-def test_several_crops_of_a_record_are_refused(crop):
-    with pytest.raises(NetworkRefused, match=f"{crop.__name__} with num_samples=4") as caught:
-        require_one_crop(Compose(Compose(crop(1)), crop(4)))
-    assert "records of their patient" in caught.value.allowed
-    require_one_crop(Compose(crop(1)))
