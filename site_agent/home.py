@@ -6,7 +6,11 @@ keys/                0600 each: tls, signing (Ed25519), ecdsa (P-256, for studie
                      long-term secret mixed into every fresh key)
 certificates/        site.pem, ca.pem
 agent.db, ledger.db  what the agent remembers; what privacy was spent
+images/              images as the network sees them, for as long as cache_gib has room for them
 models/, results/    global models by digest; this hospital's own figures
+progress/            how far the training of a round has come
+tensorboard/         curves of its own figures, if site.yaml wants them
+overlays/            pictures of test patients, if somebody asked for them
 evidence/            messages in which somebody broke a rule of the protocol, by digest
 """
 
@@ -28,6 +32,7 @@ from privacy.secagg.keys import Signer
 from privacy.secagg.suites import SuiteName
 from privacy.secret import Secret
 from site_agent.errors import SiteError
+from site_agent.image_cache import ImageCache
 from site_agent.site_file import SiteFile, load_site_file
 
 FILE_BYTES_MAX = 65_536
@@ -76,6 +81,11 @@ class AgentHome:
     identity: Identity
     ca_pem: bytes
     certificate_pem: bytes
+
+    @property
+    def images(self) -> ImageCache:
+        """Images as the network sees them, within the quota of site.yaml."""
+        return ImageCache(folder=self.folder / "images", quota_bytes=int(self.config.cache_gib * 2**30))
 
     @property
     def site(self) -> SiteId:

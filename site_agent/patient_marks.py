@@ -13,6 +13,7 @@ that need not be. Identifiers are compared as the files spell them, without blan
 Does not find: the same patients under other identifiers, such as another pseudonym in every extract (docs/limitations).
 """
 
+import contextlib
 import csv
 import hmac
 import sqlite3
@@ -24,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.secret import Secret
-from site_agent.site_file import Dataset
+from site_agent.data_faults import DataInvalid, Faults
+from site_agent.datasets import CsvDataset, Dataset, ParquetDataset
 
 _LABEL = b"consortium/patient/v1\n"
 _KEY_LABEL = b"consortium/patient-key/v1"
@@ -58,11 +60,29 @@ def marks_of(identifiers: Iterable[str], secret: Secret[bytes]) -> PatientMarks:
 
 
 def identifiers_in(dataset: Dataset) -> Iterator[str]:
-    """Who is in a dataset's file, record by record; nobody where the file cannot be read as the cohort will read it.
+    """Who is in a dataset, record by record; nobody where it cannot be read as the cohort will read it.
 
-    All of the file's patients, not only those with complete records: which ones a study can use differs from study to
-    study, and the budget is of the file.
+    All of the dataset's patients, not only those with complete records: which ones a study can use differs from study
+    to study, and the budget is of the dataset. An image that no patient is named for stands for one, by its content
+    (MedMNIST) or its place on the disk (a datalist).
     """
+    faults = Faults(path=Path(dataset.path), found=[])
+    with contextlib.suppress(DataInvalid):  # what is wrong with it is said where data are checked
+        match dataset:
+            case CsvDataset():
+                yield from _identifiers_in_csv(dataset)
+            case ParquetDataset():
+                from site_agent.parquet import parquet_columns  # noqa: PLC0415 - pandas
+
+                table = parquet_columns(Path(dataset.path), {dataset.patient_id: "the patient"}, faults)
+                yield from table.get(dataset.patient_id, ())
+            case _:
+                from site_agent.imaging.listing import patients_in  # noqa: PLC0415 - only for images
+
+                yield from patients_in(dataset, faults)
+
+
+def _identifiers_in_csv(dataset: CsvDataset) -> Iterator[str]:
     with Path(dataset.path).open(encoding="utf-8-sig", newline="", errors="replace") as file:
         rows = csv.reader(file)
         header = [name.strip() for name in next(rows, [])]

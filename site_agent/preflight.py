@@ -11,12 +11,17 @@ from pathlib import Path
 from consortium.contract import certificates
 from consortium.contract.certificates import Role
 from consortium.contract.study import StudyFile
+from consortium.contract.study_data import ImagingData
 from site_agent.agent import CoordinatorLine, dial
+from site_agent.bundles.approval import bundle_at
+from site_agent.datasets import FOLDERS
 from site_agent.errors import SiteError
 from site_agent.home import AgentHome, HomeInvalid, open_home
 from site_agent.ledger import Ledger
 from site_agent.patient_marks import identifiers_in, marks_of
+from site_agent.preparation import trial_of
 from site_agent.store import Store
+from site_agent.training_spec import spec_of
 
 DISK_FREE_MIN_BYTES = 500 * 2**20
 CERTIFICATE_DAYS_MIN = 14
@@ -58,6 +63,7 @@ async def run_checks(folder: Path) -> list[CheckResult]:
         ("certificate", _certificate),
         ("coordinator", _coordinator),
         ("data", _data),
+        ("engines", _engines),
         ("ledger", _ledger),
     ]
     results = []
@@ -79,8 +85,12 @@ async def run_checks(folder: Path) -> list[CheckResult]:
 
 async def _configuration(home: AgentHome) -> str:
     config = home.config
+    for digest, path in config.bundles.items():
+        bundle_at(digest, Path(path))
+    bundles = f"; bundles {len(config.bundles)}, each as its digest says" if config.bundles else ""
     return (
         f"site.yaml is valid: datasets {', '.join(config.datasets)}; studies {', '.join(config.studies) or 'none yet'}"
+        f"{bundles}"
     )
 
 
@@ -130,21 +140,47 @@ async def _data(home: AgentHome) -> str:
 
     config = home.config
     for name, dataset in config.datasets.items():
-        if not Path(dataset.path).is_file():  # noqa: ASYNC240 - nobody waits meanwhile
-            raise CheckFailed(f"dataset {name}: {dataset.path} is not a file", "Correct the path in site.yaml.")
+        kind = "folder" if isinstance(dataset, FOLDERS) else "file"
+        if not _is_there(Path(dataset.path), kind):
+            raise CheckFailed(f"dataset {name}: {dataset.path} is not a {kind}", "Correct the path in site.yaml.")
     checked = []
     for decision in Store(home.folder / "agent.db").decisions():
         chosen = config.dataset_for(decision.study)
         if decision.decision != "approved" or chosen is None:
             continue
-        cohort = await asyncio.to_thread(read_cohort, StudyFile.from_document(decision.document), chosen)
-        summary = cohort.summary
+        study = StudyFile.from_document(decision.document)
+        summary = (await asyncio.to_thread(read_cohort, study, chosen, home.images)).summary
+        if isinstance(study.data, ImagingData):
+            from site_agent.imaging.cohort import report_lines  # noqa: PLC0415 - only for images
+
+            checked.append("\n  ".join([f"{decision.study}:", *report_lines(summary)]))
+            continue
         checked.append(
             f"{decision.study}: {summary.patients} patients ({summary.training_patients} to train, "
             f"{summary.test_patients} to test), {summary.records_left_out} of {summary.records_read} records left out "
             "for missing values"
         )
-    return "; ".join(checked) or "every dataset's file is there; they are checked against a study once it is approved"
+    return "\n".join(checked) or "every dataset's file is there; they are checked against a study once it is approved"
+
+
+def _is_there(path: Path, kind: str) -> bool:
+    return path.is_dir() if kind == "folder" else path.is_file()
+
+
+async def _engines(home: AgentHome) -> str:
+    """How gradients would be computed for each approved study, tried on made-up records as before its first round."""
+    config = home.config
+    found = []
+    for decision in Store(home.folder / "agent.db").decisions():
+        dataset = config.dataset_for(decision.study)
+        if decision.decision != "approved" or dataset is None:
+            continue
+        study = StudyFile.from_document(decision.document)
+        if study.is_private:
+            spec = spec_of(study, declared_patients=dataset.declared_patients)
+            trial = await asyncio.to_thread(trial_of, spec, config.engine)
+            found.append(f"{decision.study}: {trial.words}")
+    return "\n".join(found) or f"engine: {config.engine}; they are tried on a study's network once it is approved"
 
 
 async def _ledger(home: AgentHome) -> str:
@@ -166,5 +202,5 @@ async def _ledger(home: AgentHome) -> str:
 
 def _register(home: AgentHome, ledger: Ledger) -> None:
     for name, dataset in home.config.datasets.items():
-        if Path(dataset.path).is_file():  # that one is missing is said where data are checked
+        if Path(dataset.path).exists():  # that one is missing is said where data are checked
             ledger.register(name, marks_of(identifiers_in(dataset), home.long_term_secret))

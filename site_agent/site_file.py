@@ -13,11 +13,13 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, Field
 
 from consortium.contract import yaml_file
-from consortium.contract.catalogue import MechanismName, NetworkName, SuiteChoice
+from consortium.contract.catalogue import MechanismName, SuiteChoice
 from consortium.contract.errors import shown
-from consortium.contract.fields import Address, ColumnName, FilePath, SiteName, StudyName
+from consortium.contract.fields import Address, FilePath, SiteName, StudyName
 from consortium.contract.names import SiteId, StudyId
+from consortium.contract.networks import BundleDigest, NetworkName
 from consortium.contract.schema import Finding, Refused, Rule, Section, Words
+from site_agent.datasets import Dataset
 
 _PROXY = re.compile(r"http://(?P<address>[^/@]+)/?")
 
@@ -33,16 +35,6 @@ class Coordinator(Section):
     """The one host this agent talks to. Whoever answers must still hold a certificate of the kit's authority."""
 
     address: Address
-
-
-class Dataset(Section):
-    """A file of patients."""
-
-    path: FilePath
-    format: Literal["csv"]
-    patient_id: ColumnName  # the column that tells patients apart; it never leaves the site
-    declared_patients: Annotated[int, Ge(1), Le(10_000_000)]  # size of the training cohort, as a constant
-    split_column: ColumnName | None = None  # a column that says train or test; without it the study's split is made
 
 
 def _study_within_total(per_study: float, total: float) -> Iterator[Finding]:
@@ -64,6 +56,7 @@ class Policy(Section):
     minimum_threshold: Annotated[int, Ge(2), Le(128)] = 3
     allowed_networks: tuple[NetworkName, ...] = ("logistic", "mlp")
     allowed_mechanisms: tuple[MechanismName, ...] = ("local-dp-sgd",)
+    allow_no_privacy: bool = False  # whether studies that promise patients no differential privacy may run here
     allowed_suites: tuple[SuiteChoice, ...] = ("hybrid-pq", "p256")
     max_egress_bytes_per_round: Annotated[int, Ge(1), Le(2**40)] = 64 * 2**20
     share_exact_metrics: bool = False
@@ -101,6 +94,11 @@ class SiteFile(Section):
     # How gradients are computed changes what a step costs on this machine and nothing that is promised, so it is the
     # hospital's choice and not the study's.
     engine: EngineName = "auto"
+    # Images as the network sees them are kept in the agent's home, so that the next study or start finds them ready.
+    cache_gib: Annotated[float, Ge(0), Le(100_000)] = 10.0
+    tensorboard: bool = False  # curves of this hospital's own test figures, in its home
+    # MONAI bundles that were looked at (`site-agent bundle check`) and may define a study's network: digest -> path.
+    bundles: Annotated[Mapping[BundleDigest, FilePath], Len(0, 1000)] = {}
     policy: Policy = Policy()
 
     rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("datasets", "studies"), check=_datasets_known),)
@@ -124,10 +122,9 @@ def example_site_file() -> bytes:
 
 
 def load_site_file(path: Path) -> SiteFile:
-    """The site.yaml at `path`, with dataset paths made absolute; raises FileInvalid with every problem in it."""
+    """The site.yaml at `path`, with paths made absolute; raises FileInvalid with every problem in it."""
     site = yaml_file.load(path, SiteFile)
     folder = path.resolve().parent
-    datasets = {
-        name: dataset.model_copy(update={"path": str(folder / dataset.path)}) for name, dataset in site.datasets.items()
-    }
-    return site.model_copy(update={"datasets": datasets})
+    datasets = {name: dataset.below(folder) for name, dataset in site.datasets.items()}
+    bundles = {digest: str(folder / path) for digest, path in site.bundles.items()}
+    return site.model_copy(update={"datasets": datasets, "bundles": bundles})

@@ -58,7 +58,10 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A relation between fields: `check` gets the values at `reads`, in order, and yields what is wrong."""
+    """A relation between fields: `check` gets the values at `reads`, in order, and yields what is wrong.
+
+    A path may lead into one member of a union of sections; where the file has another member, the rule has no say.
+    """
 
     reads: tuple[str, ...]  # dotted paths below the section that has the rule
     check: Callable[..., Iterator[Finding]]
@@ -86,10 +89,17 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _keep_rules(self) -> Self:
-        findings = [f for rule in self.rules for f in rule.check(*(_attribute(self, path) for path in rule.reads))]
+        findings = [finding for rule in self.rules for finding in self._found_by(rule)]
         if findings:
             raise RulesBroken(findings)
         return self
+
+    def _found_by(self, rule: Rule) -> Iterator[Finding]:
+        try:
+            values = [_attribute(self, path) for path in rule.reads]
+        except _Unknown:
+            return
+        yield from rule.check(*values)
 
 
 def problems_of(model: type[Section], data: object, lines: Mapping[Path, int] | None = None) -> list[Problem]:
@@ -259,8 +269,7 @@ def _tagged(kind: object, metadata: tuple[object, ...]) -> tuple[str, dict[str, 
     members: dict[str, type[Section]] = {}
     for member in get_args(kind):
         section, _ = _unwrap(member, ())
-        (value,) = get_args(section.model_fields[tag].annotation)
-        members[value] = section
+        members |= dict.fromkeys(get_args(section.model_fields[tag].annotation), section)
     return tag, members
 
 
@@ -350,7 +359,7 @@ def _sections_of(
 
 
 class _Unknown(Exception):
-    """A value that a rule reads is itself wrong, so the rule has no say."""
+    """A value that a rule reads is itself wrong, or of another member of a union, so the rule has no say."""
 
 
 def _broken_rules(section: type[Section], data: Mapping[str, object]) -> Iterator[Finding]:
@@ -364,8 +373,8 @@ def _broken_rules(section: type[Section], data: Mapping[str, object]) -> Iterato
 
 def _value(section: type[Section], data: object, names: list[str]) -> Any:
     """The validated value at a dotted path, though other parts of the section may be wrong."""
-    field = keys_of(section)[names[0]]
-    if not isinstance(data, Mapping):
+    field = keys_of(section).get(names[0])
+    if field is None or not isinstance(data, Mapping):
         raise _Unknown
     if names[0] not in data:
         if field.is_required() or len(names) > 1:
@@ -391,6 +400,8 @@ def _value(section: type[Section], data: object, names: list[str]) -> Any:
 def _attribute(section: Section, path: str) -> Any:
     value: Any = section
     for name in path.split("."):
+        if name not in type(value).model_fields:
+            raise _Unknown
         value = getattr(value, name)
     return value
 

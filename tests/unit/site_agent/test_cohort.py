@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from consortium.contract.study import StudyFile, load_study
-from site_agent.cohort import DATA_BYTES_MAX, Cohort, DataInvalid, read_cohort
-from site_agent.site_file import Dataset
+from site_agent.cohort import Cohort, read_cohort
+from site_agent.data_faults import DataInvalid
+from site_agent.datasets import CsvDataset
+from site_agent.tables import DATA_BYTES_MAX
 
 HEART = load_study(Path(__file__).parents[3] / "configs/heart-disease/study.yaml")
 HEADER = "patient,age,bp,kind,outcome,side,comment"
@@ -52,12 +54,12 @@ def rows(count: int = 12, *, per_patient: int = 1) -> list[list[str]]:
     ]
 
 
-def dataset(tmp_path: Path, lines: list[list[str]] | str, *, header: str = HEADER, **settings: Any) -> Dataset:
+def dataset(tmp_path: Path, lines: list[list[str]] | str, *, header: str = HEADER, **settings: Any) -> CsvDataset:
     file = tmp_path / "patients.csv"
     body = lines if isinstance(lines, str) else "".join(",".join(row) + "\n" for row in lines)
     file.write_text(f"{header}\n{body}", newline="")
     fields = {"path": str(file), "format": "csv", "patient_id": "patient", "declared_patients": 8}
-    return Dataset.model_validate(fields | settings)
+    return CsvDataset.model_validate(fields | settings)
 
 
 def read(tmp_path: Path, lines: list[list[str]] | str, *, contract: StudyFile | None = None, **settings: Any) -> Cohort:
@@ -388,7 +390,7 @@ def test_what_cannot_be_read(tmp_path: Path, kind: str) -> None:
     elif kind == "huge":
         with path.open("wb") as file:
             file.truncate(DATA_BYTES_MAX + 1)  # sparse: no such file is written
-    data = Dataset(path=str(path), format="csv", patient_id="patient", declared_patients=8)
+    data = CsvDataset(path=str(path), format="csv", patient_id="patient", declared_patients=8)
     with pytest.raises(DataInvalid) as caught:
         read_cohort(study(), data)
     assert len(caught.value.problems) == 1

@@ -7,9 +7,9 @@ from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import PoissonSampledGaussian
 from privacy.errors import BudgetExceeded
 from privacy.secret import Secret
+from site_agent.datasets import CsvDataset
 from site_agent.ledger import Ledger, Limits, Overlap
 from site_agent.patient_marks import identifiers_in, marks_of
-from site_agent.site_file import Dataset
 
 SECRET = Secret(bytes(range(32)))
 EVENT = DpEvent(mechanism=PoissonSampledGaussian(noise_multiplier=3.4484, sampling_rate=0.2, steps=40, clip_norm_l2=1))
@@ -48,7 +48,7 @@ def test_a_mark_says_nothing_without_the_secret():
 def test_patients_are_read_by_their_own_column(tmp_path):
     path = tmp_path / "patients.csv"
     path.write_text("\ufeffage, patient\n50, P1\n60,P2 \n70\n51,P1\n")
-    dataset = Dataset(path=str(path), format="csv", patient_id="patient", declared_patients=2)
+    dataset = CsvDataset(path=str(path), format="csv", patient_id="patient", declared_patients=2)
     assert list(identifiers_in(dataset)) == ["P1", "P2", "P1"]
     assert list(identifiers_in(dataset.model_copy(update={"patient_id": "other"}))) == []
 

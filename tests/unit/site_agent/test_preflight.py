@@ -12,18 +12,19 @@ from site_agent.home import HomeInvalid
 from site_agent.preflight import run_checks
 from site_agent.store import Decision, Store
 from site_agent.told import Told
+from tests.fakes.imaging_study import whole_study, write_folder
 from tests.fakes.site_wire import STUDY, dialled, document_of
 from tests.fakes.site_world import make_home, new_member, write_patients, write_site_file
 from tests.fakes.wire_world import pki
 
-NAMES = ["configuration", "disk", "keys", "certificate", "coordinator", "data", "ledger"]
+NAMES = ["configuration", "disk", "keys", "certificate", "coordinator", "data", "engines", "ledger"]
 
 
-def approve(folder):
-    offered = document_of(STUDY)
+def approve(folder, study=STUDY):
+    offered = document_of(study)
     decision = Decision(
-        study_digest=STUDY.digest(),
-        study=STUDY.study_id,
+        study_digest=study.digest(),
+        study=study.study_id,
         document=offered.document,
         decision="approved",
         steward="Dr Somebody",
@@ -50,6 +51,9 @@ async def test_all_is_well(tmp_path):
         assert "365 days" in results["certificate"] or "364 days" in results["certificate"]
         assert results["coordinator"].endswith("studies offered: 1")
         assert "45 patients (29 to train, 16 to test)" in results["data"]
+        assert results["engines"].startswith("small-study: bookkeeping (steps of ")
+        assert "made-up patients; bookkeeping " in results["engines"]
+        assert " ms" in results["engines"]
         assert results["ledger"] == "as new as what this hospital signed; studies that spent something: 0"
         assert world.service.events == []
     assert {record.kind for record in Store(tmp_path / "agent.db").egress()} == {"list-studies"}
@@ -75,6 +79,7 @@ async def test_a_later_check_is_made_although_an_earlier_one_failed(tmp_path, mo
             "disk",
             "coordinator",
             "data",
+            "engines",
             "ledger",
         ]  # where to dial is in the file too
         assert "nonsense" in found["configuration"]
@@ -126,6 +131,37 @@ async def test_data_that_are_missing_or_wrong(tmp_path):
         assert list(await failed(tmp_path)) == ["data"]
 
 
+async def test_images_are_checked_one_line_for_each_reason(tmp_path):
+    async with dialled(tmp_path):
+        study = whole_study()
+        films = tmp_path / "films"
+        write_folder(films, [f"SECRET-{number}" for number in range(14)])
+        (films / "2.png").write_text("no picture")
+        (films / "5.png").unlink()
+        (films / "13.png").write_bytes(b"")
+        approve(tmp_path, study)
+        record = yaml.safe_load((tmp_path / "site.yaml").read_text())
+        own = {"path": "films", "format": "image-folder", "table": "list.csv", "declared_patients": 8}
+        record |= {"datasets": {"films": own}, "studies": {study.id: "films"}}
+        (tmp_path / "site.yaml").write_text(yaml.safe_dump(record))
+        assert await failed(tmp_path) == {}
+        results = {result.name: result.found for result in await run_checks(tmp_path)}
+        assert results["data"] == (
+            "small-study:\n"
+            "  11 patients (8 to train, 3 to test) with 11 records; 3 of 14 records left out\n"
+            "  left out: 2 records, cannot be read as PNG or JPEG: truncated or damaged (records 3, 14)\n"
+            "  left out: 1 record, the file is not there, or cannot be read (record 6)"
+        )
+        assert len(list((tmp_path / "images").iterdir())) == 11  # prepared, and ready for training
+        (tmp_path / "list.csv").write_text("file,patient,label\n0.png,SECRET-0,1\n")
+        told = (await failed(tmp_path))["data"]
+        assert "1 patient with complete records; allowed: at least 4" in told
+        assert "SECRET" not in told
+        record["datasets"]["films"]["path"] = "list.csv"
+        (tmp_path / "site.yaml").write_text(yaml.safe_dump(record))
+        assert "is not a folder" in (await failed(tmp_path))["data"]
+
+
 async def test_a_check_that_breaks_is_a_check_that_failed(tmp_path, monkeypatch):
     async def breaks(_home):
         raise RuntimeError("nobody thought of this")
@@ -144,4 +180,4 @@ async def test_datasets_with_patients_in_common_and_a_ledger_that_is_too_old(tmp
         assert "clinic and ward have 45 patients in common and one budget" in results["ledger"]
         told = Told(study_digest=STUDY.digest(), study=STUDY.id, dataset="ward", round=1, attempt=1, steps=3)
         Store(tmp_path / "agent.db").add_events([], spent=told)
-        assert "counts 0 training steps" in (await failed(tmp_path))["ledger"]
+        assert "counts 0 noisy steps" in (await failed(tmp_path))["ledger"]
