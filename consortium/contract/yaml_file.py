@@ -50,7 +50,7 @@ def load(path: Path, model: type[Model]) -> Model:
     """The file at `path` as a `model`; raises FileInvalid with every problem in it, sorted by line."""
     try:
         parsed = parse(_read(path))
-    except _Unreadable as error:
+    except Unreadable as error:
         raise FileInvalid(path, [error.problem]) from None
     if not isinstance(parsed.data, dict):
         found = Problem(path="", line=1, found=shown(parsed.data), allowed=schema.describe(model))
@@ -73,23 +73,23 @@ def parse(raw: bytes) -> Parsed:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise _Unreadable("bytes that are not UTF-8", "a text file in UTF-8", line) from None
+        raise Unreadable("bytes that are not UTF-8", "a text file in UTF-8", line) from None
     builder = _Builder(events=yaml.parse(text, Loader=yaml.SafeLoader))
     try:
         data = builder.document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark if error.problem_mark is not None else error.context_mark
-        raise _Unreadable(
+        raise Unreadable(
             f"YAML that cannot be read ({error.problem or error.context})",
             "YAML: keys and values separated by a colon and a blank, sections indented with blanks",
             mark.line + 1 if mark is not None else 1,
         ) from None
     except yaml.YAMLError:
-        raise _Unreadable("a control character", "printable text") from None
+        raise Unreadable("a control character", "printable text") from None
     return Parsed(data=data, lines=builder.lines, problems=tuple(builder.problems))
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """The file as a whole cannot be read."""
 
     def __init__(self, found: str, allowed: str, line: int | None = None) -> None:
@@ -101,15 +101,15 @@ def _read(path: Path) -> bytes:
     """The bytes of a regular file, at most FILE_BYTES_MAX of them."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise _Unreadable("something that is not a file", "the path of a YAML file")
+            raise Unreadable("something that is not a file", "the path of a YAML file")
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
-        raise _Unreadable("no such file", "the path of a YAML file") from None
+        raise Unreadable("no such file", "the path of a YAML file") from None
     except OSError as error:
-        raise _Unreadable(f"a file that cannot be opened ({error.strerror})", "a file this user may read") from None
+        raise Unreadable(f"a file that cannot be opened ({error.strerror})", "a file this user may read") from None
     if len(raw) > FILE_BYTES_MAX:
-        raise _Unreadable(f"more than {FILE_BYTES_MAX} bytes", f"a file of at most {FILE_BYTES_MAX} bytes")
+        raise Unreadable(f"more than {FILE_BYTES_MAX} bytes", f"a file of at most {FILE_BYTES_MAX} bytes")
     return raw
 
 
@@ -130,7 +130,7 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise _Unreadable("a second document", "one document per file", _line_of(event))
+                    raise Unreadable("a second document", "one document per file", _line_of(event))
                 value = self.value(next(self.events), ())
         return value
 
@@ -139,9 +139,9 @@ class _Builder:
         line = _line_of(event)
         self.nodes += 1
         if self.nodes > _NODES_MAX:
-            raise _Unreadable("too many entries", f"at most {_NODES_MAX} keys and values", line)
+            raise Unreadable("too many entries", f"at most {_NODES_MAX} keys and values", line)
         if len(path) > _DEPTH_MAX:
-            raise _Unreadable("sections nested too deeply", f"at most {_DEPTH_MAX} levels", line)
+            raise Unreadable("sections nested too deeply", f"at most {_DEPTH_MAX} levels", line)
         self.lines.setdefault(path, line)
         anchor = f"&{event.anchor}" if not isinstance(event, yaml.AliasEvent) else f"*{event.anchor}"
         if event.anchor:
