@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TypeAlias
 
+from consortium.contract.figures_budget import figures_privacy
 from consortium.contract.study import StudyFile
+from consortium.contract.study_training import NONE
 from site_agent.ledger_caps import Limits
 from site_agent.site_file import Policy
 
@@ -21,8 +23,10 @@ class StudyFacts:
     network: str
     mechanism: str
     suite: str
-    epsilon: float  # of the whole study
+    epsilon: float  # of the whole study's training; infinite where nothing is promised
     delta: float
+    figures_epsilon: float = 0.0  # of its test figures, where they have a budget of their own
+    figures_delta: float = 0.0
     minimum_patients: int  # what the study itself demands of a hospital
     participants: int  # hospitals in the round; of a study, the fewest a round may have; in groups, the fewest in a sum
     threshold: int  # hospitals that together open the sum
@@ -54,6 +58,9 @@ class Refuse:
 
 Answer: TypeAlias = Accept | Refuse
 
+FLOAT_MARGIN = 1e-12
+"""1.1 and 2.2 are 3.3 to everybody who writes a study, and a little more to a computer."""
+
 BUDGET_REFUSED = Refuse("max_epsilon_total", "the privacy budget this hospital set for the data does not allow it")
 """The answer when the ledger raises BudgetExceeded, whose own message has the hospital's numbers in it."""
 
@@ -69,12 +76,15 @@ def facts_of(study: StudyFile, *, upload_bytes: int, participants: int | None = 
         participants = study.sites_in_a_sum  # what hides an update is the sum of its group
     elif participants is None:
         participants = study.sites.minimum
+    figures = figures_privacy(study)
     return StudyFacts(
         network=study.model.network,
         mechanism=study.privacy.mechanism,
         suite=study.aggregation.suite,
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
+        figures_epsilon=figures.epsilon if figures is not None else 0.0,
+        figures_delta=figures.delta if figures is not None else 0.0,
         minimum_patients=study.data.minimum_patients,
         participants=participants,
         threshold=study.sites_that_open,
@@ -101,14 +111,23 @@ def _objections(policy: Policy, study: StudyFacts, site: SiteFacts) -> Iterator[
         yield Refuse("governance.expires", f"the study expired on {study.expires.isoformat()}")
     if study.network not in policy.allowed_networks:
         yield Refuse("allowed_networks", f"this hospital does not train {study.network!r}")
-    if study.mechanism not in policy.allowed_mechanisms:
+    if study.mechanism == NONE:
+        if not policy.allow_no_privacy:
+            yield Refuse("allow_no_privacy", "this hospital takes part in no study without differential privacy")
+    elif study.mechanism not in policy.allowed_mechanisms:
         yield Refuse("allowed_mechanisms", f"this hospital does not accept {study.mechanism!r} as protection")
     if study.suite not in policy.allowed_suites:
         yield Refuse("allowed_suites", f"this hospital does not use the suite {study.suite!r}")
-    if study.epsilon > policy.max_epsilon_per_study:
-        yield Refuse("max_epsilon_per_study", f"epsilon {study.epsilon:g} is more than this hospital gives one study")
-    if study.delta > policy.max_delta:
-        yield Refuse("max_delta", f"delta {study.delta:g} is more than this hospital allows")
+    # What a patient pays for one study, however it is divided: the sum bounds both together (basic composition).
+    is_promised = study.mechanism != NONE
+    if is_promised and study.epsilon + study.figures_epsilon > policy.max_epsilon_per_study * (1 + FLOAT_MARGIN):
+        figures = f" and {study.figures_epsilon:g} for test figures" if study.figures_epsilon else ""
+        yield Refuse(
+            "max_epsilon_per_study", f"epsilon {study.epsilon:g}{figures} is more than this hospital gives one study"
+        )
+    if is_promised and max(study.delta, study.figures_delta) > policy.max_delta:
+        delta = max(study.delta, study.figures_delta)
+        yield Refuse("max_delta", f"delta {delta:g} is more than this hospital allows")
     if site.patients < max(policy.minimum_patients, study.minimum_patients):
         yield Refuse("minimum_patients", "this hospital has too few patients for the study")
     if study.participants < policy.minimum_sites:

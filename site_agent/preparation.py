@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from audit import entries
 from consortium.contract.digest import canonical_bytes, digest_of
 from consortium.contract.global_model import GlobalModel
@@ -15,7 +17,10 @@ from consortium.contract.layout import largest_layout
 from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
 from privacy.dp import accountant
+from site_agent.bundles.approval import objection_to_bundle
+from site_agent.data_words import columns_of
 from site_agent.errors import SiteError
+from site_agent.figures_account import admit_figures
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
 from site_agent.logged_event import logged_event
@@ -23,13 +28,24 @@ from site_agent.patient_marks import identifiers_in, marks_of
 from site_agent.policy import Refuse, SiteFacts, decide, facts_of, limits_of
 from site_agent.signed_events import SignedEvents, bucket_of
 from site_agent.store import Store
-from site_agent.training_spec import TrainingSpec, network_spec_of, spec_of
+from site_agent.training_spec import (
+    PlainSpec,
+    PrivacySpec,
+    TrainingSpec,
+    network_spec_of,
+    plain_spec_of,
+    spec_of,
+)
 
 if TYPE_CHECKING:
     from site_agent.cohort import Cohort
-    from site_agent.gradients.admission import EngineChoice
+    from site_agent.gradients.admission import EngineChoice, Trial
     from site_agent.mechanism_audit import MechanismAudit
+    from site_agent.plain_trainer import PlainTrainer
     from site_agent.trainer import DpTrainer
+
+
+log = structlog.get_logger(__name__)
 
 
 class Declined(SiteError):
@@ -56,8 +72,8 @@ class Prepared:
     digest: Digest
     dataset: str
     cohort: "Cohort"
-    spec: TrainingSpec
-    trainer: "DpTrainer"
+    spec: TrainingSpec | PlainSpec
+    trainer: "DpTrainer | PlainTrainer"
     audit: "MechanismAudit | None"  # None where it cannot be measured
     first_model: GlobalModel
 
@@ -74,7 +90,7 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     from site_agent.admission_audit import audited_at_admission  # noqa: PLC0415 - torch
     from site_agent.cohort import read_cohort  # noqa: PLC0415 - pandas
     from site_agent.networks import build_from  # noqa: PLC0415 - torch
-    from site_agent.private_figures import admit_figures  # noqa: PLC0415 - it imports this
+    from site_agent.plain_trainer import PlainTrainer  # noqa: PLC0415 - torch
     from site_agent.trainer import DpTrainer  # noqa: PLC0415 - torch
     from site_agent.update import global_model_of  # noqa: PLC0415 - torch
 
@@ -83,8 +99,11 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     dataset = config.dataset_for(study.study_id)
     if dataset is None:
         raise Declined(NO_DATASET)
+    bundle_refused = objection_to_bundle(study, config.bundles)
+    if bundle_refused is not None:
+        raise Declined(bundle_refused)
     name = config.studies[study.id]
-    cohort = read_cohort(study, dataset)
+    cohort = read_cohort(study, dataset, home.images)
     first_model = global_model_of(build_from(network_spec_of(study)))
     layout = largest_layout(study, parameters=first_model.parameters)
     answer = decide(
@@ -94,8 +113,21 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     )
     if isinstance(answer, Refuse):
         raise Declined(answer)
-    spec = spec_of(study, declared_patients=dataset.declared_patients)
+    # Also for a study that spends nothing: a certificate of another study has to know whose data it used.
     ledger.register(name, marks_of(identifiers_in(dataset), home.long_term_secret))
+    if not study.is_private:
+        plain = plain_spec_of(study, declared_patients=dataset.declared_patients)
+        return Prepared(
+            study=study,
+            digest=digest,
+            dataset=name,
+            cohort=cohort,
+            spec=plain,
+            trainer=PlainTrainer(plain, cohort.train),
+            audit=None,  # there is no mechanism to measure
+            first_model=first_model,
+        )
+    spec = spec_of(study, declared_patients=dataset.declared_patients)
     ledger.admit(
         dataset=name,
         study_digest=digest,
@@ -119,13 +151,29 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
 
 
 def engine_for(spec: TrainingSpec, wanted: str) -> "EngineChoice":
-    """The engine for a study on this machine, tried on its network before training; raises EngineUnsuited."""
-    from site_agent.gradients.admission import Workload, chosen_for  # noqa: PLC0415 - torch
+    """The engine for a study on this machine, tried on its network before training; raises EngineUnsuited.
+
+    What was tried goes to the hospital's own log: times and memory are those of made-up records.
+    """
+    trial = trial_of(spec, wanted)
+    for tried in trial.candidates:
+        log.info("engine.tried", engine=tried.engine, seconds=tried.seconds, memory_bytes=tried.peak_bytes,
+                 reason=tried.unsuited or None)  # fmt: skip
+    log.info("engine.chosen", engine=trial.choice.name, outcome="pinned" if trial.pinned else "fastest")
+    return trial.choice
+
+
+def trial_of(spec: TrainingSpec, wanted: str) -> "Trial":
+    """What engines were tried for a study, and the one that was chosen; raises EngineUnsuited."""
+    from site_agent.gradients.admission import chosen_for  # noqa: PLC0415 - torch
+    from site_agent.gradients.workload import Workload  # noqa: PLC0415 - torch
 
     workload = Workload.of(
         spec.network.input_shape,
         expected_patients=spec.privacy.denominator,
         records_each=min(spec.privacy.max_records_per_patient, RECORDS_TRIED_MAX),
+        label_shape=spec.network.label_shape,
+        classes=max(2, spec.network.outputs),
     )
     return chosen_for(spec.network, workload, None if wanted == "auto" else wanted)
 
@@ -145,25 +193,43 @@ def approved_study(store: Store, digest: Digest) -> StudyFile:
 def announce(prepared: Prepared, events: SignedEvents) -> None:
     """Signed for the log, once: what will be run here, on which columns, on roughly how many patients, at what cost.
 
-    With it what an audit of the mechanism measured; one that fails is signed whenever it does.
+    With it what an audit of the mechanism measured; one that fails is signed whenever it does. A study without
+    differential privacy has no cost and no mechanism to speak of: that it has none is in the study itself.
 
     Raises:
         Declined: It failed.
     """
     from site_agent.admission_audit import audit_fields  # noqa: PLC0415 - torch
 
-    study, spec = prepared.study, prepared.spec.privacy
-    event = spec.study_event()
+    study = prepared.study
     cohort = {
         "study": study.id,
         "dataset": prepared.dataset,
-        "columns": tuple(study.data.features),
+        "columns": columns_of(study.data),
         "patients": bucket_of(prepared.cohort.summary.patients),
         "contract_digest": digest_of(canonical_bytes(study.data.model_dump(mode="json", exclude_none=True))),
     }
-    cost = {
-        "study": study.id,
-        "dataset": prepared.dataset,
+    announced: list[tuple[type[entries.SiteEntry], dict[str, Any]]]
+    announced = [(entries.CohortSnapshot, cohort)]
+    if isinstance(prepared.spec, TrainingSpec):
+        cost = _cost_fields(study.id, prepared.dataset, prepared.spec.privacy)
+        announced.append((entries.DpConfigured, cost | {"engine": prepared.trainer.engine_name}))
+    audit = prepared.audit
+    if audit is not None:
+        announced.append((entries.DpAudited, audit_fields(study.id, prepared.dataset, audit)))
+    first = events.announce(prepared.digest, *announced)
+    if audit is not None and audit.failed:
+        if not first:
+            events.add(entries.DpAudited, **announced[-1][1])
+        raise Declined(NOT_AS_CLAIMED)
+
+
+def _cost_fields(study: str, dataset: str, spec: PrivacySpec) -> dict[str, Any]:
+    """What a `dp.configured` entry is built from."""
+    event = spec.study_event()
+    return {
+        "study": study,
+        "dataset": dataset,
         "mechanism": event.kind,
         "unit": event.unit.value,
         "relation": event.relation.value,
@@ -177,13 +243,3 @@ def announce(prepared: Prepared, events: SignedEvents) -> None:
         "accountant": "dp-accounting PLD",
         "accountant_version": accountant.versions()["dp-accounting"],
     }
-    announced: list[tuple[type[entries.SiteEntry], dict[str, Any]]]
-    announced = [(entries.CohortSnapshot, cohort), (entries.DpConfigured, cost)]
-    audit = prepared.audit
-    if audit is not None:
-        announced.append((entries.DpAudited, audit_fields(study.id, prepared.dataset, audit)))
-    first = events.announce(prepared.digest, *announced)
-    if audit is not None and audit.failed:
-        if not first:
-            events.add(entries.DpAudited, **announced[-1][1])
-        raise Declined(NOT_AS_CLAIMED)

@@ -1,7 +1,8 @@
-"""What a hospital contributes to one round, before it is encoded: a private update, its weight, exact metrics.
+"""What a hospital contributes to one round, before it is encoded: an update, its weight, exact metrics.
 
 Training is charged to the ledger before it starts and settled with what was executed. One update is trained for one
-global model: an attempt that aborts before any share was released leaves it for the next attempt (ADR 4).
+global model: an attempt that aborts before any share was released leaves it for the next attempt (ADR 4). In a study
+without differential privacy nothing is charged, and the update is no more private than the sum it becomes part of.
 """
 
 import asyncio
@@ -18,18 +19,24 @@ from consortium.contract.layout import LaneName, update_lanes, weight_max
 from consortium.contract.names import Digest
 from consortium.contract.plan import RoundKind, RoundPlan
 from privacy.encoding import Layout
+from site_agent.carried import Carried
 from site_agent.errors import TrainingFailed
 from site_agent.evaluate import Evaluation, evaluate
 from site_agent.ledger import Ledger
+from site_agent.local_steps import FRESH, LocalFigures, LocalStart, TrainedUpdate
 from site_agent.networks import build_from
+from site_agent.plain_trainer import PlainTrainer
 from site_agent.policy import Refuse, limits_of
 from site_agent.preparation import Declined, Prepared
 from site_agent.private_figures import PrivateFigures
+from site_agent.progress import Progress, StepDone, unheard
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
 from site_agent.spend_entries import sign_spends
-from site_agent.trainer import LocalFigures
-from site_agent.update import lanes_of
+from site_agent.tally import Scores
+from site_agent.trainer import DpTrainer
+from site_agent.training_spec import TrainingSpec
+from site_agent.update import lanes_of, load_kept
 
 Lanes: TypeAlias = Mapping[str, NDArray[Any]]
 PrivateUpdate: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
@@ -66,15 +73,19 @@ class RoundValues:
         events: SignedEvents,
         *,
         keep: Callable[[LocalFigures], None] | None = None,  # where figures that never leave are written down
+        carried: Carried | None = None,  # from round to round; not looked at in a study that carries nothing
+        progress: Progress | None = None,  # for this hospital's own eyes
     ) -> None:
         self._prepared = prepared
         self._keep = keep
+        self._carried = carried
+        self._progress = progress
         self._ledger = ledger
         self._events = events
         self._key: _Key | None = None
         self._trained = 0  # times, in this process
         self._figures = PrivateFigures(
-            ledger, study=prepared.study, digest=prepared.digest, dataset=prepared.dataset
+            ledger, events, study=prepared.study, digest=prepared.digest, dataset=prepared.dataset
         )  # of studies with a budget for them
         self._update: asyncio.Task[PrivateUpdate] | None = None
 
@@ -95,15 +106,18 @@ class RoundValues:
             # 5: the sum of updates is divided by the sum of weights; one that counts for nothing is never masked.
             if not 0 < weight <= largest:
                 raise TrainingFailed("an update would not have a weight above 0 and within what the study allows")
-            update = await self._private_update(plan, model, policy)
+            update = await self._update_for(plan, model, policy)
             lanes, clipped = await asyncio.to_thread(_weighted_lanes, update, weight / largest, plan.layout)
             values |= lanes
             values[LaneName.WEIGHT] = np.array([weight])
         names = {lane.name for lane in plan.layout.lanes}
         if LaneName.TEST_PATIENTS not in names:
             return Contribution(lanes=values, clipped=clipped, evaluation=None)
-        evaluation = await asyncio.to_thread(self._evaluate, model)
+        if self._progress is not None:
+            self._progress.rests("measuring the model", plan.round)
+        evaluation = await asyncio.to_thread(self._evaluate, plan, model)
         if self._prepared.study.evaluation.privacy is not None:
+            assert isinstance(evaluation.scores, Scores)  # a rule of the study file: a budget is for binary labels
             values |= await asyncio.to_thread(self._figures.lanes, plan, evaluation.scores, policy)
             return Contribution(lanes=values, clipped=clipped, evaluation=evaluation)
         for name, figures in evaluation.lanes().items():
@@ -119,18 +133,19 @@ class RoundValues:
         """The masked update is leaving. One that is private only as part of a sum is used up by that (ADR 14).
 
         Others may open the sum without this site, which need not hear of it. In a second sum, with fresh noise of
-        theirs and the same of this site's, its patients would have less than they were promised.
+        theirs and the same of this site's, its patients would have less than they were promised. Without any noise a
+        second sum over others would be one equation more about the same update.
         """
-        if self._prepared.study.is_distributed:
+        if self._prepared.study.is_distributed or not self._prepared.study.is_private:
             self._key = self._update = None
 
     @property
     def _weight(self) -> float:
         if self._prepared.study.training.weighting == "patients":
-            return float(self._prepared.spec.privacy.declared_patients)
+            return float(self._prepared.spec.declared_patients)
         return 1.0
 
-    async def _private_update(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> PrivateUpdate:
+    async def _update_for(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> PrivateUpdate:
         key = _Key(plan.round, plan.model_digest)
         while self._update is None or key != self._key or _failed(self._update):
             if self._update is None or self._update.done():
@@ -143,6 +158,24 @@ class RoundValues:
 
     def _train(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> PrivateUpdate:
         prepared = self._prepared
+        start = FRESH if self._carried is None else self._carried.start(plan.round, model)
+        if isinstance(prepared.trainer, PlainTrainer):
+            trained = prepared.trainer.train_round(model.vector, start, self._followed(plan))
+        else:
+            trained = self._train_privately(prepared.trainer, plan, model, policy, start)
+        if self._carried is not None:
+            self._carried.after(plan.round, model, trained)
+        if self._keep is not None:
+            with contextlib.suppress(OSError):  # the hospital's own figures: that a disk refuses them costs no round
+                self._keep(trained.local)
+        return trained.update
+
+    def _train_privately(
+        self, trainer: DpTrainer, plan: RoundPlan, model: GlobalModel, policy: Policy, start: LocalStart
+    ) -> TrainedUpdate:
+        """Train, charged before and settled after."""
+        prepared = self._prepared
+        assert isinstance(prepared.spec, TrainingSpec)  # with this trainer
         reservation = self._ledger.reserve(
             dataset=prepared.dataset,
             study=prepared.study.study_id,
@@ -154,26 +187,34 @@ class RoundValues:
         )
         if not reservation.fresh:
             raise Declined(Refuse("ledger", "this attempt was charged before, and its training may have happened"))
-        trained = prepared.trainer.train_round(model.vector)
+        trained = trainer.train_round(model.vector, start, self._followed(plan))
         (executed,) = trained.events
         self._ledger.settle(reservation, executed)
-        if self._keep is not None:
-            with contextlib.suppress(OSError):  # the hospital's own figures: that a disk refuses them costs no round
-                self._keep(trained.local)
         self._trained += 1
         if self._trained & (self._trained - 1) == 0:  # as often as takes no part of the time: after 1, 2, 4, 8, ...
-            prepared.trainer.cross_check()  # three accountants over what this process executed; none may contradict
+            trainer.cross_check()  # three accountants over what this process executed; none may contradict
         sign_spends(self._ledger, self._events, prepared.study, prepared.digest, prepared.dataset)
-        return trained.update
+        return trained
 
-    def _evaluate(self, model: GlobalModel) -> Evaluation:
+    def _followed(self, plan: RoundPlan) -> StepDone:
+        """A round's training begins, for whoever looks at this hospital's screen."""
+        if self._progress is None:
+            return unheard
+        return self._progress.training(plan.round, self._prepared.study.training.local_steps)
+
+    def _evaluate(self, plan: RoundPlan, model: GlobalModel) -> Evaluation:
+        # A network of its own, also for an evaluation nobody waits for any more; kept no longer than it takes.
+        module = build_from(self._prepared.spec.network)
+        kept = None if self._carried is None else self._carried.kept(plan.round)
+        if kept is not None:
+            load_kept(module, kept)
         return evaluate(
-            # A network of its own, also for an evaluation nobody waits for any more; kept no longer than it takes.
-            build_from(self._prepared.spec.network),
+            module,
             model.vector,
             self._prepared.cohort.test,
             self._prepared.study.evaluation,
             self._prepared.cohort.test_groups,
+            outputs=self._prepared.study.data.outputs,
         )
 
 

@@ -12,21 +12,22 @@ on is here:
 
 One `DpTrainer` serves all rounds of a study, with one Opacus accountant attached to its optimizer, so that the steps
 executed are counted where they happen and compared with the plan. Nothing but that count is carried from round to
-round: the optimizer's momentum starts at zero each time, since each round starts from another model.
+round: the optimizer's momentum starts at zero each time, since each round starts from another model. Parameters that
+the hospital keeps (`training.site_kept`) are clipped and noised with all others, in one vector: what is sent later
+depends on them.
 
 Does not hide: the study's constants. Stays at the site: batch sizes, clipping counts, losses and timings, which would
 undo the amplification by sampling.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.accountants import RDPAccountant
 from opacus.optimizers import DPOptimizer
-from torch import nn
 
 from consortium.contract.global_model import is_finite
 from privacy.dp import accountant
@@ -34,42 +35,25 @@ from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import Grid, PoissonSampledDiscreteGaussian, PoissonSampledGaussian, noisy
 from privacy.dp.randomness import CryptographicGenerator, Entropy
 from site_agent.cohort import Records
+from site_agent.corrections import Correction
 from site_agent.errors import TrainingFailed
 from site_agent.gradients.admission import EngineChoice, first_suited
+from site_agent.gradients.ddp import spread
 from site_agent.gradients.engine import FLOAT_MARGIN, Batch, PatientSum
-from site_agent.gradients.losses import record_loss
+from site_agent.gradients.losses import loss_of
+from site_agent.local_steps import FRESH, LocalFigures, LocalStart, TrainedUpdate, local_optimizer, rows_of_patients
 from site_agent.networks import build_from
+from site_agent.progress import StepDone, unheard
 from site_agent.shared_step import SharedStep
 from site_agent.training_spec import OptimizerSpec, TrainingSpec
-from site_agent.update import load_vector, named_parameters, parameter_count, vector_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFigures:
-    """What the hospital may look at and nobody else: these numbers carry no noise. They print as nothing."""
-
-    sampled_patients: tuple[int, ...]  # of each step
-    clipped_patients: int  # over all steps
-    broken_patients: int  # over all steps: a record gave a gradient that is not finite
-
-    @property
-    def clipped_fraction(self) -> float:
-        """Of the contributions made, how many were shortened; 0 if there were none."""
-        return self.clipped_patients / max(1, sum(self.sampled_patients))
-
-    def __repr__(self) -> str:
-        return "LocalFigures()"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainedUpdate:
-    """The result of one round's training. It prints without its values."""
-
-    # In the layout of `update.parameter_layout`: the model difference, float32; with shared noise the sum of gradients
-    # plus this hospital's share, float64 in whole steps of the update's lane.
-    update: NDArray[np.float32] | NDArray[np.float64] = field(repr=False)
-    events: tuple[DpEvent, ...]  # what was executed, to settle the ledger with
-    local: LocalFigures
+from site_agent.update import (
+    kept_vector_of,
+    load_kept,
+    load_vector,
+    named_parameters,
+    parameter_count,
+    vector_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +96,12 @@ class DpTrainer:
         self._generator = CryptographicGenerator(entropy)
         self._features = torch.tensor(train.features, dtype=torch.float32)
         self._labels = torch.tensor(train.labels, dtype=torch.float32)
-        self._records_of_patient = _grouped(train.patients)
+        self._records_of_patient = rows_of_patients(train.patients)
         self._module = build_from(spec.network)
-        loss = record_loss(nn.BCEWithLogitsLoss())
-        self.engine = first_suited(self._module, loss) if engine is None else engine.build(self._module, loss)
+        self._first_kept = kept_vector_of(self._module)
+        loss = loss_of(spec.network)
+        built = first_suited(self._module, loss) if engine is None else engine.build(self._module, loss)
+        self.engine = spread(built, spec.network)
         self._accountant = RDPAccountant()
         # How a step ends: with an optimizer of this hospital's own, or with its share of a noise that many add.
         self._ending = self._shared_step() if spec.optimizer is None else self._own_optimizer(spec.optimizer)
@@ -127,7 +113,7 @@ class DpTrainer:
         assert isinstance(privacy.mechanism, PoissonSampledGaussian)  # `training_spec.spec_of`
         parameters = [p for _, p in named_parameters(self._module)]
         made = PatientOptimizer(
-            torch.optim.SGD(parameters, lr=optimizer.learning_rate, momentum=optimizer.momentum),
+            local_optimizer(optimizer, parameters),
             mechanism=privacy.mechanism,
             dimension=parameter_count(self._module),
             denominator=privacy.denominator,
@@ -147,22 +133,32 @@ class DpTrainer:
         """What every round so far has cost, in order."""
         return self._events
 
-    def train_round(self, model: NDArray[np.float32]) -> TrainedUpdate:
+    @property
+    def engine_name(self) -> str:
+        """How gradients are computed here."""
+        return self.engine.name
+
+    def train_round(
+        self, model: NDArray[np.float32], start: LocalStart = FRESH, step_done: StepDone = unheard
+    ) -> TrainedUpdate:
         """Take the round's steps from a global model.
 
         Args:
             model: float32[d], the global model in this network's layout.
+            start: What this hospital brings to the round besides; nothing with shared noise.
+            step_done: Told after each of several steps how many are done.
 
         Raises:
             TrainingFailed: The model does not fit, training left the finite numbers, or the steps that Opacus'
                 accountant saw are not the ones planned. What was executed is in `events` all the same.
         """
         load_vector(self._module, model)
+        load_kept(self._module, self._first_kept if start.kept is None else start.kept)
         self._module.train()
         before = self._steps_seen()
         try:
             update, steps = (
-                self._moved(self._ending, model)
+                self._moved(self._ending, model, start, step_done)
                 if isinstance(self._ending, PatientOptimizer)
                 else self._noisy_sum(self._ending)
             )
@@ -172,6 +168,9 @@ class DpTrainer:
             if executed:
                 self._events = (*self._events, self._spec.privacy.study_event().with_steps(executed))
         self._check_plan(executed)
+        kept = kept_vector_of(self._module)
+        if not is_finite(kept):
+            raise TrainingFailed("training left the finite numbers; the study's learning rate is too large")
         return TrainedUpdate(
             update=update,
             events=self._events[-1:],
@@ -180,14 +179,20 @@ class DpTrainer:
                 clipped_patients=sum(step.clipped for step in steps),
                 broken_patients=sum(step.broken for step in steps),
             ),
+            kept=kept if kept.size else None,
         )
 
     def _moved(
-        self, optimizer: "PatientOptimizer", model: NDArray[np.float32]
+        self, optimizer: "PatientOptimizer", model: NDArray[np.float32], start: LocalStart, step_done: StepDone
     ) -> tuple[NDArray[np.float32], list["_Step"]]:
         """The model difference after the round's own steps."""
         optimizer.state.clear()
-        steps = [self._step() for _ in range(self._spec.privacy.local_steps)]
+        assert self._spec.optimizer is not None  # it made this optimizer
+        optimizer.correction = Correction(self._module, mu=self._spec.optimizer.proximal_mu, shift=start.shift)
+        steps: list[_Step] = []
+        while len(steps) < self._spec.privacy.local_steps:
+            steps.append(self._step())
+            step_done(len(steps))
         update = vector_of(self._module)
         with np.errstate(over="ignore"):  # what does not fit becomes an infinity, and is refused
             np.subtract(update, model, out=update)  # in place: of a large model's update there is one copy
@@ -295,6 +300,7 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
         self._mechanism = mechanism
         self.grid = Grid.of(mechanism, dimension, margin=FLOAT_MARGIN)
         self._random = generator
+        self.correction: Correction | None = None  # of the round under way
         self._taken: PatientSum | None = None  # from `take`, used once
         self._sum: NDArray[np.int64] | None = None  # from `clip_and_accumulate`, used once
         self.last = _Step(sampled=0, clipped=0, broken=0)
@@ -344,13 +350,12 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
             parameter.grad = torch.from_numpy(total[start:stop].reshape(parameter.shape)).to(parameter.dtype)
             start = stop
 
+    def scale_grad(self) -> None:
+        """The mean gradient, and then the round's correction: it is no patient's and needs no noise."""
+        super().scale_grad()
+        if self.correction is not None:
+            self.correction.add_to_gradients()
+
     def signal_skip_step(self, do_skip: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002 - Opacus' signature
         """Refused: a skipped step would drop a sum that was sampled, or change the number of steps."""
         raise TrainingFailed("no step may be skipped")
-
-
-def _grouped(patients: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """The rows of each patient, in the order of the patients' numbers."""
-    order = np.argsort(patients, kind="stable")
-    _, starts = np.unique(patients[order], return_index=True)
-    return tuple(np.split(order, starts[1:])) if len(order) else ()

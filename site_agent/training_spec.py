@@ -1,4 +1,4 @@
-"""Study -> what a hospital computes, as small frozen values; no torch here.
+"""Study -> what a hospital computes, as small frozen values; no torch, but where a network of MONAI must be counted.
 
 The agent needs these before it trains: to say what a round will cost, to reserve it, and to build the first model.
 What affects privacy stands in one short class of its own.
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from consortium.contract.catalogue import Sgd
+from consortium.contract.catalogue import LossName, Sgd
+from consortium.contract.global_model import ParameterLayout, parameter_count
 from consortium.contract.shared_noise import shared_noise
 from consortium.contract.study import StudyFile
 from privacy.dp.calibrate import calibrate
@@ -19,12 +20,17 @@ from privacy.dp.mechanism import Mechanism
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """Which network, and everything its first weights depend on."""
+    """Which network, everything its first weights depend on, and the loss it is trained with."""
 
     network: str
     args: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     input_shape: tuple[int, ...]  # of one record: (inputs,) of a table, (channels, height, width) of an image
+    outputs: int = 1  # for each label
+    label_shape: tuple[int, ...] = ()  # of one record's label: () for one number, the sides of an image for a mask
+    loss: LossName = "binary-cross-entropy"
     seed: int  # public
+    trainable: tuple[str, ...] | None = None  # patterns; None trains every parameter
+    site_kept: tuple[str, ...] | None = None  # patterns of trained parameters that never leave
 
     @property
     def input_size(self) -> int:
@@ -61,10 +67,13 @@ class PrivacySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSpec:
-    """The local optimizer; it works on gradients that are already private."""
+    """The local optimizer; with differential privacy it works on gradients that are already private."""
 
     learning_rate: float
     momentum: float = 0.0
+    betas: tuple[float, float] | None = None  # Adam with these; SGD without
+    eps: float = 1e-8  # of Adam
+    proximal_mu: float = 0.0  # of FedProx: how strongly a step is pulled back to the global model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +83,44 @@ class TrainingSpec:
     network: NetworkSpec
     optimizer: OptimizerSpec | None  # None with shared noise: the coordinator takes the step, and all repeat it
     privacy: PrivacySpec
+
+    @property
+    def declared_patients(self) -> int:
+        """A declared cohort size, see `spec_of`."""
+        return self.privacy.declared_patients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainSpec:
+    """One study's training at one site where patients are promised no differential privacy."""
+
+    network: NetworkSpec
+    optimizer: OptimizerSpec
+    local_steps: int  # steps in one round
+    batch_part: float  # of the site's patients in each step, in (0, 1]
+    max_records_per_patient: int
+    declared_patients: int  # the site's weight, where sites are weighted by their patients
+
+
+def plain_spec_of(study: StudyFile, *, declared_patients: int) -> PlainSpec:
+    """The training of a study with `privacy.mechanism: none`; see `spec_of`."""
+    training = study.training
+    return PlainSpec(
+        network=network_spec_of(study),
+        optimizer=_optimizer_of(study),
+        local_steps=training.local_steps,
+        batch_part=training.sampling_rate,
+        max_records_per_patient=study.privacy.max_records_per_patient,
+        declared_patients=declared_patients if training.weighting == "patients" else study.data.minimum_patients,
+    )
+
+
+def _optimizer_of(study: StudyFile) -> OptimizerSpec:
+    """The hospital's own optimizer."""
+    given, mu = study.training.optimizer, study.training.proximal_mu or 0.0
+    if isinstance(given, Sgd):
+        return OptimizerSpec(learning_rate=given.learning_rate, momentum=given.momentum, proximal_mu=mu)
+    return OptimizerSpec(learning_rate=given.learning_rate, betas=given.betas, eps=given.eps, proximal_mu=mu)
 
 
 def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
@@ -101,11 +148,10 @@ def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
     mechanism: Mechanism
     sum_bound: float | None = None
     if study.is_distributed:
-        shared = shared_noise(study)
+        shared = shared_noise(study, parameters=parameter_count(parameters_of(study)))
         mechanism, sum_bound = shared.mechanism, shared.sum_bound
     else:
-        assert isinstance(training.optimizer, Sgd)  # a rule of the study file
-        optimizer = OptimizerSpec(learning_rate=training.optimizer.learning_rate, momentum=training.optimizer.momentum)
+        optimizer = _optimizer_of(study)
         mechanism = calibrate(
             epsilon_target=privacy.epsilon,
             delta=privacy.delta,
@@ -132,6 +178,25 @@ def network_spec_of(study: StudyFile) -> NetworkSpec:
     return NetworkSpec(
         network=study.model.network,
         args=MappingProxyType(study.model.args.model_dump()),
-        input_shape=(len(study.data.input_names),),
+        input_shape=study.data.input_shape,
+        outputs=study.data.outputs,
+        label_shape=study.data.label_shape,
+        loss=study.training.loss,
         seed=study.training.seed,
+        trainable=study.training.trainable,
+        site_kept=study.training.site_kept,
     )
+
+
+def parameters_of(study: StudyFile) -> ParameterLayout:
+    """Names and shapes of the parameters that are sent; where the study file does not tell, the network is built.
+
+    Raises:
+        NetworkRefused, PartsRefused: See `networks.layout_of`.
+    """
+    known = study.parameters
+    if known is not None:
+        return known
+    from site_agent.networks import layout_of  # noqa: PLC0415 - torch
+
+    return layout_of(network_spec_of(study))

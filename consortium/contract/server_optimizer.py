@@ -8,18 +8,26 @@ coordinator, because a site that recomputes it refuses a model of the coordinato
 
 | mechanism | a site's update | the step |
 |---|---|---|
-| `local-dp-sgd` | model difference after its own steps | FedAvg: model + rate * mean |
+| `local-dp-sgd`, `none` | model difference after its own steps | the study's algorithm, on the mean difference |
 | `distributed-dp-sgd` | clipped gradient sum + its share of the noise | SGD or Adam on the mean gradient |
 
-All of it is post-processing of sums that are private already: it costs no privacy. What a step leaves for the next one
-(momentum, Adam's moments, the running average of the weights) travels with the model, see `GlobalModel.state`, so that
-the model's digest covers it and a site that missed rounds has it. The first model has none, and it counts as zeros.
-The last round's model has none either: what is released is parameters and nothing else. With `training.averaging` the
-last round's parameters are the running average.
+| algorithm | the step, where D is the mean model difference | after |
+|---|---|---|
+| fedavg, fedprox | model + rate * D | McMahan et al. 2017; Li et al. 2020 |
+| fedavgm | velocity = momentum * velocity + D; model + rate * velocity | Hsu et al. 2019 |
+| fedadam, fedyogi, fedadagrad | model + rate * first / (sqrt(second) + tau) | Reddi et al. 2021, algorithm 2 |
+| scaffold | model + rate * D, and the control variate | Karimireddy et al. 2020, algorithm 1, option II |
+
+All of it is post-processing of sums, so that it costs no privacy where they are private. What a step leaves for the
+next one (momentum, moments, a control variate, the running average of the weights) travels with the model, see
+`GlobalModel.state`, so that the model's digest covers it and a site that missed rounds has it. The first model has
+none, and it counts as zeros. The last round's model has none either: what is released is parameters and nothing else.
+With `training.averaging` the last round's parameters are the running average.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -40,6 +48,10 @@ _BLOCK = 1 << 15  # elements
 MOMENTUM = "sgd/momentum"
 FIRST_MOMENT = "adam/first"
 SECOND_MOMENT = "adam/second"
+VELOCITY = "server/velocity"
+SERVER_FIRST = "server/first"
+SERVER_SECOND = "server/second"
+CONTROL = "scaffold/control"
 AVERAGE = "average"
 """The parts of a model's state: each is named `~part/parameter` and has the parameters' shapes."""
 
@@ -79,6 +91,120 @@ class FedAvg:
 
     def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:  # noqa: ARG002 - has none
         """See Step."""
+        np.divide(update, self.divisor, out=update)
+        np.multiply(update, self.rate, out=update)
+        np.add(update, values, out=values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedAvgM:
+    """model + rate * velocity, where velocity = momentum * velocity + D, without damping: Hsu et al. 2019."""
+
+    divisor: float
+    rate: float
+    momentum: float
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The velocity."""
+        return (VELOCITY,)
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:
+        """See Step; the update is a sum of model differences."""
+        velocity = state[VELOCITY]
+        np.divide(update, self.divisor, out=update)
+        np.multiply(velocity, self.momentum, out=velocity)
+        np.add(velocity, update, out=velocity)
+        np.multiply(velocity, self.rate, out=update)
+        np.add(values, update, out=values)
+
+
+class Adaptivity(StrEnum):
+    """How the second moment v follows D^2 (Reddi et al. 2021, algorithm 2)."""
+
+    ADAGRAD = "fedadagrad"  # v + D^2
+    ADAM = "fedadam"  # beta2 v + (1 - beta2) D^2
+    YOGI = "fedyogi"  # v - (1 - beta2) D^2 sign(v - D^2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveStep:
+    """FedAdagrad, FedAdam and FedYogi: model + rate * m / (sqrt(v) + tau) (Reddi et al. 2021, algorithm 2).
+
+    m = beta1 m + (1 - beta1) D, with D the mean model difference. As in the paper, and unlike `AdamStep`: no moment is
+    corrected for its start; m starts at 0 and v at tau^2, the least the paper allows; tau stands outside the root, and
+    is the smallest step of the second moment worth telling from none, not a guard against a division by zero.
+    """
+
+    divisor: float
+    rate: float
+    kind: Adaptivity
+    beta1: float
+    beta2: float  # not looked at by FedAdagrad
+    tau: float
+    is_first: bool  # whether there is no state yet
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Both moments."""
+        return (SERVER_FIRST, SERVER_SECOND)
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:
+        """See Step; the update is a sum of model differences."""
+        first, second = state[SERVER_FIRST], state[SERVER_SECOND]
+        if self.is_first:
+            second[:] = self.tau * self.tau
+        np.divide(update, self.divisor, out=update)
+        np.multiply(first, self.beta1, out=first)
+        np.add(first, update * (1 - self.beta1), out=first)
+        np.multiply(update, update, out=update)
+        match self.kind:
+            case Adaptivity.ADAGRAD:
+                np.add(second, update, out=second)
+            case Adaptivity.ADAM:
+                np.multiply(second, self.beta2, out=second)
+                np.multiply(update, 1 - self.beta2, out=update)
+                np.add(second, update, out=second)
+            case Adaptivity.YOGI:
+                sign = np.sign(second - update)
+                np.multiply(update, 1 - self.beta2, out=update)
+                np.multiply(update, sign, out=update)
+                np.subtract(second, update, out=second)
+        scale = np.sqrt(second)
+        np.add(scale, self.tau, out=scale)
+        moved = first / scale
+        np.multiply(moved, self.rate, out=moved)
+        np.add(values, moved, out=values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaffold:
+    """FedAvg, and the control variate c that sites correct their steps with (Karimireddy et al. 2020, option II).
+
+    With K steps of rate r from the model x to y_i, a site's own variate becomes c_i + dc_i, where
+
+        dc_i = -c + (x - y_i) / (K r) = -c - D_i / (K r)
+
+    so that over the S sites of a sum, of N in the study, c + (sum of dc_i) / N = (1 - S/N) c - (sum of D_i) / (N K r).
+    The sum of the differences says it all: a lane of control variates would repeat the update's, number for number.
+    """
+
+    divisor: float
+    rate: float
+    survivors: float  # S
+    sites: int  # N
+    travel: float  # K r
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The control variate."""
+        return (CONTROL,)
+
+    def move(self, update: Block, values: Block, state: Mapping[str, Block]) -> None:
+        """See Step; the update is a sum of model differences."""
+        control = state[CONTROL]
+        np.multiply(control, 1 - self.survivors / self.sites, out=control)
+        np.subtract(control, update / (self.sites * self.travel), out=control)
         np.divide(update, self.divisor, out=update)
         np.multiply(update, self.rate, out=update)
         np.add(update, values, out=values)
@@ -310,7 +436,7 @@ def _step_of(study: StudyFile, number: int, weight: float) -> Step:
     training, optimizer = study.training, study.training.optimizer
     step: Step
     if not study.is_distributed:
-        step = FedAvg(divisor=weight / weight_max(study), rate=training.server_learning_rate)
+        step = _algorithm_of(study, number, weight)
     else:
         # Constants of the plan but for the survivors, each of weight 1, whom everybody knows.
         divisor = training.sampling_rate * study.data.minimum_patients * weight
@@ -324,3 +450,29 @@ def _step_of(study: StudyFile, number: int, weight: float) -> Step:
         return step
     decay, is_last = training.averaging.decay, number == training.rounds
     return Averaged(inner=step, decay=decay, step=number, is_last=is_last)
+
+
+def _algorithm_of(study: StudyFile, number: int, weight: float) -> Step:
+    """The rule of a study whose updates are model differences."""
+    training, divisor = study.training, weight / weight_max(study)
+    rate, given = training.server_learning_rate, training.server_optimizer
+    match training.algorithm:
+        case "fedavg" | "fedprox":
+            return FedAvg(divisor=divisor, rate=rate)
+        case "fedavgm":
+            assert given is not None  # rules of the study file, here and below
+            assert given.momentum is not None
+            return FedAvgM(divisor=divisor, rate=rate, momentum=given.momentum)
+        case "scaffold":
+            travel = training.local_steps * training.optimizer.learning_rate
+            sites = len(study.sites.required)
+            return Scaffold(divisor=divisor, rate=rate, survivors=weight, sites=sites, travel=travel)
+        case "fedadam" | "fedyogi" | "fedadagrad" as name:
+            assert given is not None
+            assert given.beta1 is not None
+            assert given.tau is not None
+            kind, beta2 = Adaptivity(name), given.beta2 or 0.0
+            return AdaptiveStep(
+                divisor=divisor, rate=rate, kind=kind, beta1=given.beta1, beta2=beta2, tau=given.tau,
+                is_first=number == 1,
+            )  # fmt: skip

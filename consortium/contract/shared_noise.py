@@ -20,6 +20,12 @@ from consortium.contract.study import StudyFile
 from privacy.dp.mechanism import PoissonSampledDiscreteGaussian
 from privacy.errors import LocalProtocolError
 
+PARAMETERS_ASSUMED = 2**27
+"""What is asked before anybody has built the network is answered for this many parameters, as MONAI's largest have.
+
+The tails of the noise reach a little further with more of them; a hospital calibrates for the number it has built.
+"""
+
 
 class NoiseRefused(ContractError):
     """A distributed study whose noise does not fit its ring. Whose fault: the study's author."""
@@ -43,8 +49,13 @@ class SharedNoise:
     sum_bound: float  # the largest absolute value of a coordinate of a site's clean sum, in the unit of the clip norm
 
 
-def shared_noise(study: StudyFile) -> SharedNoise:
+def shared_noise(study: StudyFile, *, parameters: int | None = None) -> SharedNoise:
     """The noise of a distributed study, calibrated to h = t - c shares over all its rounds and the spare ones.
+
+    Args:
+        study: The study.
+        parameters: How many values the hospitals send of the network they have built; None where the study file tells
+            (`StudyFile.parameters`), and only there: hospitals that count differently would calibrate differently.
 
     Raises:
         NoiseRefused: A share is finer than the grid can carry, or its tail leaves less than the clip norm of room.
@@ -53,6 +64,9 @@ def shared_noise(study: StudyFile) -> SharedNoise:
     from privacy.dp.calibrate import calibrate_shares  # noqa: PLC0415 - heavy, and only asked for here
 
     training, privacy, aggregation = study.training, study.privacy, study.aggregation
+    if parameters is None:
+        assert study.parameters is not None  # of a network that has to be built the caller says how many there are
+        parameters = parameter_count(study.parameters)
     clip = aggregation.update_clip
     grid_spacing = 1 / update_scale(study, clip)
     try:
@@ -64,7 +78,7 @@ def shared_noise(study: StudyFile) -> SharedNoise:
             clip_norm_l2=privacy.clip_norm_l2,
             shares=study.honest_shares,
             grid_spacing=grid_spacing,
-            dimension=parameter_count(study.parameters),
+            dimension=parameters,
         )
     except LocalProtocolError as error:
         raise NoiseRefused("aggregation", f"steps of {grid_spacing:g}", str(error)) from error
@@ -80,6 +94,11 @@ def shared_noise(study: StudyFile) -> SharedNoise:
     return SharedNoise(mechanism=mechanism, sum_bound=room)
 
 
+def expected_parameters(study: StudyFile) -> int:
+    """How many values the hospitals will send: as the study file tells, or PARAMETERS_ASSUMED."""
+    return PARAMETERS_ASSUMED if study.parameters is None else parameter_count(study.parameters)
+
+
 def require_room(path: Path, study: StudyFile) -> None:
     """Raise FileInvalid for a study file whose shared noise does not fit; a study without shared noise always does.
 
@@ -89,14 +108,14 @@ def require_room(path: Path, study: StudyFile) -> None:
     if not study.is_distributed:
         return
     try:
-        shared_noise(study)
+        shared_noise(study, parameters=expected_parameters(study))
     except NoiseRefused as error:
         raise FileInvalid(path, [error.problem]) from error
 
 
 def noise_line(study: StudyFile) -> str:
     """What the hospitals of a distributed study add, in one line for its author; raises as `shared_noise`."""
-    noise = shared_noise(study)
+    noise = shared_noise(study, parameters=expected_parameters(study))
     mechanism, clip = noise.mechanism, study.aggregation.update_clip
     return (
         f"each hospital adds noise of standard deviation {mechanism.share_std:.4g}, of which any {mechanism.shares} "

@@ -9,7 +9,6 @@ Raises, here and in the loader: FileInvalid for a file, with every problem and i
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from fractions import Fraction
@@ -20,33 +19,36 @@ from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen
 from pydantic import AfterValidator, Field, ValidationError
 
 from consortium.contract import yaml_file
-from consortium.contract.catalogue import (
-    Averaging,
-    LossName,
-    MechanismName,
-    MetricName,
-    ModelChoice,
-    OptimizerChoice,
-    SuiteChoice,
-    parameters_of,
-)
+from consortium.contract.catalogue import LABELS_OF_LOSS, MetricName, SuiteChoice
 from consortium.contract.digest import canonical_bytes, digest_of
 from consortium.contract.errors import DocumentInvalid, Problem, shown
-from consortium.contract.fields import ColumnName, Line, Prose, Seconds, SiteName, StudyName
+from consortium.contract.fields import Line, Prose, Seconds, SiteName, StudyName
 from consortium.contract.global_model import ParameterLayout
+from consortium.contract.label_metrics import metrics_fit_label
 from consortium.contract.names import Digest, SiteId, StudyId
-from consortium.contract.schema import Finding, NotYet, Refused, Rule, Section, Words, field_problems
+from consortium.contract.networks import Model, ModelChoice, misfits_of_data, parameters_of
+from consortium.contract.parameter_parts import ParameterPattern, parts_of, parts_problems
+from consortium.contract.schema import Finding, Refused, Rule, Section, Words, field_problems
+from consortium.contract.study_data import CategoryFeature, Feature, ImagingData, StudyData, TabularData
+from consortium.contract.study_training import (
+    DISTRIBUTED,
+    NONE,
+    PrivacyChoice,
+    Training,
+    algorithm_fits_mechanism,
+    no_budget_without_privacy,
+    no_privacy_stays_in_sums,
+)
 from consortium.contract.subgroups import (
     CALIBRATION_BINS,
     CELLS_MAX,
     MINIMUM_CELL,
     NOISE_TAIL,
     SUBGROUP_BINS,
-    Category,
     EvaluationPrivacy,
     Subgroup,
 )
-from consortium.contract.tensor_clips import PATTERN_CHARACTERS_MAX, PATTERNS_MAX, misfits_of
+from consortium.contract.tensor_clips import PATTERNS_MAX, misfits_of
 from privacy.encoding import Lane, Layout, lane_scale
 from privacy.errors import EncodingOverflow
 from privacy.secagg.context import GROUPED_SITES_MAX
@@ -66,7 +68,6 @@ SPREAD_SITES_MIN = 4
 """The fewest hospitals in a sum of which mean and standard deviation of the hospitals' own figures may be taken."""
 
 DOCUMENT_BYTES_MAX = yaml_file.FILE_BYTES_MAX
-DISTRIBUTED = "distributed-dp-sgd"
 STEPS_MIN = 256
 """An update encoded in fewer steps than this, from zero to the clip bound, would be mostly rounding."""
 _RINGS_BITS = (16, 32, 64)
@@ -161,158 +162,6 @@ class Sites(Section):
         return tuple(SiteId(site) for site in sorted(self.required))
 
 
-class Scale(Section):
-    """A public constant for the mean and the standard deviation of a feature: (x - mean) / std goes into the network.
-
-    Taken from the literature, never computed from the patients of the study: that would cost privacy.
-    """
-
-    mean: float
-    std: Annotated[float, Gt(0)]
-
-
-def _range_rises(bounds: tuple[float, float]) -> Iterator[Finding]:
-    if bounds[0] >= bounds[1]:
-        yield Finding("range", f"{shown(bounds[0])} to {shown(bounds[1])}", "the smaller bound first, then the larger")
-
-
-def _mean_in_range(bounds: tuple[float, float], scale: Scale | None) -> Iterator[Finding]:
-    if scale is not None and bounds[0] < bounds[1] and not bounds[0] <= scale.mean <= bounds[1]:
-        yield Finding(
-            "scale.mean", shown(scale.mean), f"a number within the range, {shown(bounds[0])} to {shown(bounds[1])}"
-        )
-
-
-def _absent_has_mean(scale: Scale | None, absent: float | None) -> Iterator[Finding]:
-    if absent is not None and scale is None:
-        yield Finding("absent", shown(absent), "only together with scale: an absent value is replaced by scale.mean")
-
-
-class NumberFeature(Section):
-    """A measured quantity; one input of the network."""
-
-    type: Literal["number"]
-    unit: Line | None = None
-    range: tuple[float, float]  # lowest and highest value that is not an error of entry
-    scale: Scale | None = None  # without it the value goes in as it is
-    absent: float | None = None  # a value that stands for "not measured"
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(reads=("range",), check=_range_rises),
-        Rule(reads=("range", "scale"), check=_mean_in_range),
-        Rule(reads=("scale", "absent"), check=_absent_has_mean),
-    )
-
-
-def _values_differ(values: tuple[int | str, ...]) -> Iterator[Finding]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            yield Finding(f"values[{index}]", f"{shown(value)} a second time", "every value once")
-        if isinstance(value, str) != isinstance(values[0], str):
-            yield Finding(f"values[{index}]", shown(value), "values all of one sort: whole numbers, or text")
-
-
-class CategoryFeature(Section):
-    """One of a few values; one input of the network for each value but the first."""
-
-    type: Literal["category"]
-    values: Annotated[tuple[Category, ...], Len(2, 1000)]
-
-    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("values",), check=_values_differ),)
-
-
-Feature: TypeAlias = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]
-
-
-def _by_name(features: Mapping[str, Feature]) -> Mapping[str, Feature]:
-    # The order of keys in a file means nothing, so the order of the network's inputs must not depend on it.
-    return dict(sorted(features.items()))
-
-
-class Label(Section):
-    """What is predicted: whether the value in a column lies above a bound."""
-
-    name: ColumnName
-    type: Literal["binary"]
-    positive_above: float
-
-
-class Split(Section):
-    """How each hospital sets patients aside for testing."""
-
-    test_fraction: Annotated[float, Gt(0), Lt(1)]
-    seed: Annotated[int, Ge(0), Le(2**32 - 1)]
-    stratify: bool
-
-
-def _columns_differ(patient_id: str, features: Mapping[str, Feature], label: Label) -> Iterator[Finding]:
-    if label.name in features:
-        yield Finding("label.name", shown(label.name), "a column that is not among the features")
-    if patient_id in features:
-        yield Finding("patient_id", shown(patient_id), "a column that is not among the features")
-    if patient_id == label.name:
-        yield Finding("patient_id", shown(patient_id), "a column other than the label's")
-
-
-class Data(Section):
-    """What a hospital's data must look like to take part."""
-
-    kind: Annotated[Literal["tabular"], NotYet(("imaging",))]
-    patient_id: ColumnName  # the unit of privacy; a hospital may name its own column in site.yaml
-    features: Annotated[Mapping[ColumnName, Feature], Len(1, 10_000), AfterValidator(_by_name)]
-    label: Label
-    missing: Literal["drop"]
-    minimum_patients: Annotated[int, Ge(1), Le(10_000_000)]
-    split: Split
-
-    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("patient_id", "features", "label"), check=_columns_differ),)
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The network's inputs in order: features by name, a category as `name=value` without its first value."""
-        return _input_names(self.features)
-
-
-def _input_names(features: Mapping[str, Feature]) -> tuple[str, ...]:
-    names: list[str] = []
-    for name, feature in features.items():
-        if isinstance(feature, CategoryFeature):
-            names += [f"{name}={value}" for value in feature.values[1:]]
-        else:
-            names.append(name)
-    return tuple(names)
-
-
-class Training(Section):
-    """What a hospital computes in each round."""
-
-    rounds: Annotated[int, Ge(1), Le(100_000)]
-    local_steps: Annotated[int, Ge(1), Le(100_000)]
-    # A round that breaks off after shares were released is trained and charged afresh: so many are budgeted for.
-    spare_rounds: Annotated[int, Ge(0), Le(1_000)] = 0
-    sampling_rate: Annotated[float, Gt(0), Le(1)]  # chance of a patient to be in a step
-    optimizer: OptimizerChoice  # the hospital's own, in each round; with distributed-dp-sgd the coordinator's
-    algorithm: Literal["fedavg"]
-    server_learning_rate: Annotated[float, Gt(0), Le(10)]
-    weighting: Literal["uniform", "patients"]
-    averaging: Averaging | None = None  # of the global models, for the one that is released
-    loss: LossName
-    seed: Annotated[int, Ge(0), Le(2**32 - 1)]  # of the first model's weights, and of nothing secret
-
-
-class Privacy(Section):
-    """What a patient is promised: the whole study is (epsilon, delta)-differentially private for one patient."""
-
-    mechanism: MechanismName
-    unit: Literal["patient"]
-    epsilon: Annotated[float, Gt(0)]
-    delta: Annotated[float, Gt(0), Lt(1)]
-    clip_norm_l2: Annotated[float, Gt(0)]
-    max_records_per_patient: Annotated[int, Ge(1), Le(10_000)]
-    # How many hospitals of a sum may leave out their share of the noise, or tell it to others: for distributed-dp-sgd.
-    colluding: Annotated[int, Ge(0), Le(SITES_MAX)] | None = None
-
-
 def _upload_within_round(round_deadline_s: float, upload_deadline_s: float) -> Iterator[Finding]:
     if upload_deadline_s > round_deadline_s:
         yield Finding(
@@ -322,23 +171,6 @@ def _upload_within_round(round_deadline_s: float, upload_deadline_s: float) -> I
         )
 
 
-_PATTERN = re.compile(rf"[A-Za-z0-9_.*-]{{1,{PATTERN_CHARACTERS_MAX}}}")
-
-
-def _pattern(text: str) -> str:
-    if _PATTERN.fullmatch(text) is None:
-        raise Refused
-    return text
-
-
-ParameterPattern: TypeAlias = Annotated[
-    str,
-    AfterValidator(_pattern),
-    Words(
-        f"a parameter's name, or a pattern with '*' for any characters: at most {PATTERN_CHARACTERS_MAX} letters, "
-        "digits, '_', '.', '-' and '*'"
-    ),
-]
 Clip: TypeAlias = Annotated[float, Ge(1e-9), Le(1e6)]
 
 
@@ -410,8 +242,8 @@ class Evaluation(Section):
     split: Literal["site-held-out"]
     metrics: Annotated[tuple[MetricName, ...], Len(1, 16)]
     every_rounds: Annotated[int, Ge(1), Le(100_000)]
-    score_bins: Annotated[int, Ge(2), Le(10_000)]  # of the histograms AUC is computed from
-    decision_threshold: Annotated[float, Gt(0), Lt(1)]
+    score_bins: Annotated[int, Ge(2), Le(10_000)] = 100  # of the histograms AUC is computed from
+    decision_threshold: Annotated[float, Gt(0), Lt(1)] = 0.5  # of the score of a binary label
     specificity: Annotated[float, Gt(0), Lt(1)] | None = None  # at which the sensitivity is given
     calibration_bins: Annotated[int, Ge(2), Le(50)] | None = None  # of the calibration curve; see `curve_bins`
     per_site: Literal["spread"] | None = None  # mean and standard deviation over hospitals of each one's own figures
@@ -510,13 +342,6 @@ def _mechanism_fits(
         )
 
 
-def _optimizer_fits_mechanism(mechanism: str, optimizer: str) -> Iterator[Finding]:
-    if mechanism != DISTRIBUTED and optimizer != "sgd":
-        yield Finding(
-            "training.optimizer.name", optimizer, f"sgd with {mechanism}; {optimizer} belongs to {DISTRIBUTED}"
-        )
-
-
 def _round_fits_mechanism(
     mechanism: str,
     local_steps: int,
@@ -604,13 +429,34 @@ def _sites_most(clip: float, bits: int) -> int:
     return int((2 ** (bits - 1) - 1) // (scale * Fraction(clip) + 1))
 
 
-def _clips_fit_network(
-    model: ModelChoice, features: Mapping[str, Feature], update_clip: float, tensor_clips: Mapping[str, float] | None
+def _parts_fit_network(
+    model: Model,
+    data: TabularData | ImagingData,
+    trainable: tuple[str, ...] | None,
+    site_kept: tuple[str, ...] | None,
 ) -> Iterator[Finding]:
-    if tensor_clips is None:
+    parameters = parameters_of(model, data.input_shape, data.outputs)
+    if parameters is None:  # not known before a hospital builds the network, which checks it then
+        return
+    for problem in parts_problems(parameters, trainable, site_kept):
+        yield Finding(problem.path, problem.found, problem.allowed)
+
+
+def _clips_fit_network(  # noqa: PLR0917 - the values of a rule
+    model: Model,
+    data: TabularData | ImagingData,
+    trainable: tuple[str, ...] | None,
+    site_kept: tuple[str, ...] | None,
+    update_clip: float,
+    tensor_clips: Mapping[str, float] | None,
+) -> Iterator[Finding]:
+    parameters = parameters_of(model, data.input_shape, data.outputs)
+    if tensor_clips is None or parameters is None:
         return
     # Said here, with the line, rather than at the first hospital that builds the network.
-    parameters = parameters_of(model, len(_input_names(features)))
+    if parts_problems(parameters, trainable, site_kept):
+        return
+    parameters = parts_of(parameters, trainable, site_kept).sent
     for misfit in misfits_of(parameters, update_clip, tensor_clips):
         at = ("aggregation", "tensor_clips", *filter(None, [misfit.pattern]))
         yield Finding(at, misfit.found, misfit.allowed)
@@ -621,6 +467,24 @@ def _evaluates_once(rounds: int, every_rounds: int) -> Iterator[Finding]:
         yield Finding(
             "evaluation.every_rounds", shown(every_rounds), f"a whole number of at most training.rounds, {rounds}"
         )
+
+
+def _subgroups_of_a_table(kind: str, subgroups: tuple[Subgroup, ...] | None) -> Iterator[Finding]:
+    if kind != "tabular" and subgroups:
+        yield Finding("evaluation.subgroups", f"groups of patients with {kind} data", "nothing: images have no columns")
+
+
+def _network_takes_data(model: Model, data: TabularData | ImagingData) -> Iterator[Finding]:
+    if isinstance(data, ImagingData):
+        yield from misfits_of_data(model, kind=data.kind, task=data.task, shape=data.shape)
+    else:
+        yield from misfits_of_data(model, kind=data.kind)
+
+
+def _loss_fits_label(data: TabularData | ImagingData, loss: str) -> Iterator[Finding]:
+    if data.label.type not in LABELS_OF_LOSS[loss]:
+        fitting = ", ".join(name for name, labels in LABELS_OF_LOSS.items() if data.label.type in labels)
+        yield Finding("training.loss", loss, f"one of {fitting}, with labels of type {data.label.type}")
 
 
 def _subgroups_fit(features: Mapping[str, Feature], subgroups: tuple[Subgroup, ...] | None) -> Iterator[Finding]:
@@ -682,10 +546,10 @@ class StudyFile(Section):
     title: Line
     governance: Governance
     sites: Sites
-    data: Data
+    data: StudyData
     model: ModelChoice
     training: Training
-    privacy: Privacy
+    privacy: PrivacyChoice
     aggregation: Aggregation
     evaluation: Evaluation
 
@@ -705,7 +569,9 @@ class StudyFile(Section):
             ),
             check=_mechanism_fits,
         ),
-        Rule(reads=("privacy.mechanism", "training.optimizer.name"), check=_optimizer_fits_mechanism),
+        Rule(reads=("privacy.mechanism", "training.algorithm", "training.site_kept"), check=algorithm_fits_mechanism),
+        Rule(reads=("privacy.mechanism", "aggregation.group_size"), check=no_privacy_stays_in_sums),
+        Rule(reads=("privacy.mechanism", "evaluation.privacy"), check=no_budget_without_privacy),
         Rule(
             reads=(
                 "privacy.mechanism",
@@ -727,12 +593,27 @@ class StudyFile(Section):
             ),
             check=_sums_fit,
         ),
+        Rule(reads=("model", "data", "training.trainable", "training.site_kept"), check=_parts_fit_network),
         Rule(
-            reads=("model", "data.features", "aggregation.update_clip", "aggregation.tensor_clips"),
+            reads=(
+                "model",
+                "data",
+                "training.trainable",
+                "training.site_kept",
+                "aggregation.update_clip",
+                "aggregation.tensor_clips",
+            ),
             check=_clips_fit_network,
         ),
         Rule(reads=("training.rounds", "evaluation.every_rounds"), check=_evaluates_once),
         Rule(reads=("data.features", "evaluation.subgroups"), check=_subgroups_fit),
+        Rule(
+            reads=("data.label", "evaluation.metrics", "evaluation.score_bins", "evaluation.privacy"),
+            check=metrics_fit_label,
+        ),
+        Rule(reads=("data.kind", "evaluation.subgroups"), check=_subgroups_of_a_table),
+        Rule(reads=("model", "data"), check=_network_takes_data),
+        Rule(reads=("data", "training.loss"), check=_loss_fits_label),
         Rule(
             reads=(
                 "sites.required",
@@ -771,14 +652,25 @@ class StudyFile(Section):
         return self.privacy.mechanism == DISTRIBUTED
 
     @property
+    def is_private(self) -> bool:
+        """Whether patients are promised differential privacy at all."""
+        return self.privacy.mechanism != NONE
+
+    @property
     def honest_shares(self) -> int:
         """The h of the design, t - c: so many shares of the noise are in every sum, whoever drops out or cheats."""
         return self.aggregation.threshold - (self.privacy.colluding or 0)
 
     @property
-    def parameters(self) -> ParameterLayout:
-        """Names and shapes of the network's parameters; no torch is needed to know them."""
-        return parameters_of(self.model, len(self.data.input_names))
+    def parameters(self) -> ParameterLayout | None:
+        """Names and shapes of the parameters that are sent, as far as they are known without building the network.
+
+        None for the networks of MONAI: those are known when the hospitals have built the first model.
+        """
+        parameters = parameters_of(self.model, self.data.input_shape, self.data.outputs)
+        if parameters is None:
+            return None
+        return parts_of(parameters, self.training.trainable, self.training.site_kept).sent
 
     def document(self) -> bytes:
         """The canonical bytes that stewards approve and digests refer to."""

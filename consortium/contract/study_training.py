@@ -1,0 +1,212 @@
+"""The `training` and `privacy` sections of a study: what hospitals compute in a round, and what a patient is promised.
+
+Which algorithm goes with which mechanism is `ALGORITHM_REFUSALS`; `docs/reference/algorithms.md` is the same table in
+words. All algorithms work on masked sums only: the coordinator learns the sum of the updates and whatever follows from
+it, never one update.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import Field
+
+from consortium.contract.catalogue import Averaging, LossName, MechanismName, OptimizerChoice
+from consortium.contract.errors import shown
+from consortium.contract.fields import Prose
+from consortium.contract.parameter_parts import PARTS_MAX, ParameterPattern
+from consortium.contract.schema import Finding, Rule, Section
+
+DISTRIBUTED = "distributed-dp-sgd"
+NONE = "none"
+SITES_MOST = 1024
+"""As many hospitals as a study may have; `study.SITES_MAX` is the same number, and a test compares them."""
+
+AlgorithmName: TypeAlias = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"]
+ALGORITHMS: tuple[str, ...] = get_args(AlgorithmName)
+
+SERVER_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "fedavgm": ("momentum",),
+        "fedadam": ("beta1", "beta2", "tau"),
+        "fedyogi": ("beta1", "beta2", "tau"),
+        "fedadagrad": ("beta1", "tau"),
+    }
+)
+"""What `training.server_optimizer` must say for each algorithm that has one."""
+
+_SUM_OF_GRADIENTS = "the sum is a gradient there, and training.optimizer is already the coordinator's"
+ALGORITHM_REFUSALS: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        (DISTRIBUTED, "fedprox"): "a round is one step from the global model, where the proximal term is zero",
+        (DISTRIBUTED, "fedavgm"): f"{_SUM_OF_GRADIENTS}: sgd with momentum",
+        (DISTRIBUTED, "fedadam"): f"{_SUM_OF_GRADIENTS}: adam",
+        (DISTRIBUTED, "fedyogi"): f"{_SUM_OF_GRADIENTS}: adam",
+        (DISTRIBUTED, "fedadagrad"): f"{_SUM_OF_GRADIENTS}: adam",
+        (DISTRIBUTED, "scaffold"): "a round is one step, in which no hospital can drift",
+    }
+)
+"""Mechanism and algorithm that do not go together, and why; every other pair does."""
+
+
+class ServerOptimizer(Section):
+    """How the coordinator, and every hospital after it, moves the global model by the mean update.
+
+    The rules, and where their conventions differ from those of local optimizers, are in `server_optimizer.py`.
+    """
+
+    momentum: Annotated[float, Gt(0), Lt(1)] | None = None  # fedavgm: how much of the velocity a round keeps
+    beta1: Annotated[float, Ge(0), Lt(1)] | None = None  # the same of the first moment
+    beta2: Annotated[float, Gt(0), Lt(1)] | None = None  # and of the second
+    tau: Annotated[float, Ge(1e-9), Le(1)] | None = None  # adaptivity: added to the root of the second moment
+
+
+def _arguments_fit_algorithm(
+    algorithm: str, server_optimizer: ServerOptimizer | None, proximal_mu: float | None, local_steps: int
+) -> Iterator[Finding]:
+    wanted = SERVER_ARGUMENTS.get(algorithm, ())
+    if server_optimizer is None and wanted:
+        yield Finding("server_optimizer", "nothing", f"with {algorithm}: {', '.join(wanted)}")
+    elif server_optimizer is not None and not wanted:
+        others = ", ".join(SERVER_ARGUMENTS)
+        yield Finding("server_optimizer", "a section", f"nothing with {algorithm}: it belongs to {others}")
+    elif server_optimizer is not None:
+        for name in ServerOptimizer.model_fields:
+            value = getattr(server_optimizer, name)
+            if (value is None) == (name in wanted):
+                found = "nothing" if value is None else shown(value)
+                yield Finding(f"server_optimizer.{name}", found, f"with {algorithm}: {', '.join(wanted)}")
+    if (proximal_mu is not None) != (algorithm == "fedprox"):
+        found = "nothing" if proximal_mu is None else shown(proximal_mu)
+        allowed = "a number greater than 0" if proximal_mu is None else f"nothing with {algorithm}"
+        yield Finding("proximal_mu", found, f"{allowed}; it belongs to fedprox")
+    if algorithm == "fedprox" and local_steps == 1:
+        yield Finding("local_steps", "1", "at least 2 with fedprox: in the first step the proximal term is zero")
+
+
+def _scaffold_can_be_derived(algorithm: str, weighting: str, optimizer: OptimizerChoice) -> Iterator[Finding]:
+    """`site_agent/control_variates.py`: a control variate is read off the update only if steps are plain and alike."""
+    if algorithm != "scaffold":
+        return
+    if weighting != "uniform":
+        yield Finding("weighting", weighting, "uniform with scaffold: its control variate is the plain mean over sites")
+    if optimizer.name != "sgd":
+        yield Finding("optimizer.name", optimizer.name, "sgd with scaffold: an update must be the sum of its gradients")
+    elif optimizer.momentum:
+        yield Finding(
+            "optimizer.momentum",
+            shown(optimizer.momentum),
+            "0 with scaffold: an update must be the sum of its gradients",
+        )
+
+
+class Training(Section):
+    """What a hospital computes in each round."""
+
+    rounds: Annotated[int, Ge(1), Le(100_000)]
+    local_steps: Annotated[int, Ge(1), Le(100_000)]
+    # A round that breaks off after shares were released is trained and charged afresh: so many are budgeted for.
+    spare_rounds: Annotated[int, Ge(0), Le(1_000)] = 0
+    sampling_rate: Annotated[float, Gt(0), Le(1)]  # chance of a patient to be in a step; with none, part of a batch
+    optimizer: OptimizerChoice  # the hospital's own, in each round; with distributed-dp-sgd the coordinator's
+    algorithm: AlgorithmName
+    server_optimizer: ServerOptimizer | None = None
+    proximal_mu: Annotated[float, Gt(0), Le(1000)] | None = None  # of fedprox
+    server_learning_rate: Annotated[float, Gt(0), Le(10)]
+    weighting: Literal["uniform", "patients"]
+    averaging: Averaging | None = None  # of the global models, for the one that is released
+    # Parameters that are trained, by name or pattern; without it all of them. The others stay as they are built.
+    trainable: Annotated[tuple[ParameterPattern, ...], Len(1, PARTS_MAX)] | None = None
+    # Trained parameters that every hospital keeps to itself.
+    site_kept: Annotated[tuple[ParameterPattern, ...], Len(1, PARTS_MAX)] | None = None
+    loss: LossName
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)]  # of the first model's weights, and of nothing secret
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(reads=("algorithm", "server_optimizer", "proximal_mu", "local_steps"), check=_arguments_fit_algorithm),
+        Rule(reads=("algorithm", "weighting", "optimizer"), check=_scaffold_can_be_derived),
+    )
+
+
+class Privacy(Section):
+    """What a patient is promised: the whole study is (epsilon, delta)-differentially private for one patient."""
+
+    mechanism: MechanismName
+    unit: Literal["patient"]
+    epsilon: Annotated[float, Gt(0)]
+    delta: Annotated[float, Gt(0), Lt(1)]
+    clip_norm_l2: Annotated[float, Gt(0)]
+    max_records_per_patient: Annotated[int, Ge(1), Le(10_000)]
+    # How many hospitals of a sum may leave out their share of the noise, or tell it to others: for distributed-dp-sgd.
+    colluding: Annotated[int, Ge(0), Le(SITES_MOST)] | None = None
+
+
+class NoPrivacy(Section):
+    """Patients are promised no differential privacy: sums are exact. Every hospital must allow that by itself.
+
+    Whoever asks for a figure gets the truth: epsilon is infinite and delta is 1, so that no cap can be met by mistake.
+    """
+
+    mechanism: Literal["none"]
+    unit: Literal["patient"]  # of sampling and of splits
+    justification: Prose  # why the study cannot be done with differential privacy, for stewards and patients to read
+    max_records_per_patient: Annotated[int, Ge(1), Le(10_000)]
+
+    @property
+    def epsilon(self) -> float:
+        """Infinite."""
+        return math.inf
+
+    @property
+    def delta(self) -> float:
+        """One: the chance that nothing holds."""
+        return 1.0
+
+    @property
+    def clip_norm_l2(self) -> float:
+        """Infinite: no patient's part is shortened."""
+        return math.inf
+
+    @property
+    def colluding(self) -> int | None:
+        """No noise is shared."""
+        return None
+
+
+PrivacyChoice: TypeAlias = Annotated[Privacy | NoPrivacy, Field(discriminator="mechanism")]
+"""The `privacy` section of a study; its members are told apart by `mechanism`."""
+
+
+def algorithm_fits_mechanism(mechanism: str, algorithm: str, site_kept: tuple[str, ...] | None) -> Iterator[Finding]:
+    """A rule of studies: one clear sentence for each pair that does not go together."""
+    why = ALGORITHM_REFUSALS.get((mechanism, algorithm))
+    if why is not None:
+        yield Finding("training.algorithm", algorithm, f"fedavg with {mechanism}: {why}")
+    if mechanism == DISTRIBUTED and site_kept is not None:
+        yield Finding(
+            "training.site_kept",
+            "parameters that hospitals keep",
+            f"nothing with {mechanism}: a hospital takes no step of its own that could train what it keeps",
+        )
+
+
+def no_privacy_stays_in_sums(mechanism: str, group_size: int | None) -> Iterator[Finding]:
+    """A rule of studies: what has no noise is only seen as the sum over all hospitals of a round."""
+    if mechanism == NONE and group_size is not None:
+        yield Finding(
+            "aggregation.group_size",
+            shown(group_size),
+            f"nothing with {NONE}: groups change from round to round, and their exact sums could be subtracted",
+        )
+
+
+def no_budget_without_privacy(mechanism: str, budget: object | None) -> Iterator[Finding]:
+    """A rule of studies: noise on the test figures protects nobody whose training is exact."""
+    if mechanism == NONE and budget is not None:
+        yield Finding(
+            "evaluation.privacy",
+            "a budget for test figures",
+            f"nothing with {NONE}: the same patients' hospitals send exact updates, so a budget would promise nothing",
+        )

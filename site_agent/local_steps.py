@@ -1,0 +1,75 @@
+"""What the steps of a round have in common, with and without differential privacy: what goes in and comes out (torch).
+
+A hospital brings two things to a round besides the global model: the parameters it keeps to itself, and SCAFFOLD's
+correction. Both are arguments, and what is kept afterwards is a result, so that a trainer holds nothing from round to
+round and a hospital that restarts goes on from its disk.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from privacy.dp.events import DpEvent
+from site_agent.training_spec import OptimizerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LocalStart:
+    """What a hospital brings to a round. It prints without its values."""
+
+    kept: NDArray[np.float32] | None = field(default=None, repr=False)  # as the study builds them, if None
+    shift: NDArray[np.float32] | None = field(default=None, repr=False)  # c - c_i, in the layout of the update
+
+
+FRESH = LocalStart()
+"""Nothing but the global model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFigures:
+    """What the hospital may look at and nobody else: these numbers carry no noise. They print as nothing."""
+
+    sampled_patients: tuple[int, ...]  # of each step
+    clipped_patients: int  # over all steps
+    broken_patients: int  # over all steps: a record gave a gradient that is not finite
+
+    @property
+    def clipped_fraction(self) -> float:
+        """Of the contributions made, how many were shortened; 0 if there were none."""
+        return self.clipped_patients / max(1, sum(self.sampled_patients))
+
+    def __repr__(self) -> str:
+        return "LocalFigures()"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedUpdate:
+    """The result of one round's training. It prints without its values."""
+
+    # In the layout of `update.parameter_layout`: the model difference, float32; with shared noise the sum of gradients
+    # plus this hospital's share, float64 in whole steps of the update's lane.
+    update: NDArray[np.float32] | NDArray[np.float64] = field(repr=False)
+    events: tuple[DpEvent, ...]  # what was executed, to settle the ledger with; none without differential privacy
+    local: LocalFigures
+    kept: NDArray[np.float32] | None = field(default=None, repr=False)  # what the hospital keeps after the round
+
+
+def local_optimizer(spec: OptimizerSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The study's optimizer. Under differential privacy it is given gradients that carry their noise already.
+
+    Adam on noised gradients (DP-Adam) is post-processing like any other step; its second moment then measures the noise
+    more than the gradient, so that its learning rate means something else than without noise.
+    """
+    if spec.betas is None:
+        return torch.optim.SGD(parameters, lr=spec.learning_rate, momentum=spec.momentum)
+    return torch.optim.Adam(parameters, lr=spec.learning_rate, betas=spec.betas, eps=spec.eps)
+
+
+def rows_of_patients(patients: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """The rows of each patient, in the order of the patients' numbers."""
+    order = np.argsort(patients, kind="stable")
+    _, starts = np.unique(patients[order], return_index=True)
+    return tuple(np.split(order, starts[1:])) if len(order) else ()
