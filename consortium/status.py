@@ -50,10 +50,12 @@ def _study(rooms: Rooms, row: StudyRow, driver: StudyDriver | None) -> Snapshot:
         "state": row.state,
         "reason": row.reason,
         "phase": progress.phase if progress is not None else "waiting",
+        "since": int(progress.since) if progress is not None else None,
         "round": int(row.next_round),
         "attempt": progress.attempt if progress is not None else row.next_attempt,
         "rounds": study.training.rounds,
-        "epsilon": study.privacy.epsilon,
+        # Without differential privacy there is no such number, and JSON has none for infinity.
+        "epsilon": study.privacy.epsilon if study.is_private else None,
         "delta": study.privacy.delta,
         "model_digest": row.model_digest,
         "sites": [

@@ -1,6 +1,7 @@
 """A status snapshot as something to look at: `consortium status`, and the demo's live table."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,6 +19,7 @@ _PHASE_WORDS = {
 
 _FIGURES = {
     "auc": "AUC",
+    "dice": "Dice",
     "sensitivity": "sensitivity",
     "accuracy": "accuracy",
     "brier": "Brier",
@@ -25,18 +27,24 @@ _FIGURES = {
 }
 
 
-class StatusView:
-    """Renders snapshots; keeps nothing but the last one."""
+_COLUMNS = {"auc": "test AUC", "dice": "test Dice", "accuracy": "accuracy", "loss": "loss"}
 
-    def render(self, snapshot: Mapping[str, Any]) -> RenderableType:
-        """One block per study, or the hospitals if there is no study yet."""
+
+_ROUNDS_OF_AN_ESTIMATE = 5
+
+
+class StatusView:
+    """Renders snapshots; keeps nothing."""
+
+    def render(self, snapshot: Mapping[str, Any], now: float | None = None) -> RenderableType:
+        """One block per study, or the hospitals if there is no study yet; with `now`, in Unix time, for how long."""
         studies: Sequence[Mapping[str, Any]] = snapshot["studies"]
         if not studies:
             names = ", ".join(snapshot["connected"]) or "nobody"
             return Text(f"No study yet. Connected: {names}.")
-        return Group(*(self._study(study) for study in studies))
+        return Group(*(self._study(study, now) for study in studies))
 
-    def _study(self, study: Mapping[str, Any]) -> RenderableType:
+    def _study(self, study: Mapping[str, Any], now: float | None) -> RenderableType:
         doing = _PHASE_WORDS.get(study["phase"], study["phase"])
         attempt = f", attempt {study['attempt']}" if study["attempt"] > 1 else ""
         total = study["rounds"]
@@ -46,6 +54,8 @@ class StatusView:
             where = f"final evaluation{attempt}: {doing}"
         else:
             where = f"round {study['round']} of {total}{attempt}: {doing}"
+        if study["state"] == "running":
+            where += _so_far(study, now)
         head = Text.assemble((study["study"], "bold"), "  ", where)
         parts: list[RenderableType] = [head, self._sites(study)]
         if study["history"]:
@@ -62,25 +72,45 @@ class StatusView:
         table.add_column("epsilon so far", justify="right")
         for site in study["sites"]:
             spent = "" if site["epsilon"] is None else f"{site['epsilon']:.3f} of {study['epsilon']:g}"
+            if study["epsilon"] is None:
+                spent = "none promised"
             # As Text: a hospital's words are shown, never obeyed as rich's markup.
             table.add_row(site["site"], Text(site["state"]), str(site["rounds"]), spent)
         return table
 
     def _rounds(self, study: Mapping[str, Any]) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("model after round", "test AUC", "accuracy", "loss", "survivors", "seconds"):
+        rows = study["history"][-6:]
+        shown = [name for name in _COLUMNS if any(row["metrics"].get(name) is not None for row in rows)]
+        for name in ("model after round", *(_COLUMNS[name] for name in shown), "survivors", "seconds"):
             table.add_column(name, justify="right")
-        for row in study["history"][-6:]:
-            metrics = row["metrics"]
+        for row in rows:
             table.add_row(
                 str(row["round"] - 1),
-                _number(metrics.get("auc")),
-                _number(metrics.get("accuracy")),
-                _number(metrics.get("loss")),
+                *(_number(row["metrics"].get(name)) for name in shown),
                 f"{len(row['survivors'])} of {row['participants']}",
                 f"{row['seconds']:.1f}",
             )
         return table
+
+
+def _so_far(study: Mapping[str, Any], now: float | None) -> str:
+    """For how long the phase has gone on, and about how long the study will, at the pace of its last rounds."""
+    since, seconds = study.get("since"), [row["seconds"] for row in study["history"] if row["kind"] == "train"]
+    lasted = "" if now is None or since is None or now - since < 1 else f", for {_time(now - since)}"
+    rounds_left = study["rounds"] - study["round"] + 1
+    if not seconds or rounds_left < 1:
+        return lasted
+    return f"{lasted}; about {_time(rounds_left * median(seconds[-_ROUNDS_OF_AN_ESTIMATE:]))} left"
+
+
+def _time(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 10 s, 2 h 5 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _quality(metrics: Mapping[str, float]) -> Text:

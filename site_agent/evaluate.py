@@ -3,11 +3,14 @@
 Everything here is exact and stays at the site, except what is put into the masked lanes: those are summed over
 hospitals before anyone sees them. Unless the study has a budget for its test figures, they carry no noise and are
 outside the (epsilon, delta) guarantee; reports say so.
+
+Records go through the network a few at a time and nothing but numbers of a patient is kept of them: of a mask, how
+many places of each class were found. So it takes no more memory with a thousand volumes than with four.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,18 +19,24 @@ from torch import nn
 
 from consortium.contract.layout import LaneName
 from consortium.contract.study import Evaluation as Wanted
+from site_agent.class_tally import ClassScores
 from site_agent.cohort import Records
+from site_agent.dice_tally import Overlaps, overlaps
 from site_agent.tally import Scores, metric_lanes
 from site_agent.update import load_vector
 
-_RECORDS_AT_ONCE = 4096
+Tally: TypeAlias = Scores | ClassScores | Overlaps
+"""What one hospital's test patients come to, by the label: binary, of several classes, or a mask."""
+
+_RECORDS_AT_ONCE, _VALUES_AT_ONCE = 4096, 2**20
+"""The most records, and the most numbers of the records and of the network's answers, that are held at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
     """One model on one hospital's held-out patients. It prints without its values."""
 
-    scores: Scores
+    scores: Tally
     wanted: Wanted
 
     @property
@@ -36,37 +45,27 @@ class Evaluation:
         return len(self.scores)
 
     @property
-    def correct(self) -> int:
-        """Patients predicted on the right side of the decision threshold."""
-        return self.scores.correct(self.wanted.decision_threshold)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of patients predicted right; 0 for none."""
-        return self.correct / max(1, self.patients)
-
-    @property
     def loss_sum(self) -> float:
         """Cross-entropy in nats over all patients, each patient's cut at LOSS_PER_PATIENT_MAX."""
         return float(self.scores.losses.sum())
 
-    @property
-    def exact_auc(self) -> float | None:
-        """Area under the ROC curve of the scores themselves; None when one class is missing."""
-        return self.scores.auc()
-
     def lanes(self) -> Mapping[LaneName, NDArray[np.float64]]:
         """What goes into the metric lanes of a round (`consortium.contract.layout`); a layout may not have them all."""
-        return metric_lanes(self.scores, self.wanted)
+        if isinstance(self.scores, Scores):
+            return metric_lanes(self.scores, self.wanted)
+        return self.scores.lanes(self.wanted)
 
     def own_figures(self) -> dict[str, Any]:
         """For the hospital's own eyes: exact, from the scores themselves, with every cell however small."""
+        if not isinstance(self.scores, Scores):
+            return self.scores.own_figures()
+        scores = self.scores
         groups = [
-            {"column": subgroup.column, "group": subgroup.name_of(cell), **self._of(self.scores.of_cell(number, cell))}
+            {"column": subgroup.column, "group": subgroup.name_of(cell), **self._of(scores.of_cell(number, cell))}
             for number, subgroup in enumerate(self.wanted.subgroups or ())
             for cell in range(subgroup.cells)
         ]
-        return self._of(self.scores) | ({"subgroups": groups} if groups else {})
+        return self._of(scores) | ({"subgroups": groups} if groups else {})
 
     def _of(self, part: Scores) -> dict[str, Any]:
         patients = max(1, len(part))
@@ -91,6 +90,8 @@ def evaluate(
     test: Records,
     wanted: Wanted,
     groups: NDArray[np.int64] | None = None,
+    *,
+    outputs: int = 1,
 ) -> Evaluation:
     """Measure a global model on every held-out patient.
 
@@ -99,11 +100,15 @@ def evaluate(
         model: float32[d], the global model.
         test: The cohort's test part.
         wanted: The study's section on evaluation.
-        groups: int64[patients, subgroups], `Cohort.test_groups`; None puts every patient in no cell.
+        groups: int64[patients, subgroups], `Cohort.test_groups`; None puts every patient in no cell. Of binary labels.
+        outputs: Of the network for each label (`data.outputs` of the study): 1 of a binary label, else the classes.
 
     Raises:
         TrainingFailed: The model does not fit the network.
     """
+    if outputs > 1:
+        measure = segment_patients if test.labels.ndim > 1 else classify_patients
+        return Evaluation(scores=measure(module, model, test, outputs), wanted=wanted)
     scores, positive = score_patients(module, model, test)
     if groups is None:
         groups = np.full((len(scores), len(wanted.subgroups or ())), -1, dtype=np.int64)
@@ -119,18 +124,68 @@ def score_patients(
     records has it. A record the network cannot score (NaN) counts as 0.5.
     """
     load_vector(module, model)
-    probabilities = _probabilities(module, test.features)
-    _, owner, counts = np.unique(test.patients, return_inverse=True, return_counts=True)
+    found = [torch.sigmoid(logits.squeeze(1).double()).numpy() for logits, _ in _answers(module, test, 1)]
+    probabilities = np.nan_to_num(np.concatenate([np.zeros(0), *found]), nan=0.5)
+    owner, counts = _owners(test)
     scores = np.bincount(owner, weights=probabilities, minlength=len(counts)) / np.maximum(counts, 1)
     labelled = np.bincount(owner, weights=test.labels > 0, minlength=len(counts))
     return np.clip(scores, 0.0, 1.0), labelled > 0
 
 
-def _probabilities(module: nn.Module, features: NDArray[np.float32]) -> NDArray[np.float64]:
+def classify_patients(module: nn.Module, model: NDArray[np.float32], test: Records, classes: int) -> ClassScores:
+    """Probabilities and class of every patient, by the patients' numbers.
+
+    A patient's probabilities are the mean over the patient's records. Records of several classes make a patient of the
+    last of them in the study's order, as a binary label does. A record the network cannot score (NaN) gives every class
+    the same probability.
+    """
+    load_vector(module, model)
+    found = [torch.softmax(logits.double(), dim=1).numpy() for logits, _ in _answers(module, test, classes)]
+    of_records = np.concatenate([np.zeros((0, classes)), *found])
+    of_records = np.where(np.isnan(of_records).any(axis=1, keepdims=True), 1 / classes, of_records)
+    owner, counts = _owners(test)
+    sums, labels = np.zeros((len(counts), classes)), np.zeros(len(counts), dtype=np.int64)
+    np.add.at(sums, owner, of_records)
+    np.maximum.at(labels, owner, test.labels.astype(np.int64))
+    return ClassScores(probabilities=np.clip(sums / np.maximum(counts, 1)[:, None], 0.0, 1.0), labels=labels)
+
+
+def segment_patients(module: nn.Module, model: NDArray[np.float32], test: Records, classes: int) -> Overlaps:
+    """Dice and loss of every patient, by the patients' numbers; what a mean over records is says `dice_tally`.
+
+    The class predicted at a place is the one with the highest logit, the first of several. A logit that is not a number
+    counts as 0.
+    """
+    load_vector(module, model)
+    empty = [np.zeros((0, classes), dtype=np.int64)]
+    counts: list[list[NDArray[np.int64]]] = [list(empty), list(empty), list(empty)]
+    losses = [np.zeros(0)]
+    for answers, labels in _answers(module, test, classes):
+        logits, true = torch.nan_to_num(answers), labels.long().flatten(1)
+        predicted = logits.argmax(dim=1).flatten(1)
+        for found, places in zip(counts, (predicted.where(predicted == true, -1), predicted, true), strict=True):
+            found.append(torch.stack([(places == one).sum(dim=1) for one in range(classes)], dim=1).numpy())
+        of_places = nn.functional.cross_entropy(logits.flatten(2), true, reduction="none")
+        losses.append(of_places.mean(dim=1).double().numpy())
+    common, predictions, truths = (np.concatenate(found) for found in counts)
+    return overlaps(common, predictions, truths, np.concatenate(losses), _owners(test)[0])
+
+
+def _answers(module: nn.Module, test: Records, outputs: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The network's answers and the labels of a few records at a time, in their order."""
     module.eval()
-    parts = [np.zeros(0)]
-    with torch.inference_mode():
-        for start in range(0, len(features), _RECORDS_AT_ONCE):
-            rows = torch.tensor(features[start : start + _RECORDS_AT_ONCE], dtype=torch.float32)
-            parts.append(torch.sigmoid(module(rows).squeeze(1).double()).numpy())
-    return np.nan_to_num(np.concatenate(parts), nan=0.5)
+    shape = test.features.shape[1:]
+    answers = outputs * int(np.prod(test.labels.shape[1:], dtype=np.int64))
+    values = max(1, int(np.prod(shape, dtype=np.int64)), answers)
+    at_once = max(1, min(_RECORDS_AT_ONCE, _VALUES_AT_ONCE // values))
+    for start in range(0, len(test), at_once):
+        rows = slice(start, start + at_once)
+        with torch.inference_mode():
+            found = module(torch.tensor(test.features[rows], dtype=torch.float32))
+        yield found, torch.tensor(test.labels[rows])
+
+
+def _owners(test: Records) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Whose each record is, numbered from 0 without a gap, and how many records everybody has."""
+    _, owner, counts = np.unique(test.patients, return_inverse=True, return_counts=True)
+    return owner.astype(np.int64), counts

@@ -8,6 +8,18 @@ if TYPE_CHECKING:
     from site_agent.evaluate import Evaluation
 
 
+def curves_of(evaluation: "Evaluation") -> dict[str, float]:
+    """A model's figures that are one number, or one for each class, by names to draw curves under."""
+    found: dict[str, float] = {}
+    for name, value in evaluation.own_figures().items():
+        if isinstance(value, int | float):
+            found[name] = float(value)
+        elif isinstance(value, list):
+            numbers = {f"{name}.{place}": one for place, one in enumerate(value, start=1) if isinstance(one, float)}
+            found |= numbers
+    return found
+
+
 class Results:
     """`results/<study>.json`: how each global model did on the patients set aside here."""
 

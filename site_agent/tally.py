@@ -10,6 +10,7 @@ sum over all hospitals, of at least `minimum_cell` patients of each.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class Scores:
 
     def histograms(self, bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Patients with the label, and without it, by score: int64[bins] each, bin i holding [i, i + 1) / bins."""
-        places = _bins(self.scores, bins)
+        places = bins_of(self.scores, bins)
         with_label = np.bincount(places[self.positive], minlength=bins)
         return with_label, np.bincount(places[~self.positive], minlength=bins)
 
@@ -98,22 +99,29 @@ def metric_lanes(scores: Scores, wanted: Wanted) -> dict[LaneName, NDArray[np.fl
     losses, errors = scores.losses, scores.squared_errors
     correct = scores.correct(wanted.decision_threshold)
     lanes: dict[LaneName, NDArray[np.float64]] = {
-        LaneName.SITES_REPORTING: np.ones(1),
-        LaneName.TEST_PATIENTS: np.array([float(len(scores))]),
+        **lanes_of_everybody(losses),
         LaneName.CORRECT: np.array([float(correct)]),
         LaneName.SITE_ACCURACY: np.array([correct / max(1, len(scores))]),
-        LaneName.LOSS_SUM: np.array([losses.sum()]),
-        LaneName.LOSS_SQUARES: np.array([np.square(losses).sum()]),
         LaneName.SQUARED_ERROR: np.array([errors.sum(), np.square(errors).sum()]),
         LaneName.SCORES_POSITIVE: positives.astype(np.float64),
         LaneName.SCORES_NEGATIVE: negatives.astype(np.float64),
         LaneName.CALIBRATION_POSITIVE: calibrated[0].astype(np.float64),
         LaneName.CALIBRATION_NEGATIVE: calibrated[1].astype(np.float64),
         LaneName.CALIBRATION_SCORES: np.bincount(
-            _bins(scores.scores, wanted.curve_bins), weights=scores.scores, minlength=wanted.curve_bins
+            bins_of(scores.scores, wanted.curve_bins), weights=scores.scores, minlength=wanted.curve_bins
         ).astype(np.float64),
     }
-    return lanes | _site_lanes(scores, wanted, correct) | _subgroup_lanes(scores, wanted)
+    return lanes | spread_lanes(_own_figures(scores, correct), wanted) | _subgroup_lanes(scores, wanted)
+
+
+def lanes_of_everybody(losses: NDArray[np.float64]) -> dict[LaneName, NDArray[np.float64]]:
+    """The lanes that every label has, from the loss of each test patient in nats."""
+    return {
+        LaneName.SITES_REPORTING: np.ones(1),
+        LaneName.TEST_PATIENTS: np.array([float(len(losses))]),
+        LaneName.LOSS_SUM: np.array([losses.sum()]),
+        LaneName.LOSS_SQUARES: np.array([np.square(losses).sum()]),
+    }
 
 
 def covered(patients: int, minimum_cell: int) -> NDArray[np.bool_]:
@@ -127,23 +135,31 @@ def covered(patients: int, minimum_cell: int) -> NDArray[np.bool_]:
     return cover
 
 
-def _site_lanes(scores: Scores, wanted: Wanted, correct: int) -> dict[LaneName, NDArray[np.float64]]:
-    """This hospital's own figures within 0 and 1, for mean and standard deviation over hospitals."""
-    patients = len(scores)
-    if not patients:
-        own: dict[str, float | None] = {}
-    else:
-        own = {
-            "auc": scores.auc(),
-            "accuracy": correct / patients,
-            "brier": float(scores.squared_errors.mean()),
-            "loss": float(scores.losses.mean()) / LOSS_PER_PATIENT_MAX,
-        }
+def spread_lanes(own: Mapping[str, float | None], wanted: Wanted) -> dict[LaneName, NDArray[np.float64]]:
+    """A hospital's own figures, each within 0 and 1, for mean and standard deviation over hospitals."""
     figures = [own.get(name) for name in spread_figures(wanted)]
     values = np.array([figure or 0.0 for figure in figures])
     return {
         LaneName.SITE_FIGURES: np.concatenate([values, np.square(values)]),
         LaneName.SITE_COUNTED: np.array([float(figure is not None) for figure in figures]),
+    }
+
+
+def bins_of(scores: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """In which of so many bins of equal width each value between 0 and 1 lies; bin i holds [i, i + 1) / bins."""
+    return np.minimum((scores * bins).astype(np.int64), bins - 1)
+
+
+def _own_figures(scores: Scores, correct: int) -> dict[str, float | None]:
+    """This hospital's own figures within 0 and 1."""
+    patients = len(scores)
+    if not patients:
+        return {}
+    return {
+        "auc": scores.auc(),
+        "accuracy": correct / patients,
+        "brier": float(scores.squared_errors.mean()),
+        "loss": float(scores.losses.mean()) / LOSS_PER_PATIENT_MAX,
     }
 
 
@@ -168,7 +184,3 @@ def _subgroup_lanes(scores: Scores, wanted: Wanted) -> dict[LaneName, NDArray[np
         LaneName.SUBGROUP_POSITIVE: np.concatenate([one[0] for one in histograms]).astype(np.float64),
         LaneName.SUBGROUP_NEGATIVE: np.concatenate([one[1] for one in histograms]).astype(np.float64),
     }
-
-
-def _bins(scores: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
-    return np.minimum((scores * bins).astype(np.int64), bins - 1)

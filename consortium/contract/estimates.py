@@ -9,11 +9,13 @@ hospitals, and treats every patient as independent of the others.
 |---|---|
 | a share of patients | Wilson's score interval |
 | AUC | DeLong, DeLong and Clarke-Pearson 1988 on the binned scores, on the logit scale |
+| mean AUC over classes | mean +- 1.96 times the mean of the standard errors: enough however classes correlate |
 | sensitivity at a specificity | Wilson's, at the number of patients that gives the variance of the ROC curve there |
 | a mean over patients | mean +- 1.96 standard errors, cut to where the mean can lie |
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +81,65 @@ def area(positives: ArrayLike, negatives: ArrayLike) -> Estimate | None:
         order (or ever in the right one): then the data say nothing about how far from 1 (or 0) the area is. The value
         differs from the exact area by at most half the share of pairs that fall into one bin.
     """
-    with_label, without = _histograms(positives, negatives)
+    found = _delong(*_histograms(positives, negatives))
+    if found is None:
+        return None
+    value, variance = found
+    if variance is None:
+        return Estimate(value=value)
+    centre, half = math.log(value / (1 - value)), Z * math.sqrt(variance) / (value * (1 - value))
+    return Estimate(value=value, low=_logistic(centre - half), high=_logistic(centre + half))
+
+
+def mean_area(positives: ArrayLike, negatives: ArrayLike) -> Estimate | None:
+    """The mean over classes of the area under the ROC curve of each class against all others (one versus rest).
+
+    The same patients are in every class's curve, so the areas are correlated in a way that histograms do not show. The
+    standard deviation of a mean is at most the mean of the standard deviations, which is what is taken.
+
+    Args:
+        positives: [classes, bins]: patients of each class, by their score for it.
+        negatives: [classes, bins]: patients of the other classes, by their score for it.
+
+    Returns:
+        Over the classes that some patients are of and others not; None if there are none. No bounds where one of these
+        areas has none.
+    """
+    pairs = zip(*_histograms(positives, negatives), strict=True)
+    areas = [found for with_label, without in pairs if (found := _delong(with_label, without)) is not None]
+    if not areas:
+        return None
+    value = float(np.mean([value for value, _ in areas]))
+    errors = [math.sqrt(variance) for _, variance in areas if variance is not None]
+    if len(errors) < len(areas):
+        return Estimate(value=value)
+    half = Z * float(np.mean(errors))
+    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
+
+
+def quantiles(histogram: ArrayLike, shares: Sequence[float]) -> tuple[float, ...]:
+    """Below which values lie these shares of the patients, from a histogram of values between 0 and 1.
+
+    As if the patients of a bin were spread evenly in it, so each is off by less than the width of a bin.
+
+    Args:
+        histogram: Patients by value, in bins of equal width; at least one patient. A count below 0, which no honest
+            sum has, is taken for 0.
+        shares: Above 0 and below 1.
+    """
+    counts = np.maximum(np.asarray(histogram, dtype=np.float64), 0.0)
+    edges = np.linspace(0.0, 1.0, len(counts) + 1)
+    below = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+    found = []
+    for share in shares:
+        last = int(np.searchsorted(below, share, side="left"))  # the bin in which the share is reached ends here
+        step = below[last] - below[last - 1]
+        found.append(float(edges[last - 1] + (share - below[last - 1]) / step * (edges[last] - edges[last - 1])))
+    return tuple(found)
+
+
+def _delong(with_label: NDArray[np.float64], without: NDArray[np.float64]) -> tuple[float, float | None] | None:
+    """The area and its variance, which is None where the data do not say it; None for one class alone."""
     m, n = float(with_label.sum()), float(without.sum())
     if m * n <= 0:
         return None
@@ -87,12 +147,9 @@ def area(positives: ArrayLike, negatives: ArrayLike) -> Estimate | None:
     below = (m - np.cumsum(with_label) + with_label / 2) / m  # of those with it, the share that beats bin i
     value = float(with_label @ above / m)
     if m <= 1 or n <= 1:
-        return Estimate(value=value)
+        return value, None
     spread = with_label @ (above - value) ** 2 / (m * (m - 1)) + without @ (below - value) ** 2 / (n * (n - 1))
-    if spread <= 0 or not 0 < value < 1:
-        return Estimate(value=value)
-    centre, half = math.log(value / (1 - value)), Z * math.sqrt(spread) / (value * (1 - value))
-    return Estimate(value=value, low=_logistic(centre - half), high=_logistic(centre + half))
+    return value, float(spread) if spread > 0 and 0 < value < 1 else None
 
 
 def sensitivity_at(specificity: float, positives: ArrayLike, negatives: ArrayLike) -> Estimate | None:

@@ -22,6 +22,22 @@ at the same layout and a site can refuse a plan that says otherwise.
 | site_figures | the site's own figures, then their squares | 2 for each | real, 0 to 1 | per_site: spread |
 | site_counted | 1 if the site has that figure, else 0 | 1 for each | exact | per_site: spread |
 
+A label of K classes has no `scores_` and `calibration_` lanes but
+
+| lane | values | length | of each site | in rounds |
+|---|---|---|---|---|
+| confusion | patients by class (rows) and predicted class | K * K | exact | confusion |
+| class_positive | for each class: patients of it, by score for it | K * bins | exact | auc |
+| class_negative | for each class: patients of the others, by score for it | K * bins | exact | auc |
+
+and a mask of K classes, with the mean over the foreground in the place of the first class, which is the background:
+
+| lane | values | length | of each site | in rounds |
+|---|---|---|---|---|
+| dice_patients | patients who have this Dice | K | exact | dice |
+| dice_sums | their Dice summed; then its squares | 2 * K | real | dice |
+| dice_histogram | for each class: patients by Dice | K * 20 | exact | dice |
+
 With subgroups, for each of their cells in the study's order, and zeros for a cell that the site withholds:
 
 | lane | values | length for each cell | of each site | in rounds |
@@ -55,6 +71,7 @@ from consortium.contract.global_model import ParameterLayout
 from consortium.contract.names import RoundNumber
 from consortium.contract.plan import RoundKind
 from consortium.contract.study import Evaluation, StudyFile
+from consortium.contract.study_data import BINARY, CLASSES
 from consortium.contract.subgroups import NOISE_TAIL, all_cells
 from consortium.contract.tensor_clips import clipped_stretches
 from privacy.encoding import Lane, Layout, lane_scale
@@ -65,8 +82,10 @@ NOISE_STEPS_MAX = 2.0**40
 LOSS_PER_PATIENT_MAX = 16.0
 """A patient's loss is cut here before it is summed: -log of a probability of 1e-7."""
 
+DICE_BINS = 20
+"""Of the histogram of patients by Dice: quartiles are read off it."""
 
-_SPREAD = ("auc", "accuracy", "brier", "loss")
+_SPREAD = ("auc", "accuracy", "brier", "loss", "dice")
 
 
 class LaneName(StrEnum):
@@ -88,6 +107,12 @@ class LaneName(StrEnum):
     CALIBRATION_SCORES = "calibration_scores"
     SITE_FIGURES = "site_figures"
     SITE_COUNTED = "site_counted"
+    CONFUSION = "confusion"
+    CLASS_POSITIVE = "class_positive"
+    CLASS_NEGATIVE = "class_negative"
+    DICE_PATIENTS = "dice_patients"
+    DICE_SUMS = "dice_sums"
+    DICE_HISTOGRAM = "dice_histogram"
     SUBGROUP_SITES = "subgroup_sites"
     SUBGROUP_PATIENTS = "subgroup_patients"
     SUBGROUP_CORRECT = "subgroup_correct"
@@ -193,7 +218,8 @@ def _metric_lanes(study: StudyFile) -> Iterator[Lane]:
         yield _real(study, LaneName.LOSS_SQUARES.value, 1, LOSS_PER_PATIENT_MAX**2 * patients)
     if "brier" in evaluation.metrics:
         yield _real(study, LaneName.SQUARED_ERROR.value, 2, patients)
-    if ranked:
+    yield from _class_lanes(study)
+    if ranked and study.data.label.type == BINARY:
         yield _count(LaneName.SCORES_POSITIVE, evaluation.score_bins, patients)
         yield _count(LaneName.SCORES_NEGATIVE, evaluation.score_bins, patients)
     if "calibration" in evaluation.metrics:
@@ -205,6 +231,21 @@ def _metric_lanes(study: StudyFile) -> Iterator[Lane]:
         yield _count(LaneName.SITE_COUNTED, len(spread), 1.0)
     if cells := len(all_cells(evaluation.subgroups)):
         yield from _subgroup_lanes(study, cells, ranked=ranked)
+
+
+def _class_lanes(study: StudyFile) -> Iterator[Lane]:
+    """Lanes of labels with several classes; the study's rules have made sure that their metrics fit the label."""
+    evaluation, patients = study.evaluation, float(study.aggregation.max_patients_per_site)
+    label, classes = study.data.label.type, study.data.outputs
+    if "confusion" in evaluation.metrics:
+        yield _count(LaneName.CONFUSION, classes**2, patients)
+    if label == CLASSES and "auc" in evaluation.metrics:
+        yield _count(LaneName.CLASS_POSITIVE, classes * evaluation.score_bins, patients)
+        yield _count(LaneName.CLASS_NEGATIVE, classes * evaluation.score_bins, patients)
+    if "dice" in evaluation.metrics:
+        yield _count(LaneName.DICE_PATIENTS, classes, patients)
+        yield _real(study, LaneName.DICE_SUMS.value, 2 * classes, patients)
+        yield _count(LaneName.DICE_HISTOGRAM, classes * DICE_BINS, patients)
 
 
 def _subgroup_lanes(study: StudyFile, cells: int, *, ranked: bool) -> Iterator[Lane]:

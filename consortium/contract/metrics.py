@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consortium.contract import estimates
+from consortium.contract.class_metrics import ClassFigures, class_figures, named_estimate
 from consortium.contract.estimates import Estimate
 from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName, spread_figures
 from consortium.contract.study import Evaluation
@@ -75,6 +76,7 @@ class GlobalMetrics:
     calibration_error: float | None = None  # mean over patients of |mean score - rate| of the patient's bin
     spread: Mapping[str, Spread]
     cells: tuple[Cell, ...] = ()  # those that are shown
+    classes: ClassFigures | None = None  # of a label with several
 
     def named(self) -> dict[str, float]:
         """Every figure that has a meaning, by the name it has in the log and in `consortium status --json`."""
@@ -84,6 +86,8 @@ class GlobalMetrics:
         yield "sites", self.sites
         yield from _named("", self.overall)
         yield "mean_site_accuracy", self.mean_site_accuracy
+        if self.classes is not None:
+            yield from self.classes.named()
         yield "calibration.error", self.calibration_error
         for one in self.calibration:
             prefix = f"calibration.{one.number}."
@@ -119,6 +123,7 @@ def metrics_of(sums: Mapping[str, NDArray[np.float64]], evaluation: Evaluation) 
         calibration_error=bin_error,
         spread=dict(_spread(sums, evaluation)),
         cells=tuple(_cells(sums, evaluation)),
+        classes=class_figures(sums, evaluation),
     )
 
 
@@ -245,11 +250,7 @@ def _spread(sums: Mapping[str, NDArray[np.float64]], evaluation: Evaluation) -> 
 def _named(prefix: str, figures: Figures) -> Iterator[tuple[str, float | None]]:
     yield f"{prefix}patients", figures.patients
     for name in ("auc", "accuracy", "loss", "brier", "sensitivity"):
-        estimate: Estimate | None = getattr(figures, name)
-        if estimate is not None:
-            yield f"{prefix}{name}", estimate.value
-            yield f"{prefix}{name}.low", estimate.low
-            yield f"{prefix}{name}.high", estimate.high
+        yield from named_estimate(f"{prefix}{name}", getattr(figures, name))
     yield f"{prefix}score", figures.score
     yield f"{prefix}rate", figures.rate
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from consortium.contract.catalogue import METRICS
+from consortium.contract.label_metrics import METRICS_OF_LABEL
 from consortium.contract.metrics import metrics_of
 from consortium.contract.noisy_metrics import basis_of, noisy_metrics
 from consortium.contract.study import Evaluation
@@ -11,9 +11,9 @@ from site_agent.tally import Scores, metric_lanes
 
 WANTED = Evaluation.model_validate(
     {
-        "split": "site-held-out", "metrics": METRICS, "every_rounds": 1, "score_bins": 100, "specificity": 0.9,
-        "decision_threshold": 0.5, "subgroup_bins": 50, "minimum_cell": 10, "privacy": {"epsilon": 1.0, "delta": 1e-5},
-        "subgroups": ({"column": "sex", "values": (0, 1)},),
+        "split": "site-held-out", "metrics": METRICS_OF_LABEL["binary"], "every_rounds": 1, "score_bins": 100,
+        "specificity": 0.9, "decision_threshold": 0.5, "subgroup_bins": 50, "minimum_cell": 10,
+        "privacy": {"epsilon": 1.0, "delta": 1e-5}, "subgroups": ({"column": "sex", "values": (0, 1)},),
     }
 )  # fmt: skip
 EXACT = WANTED.model_copy(update={"privacy": None})

@@ -20,7 +20,7 @@ def rows(model: type[Section], prefix: str = "") -> Iterator[tuple[str, str, str
     """Key, what is allowed, default: one row for every key that takes a value, sections opened up.
 
     Entries of a section of the author's own names stand under `*`; a union of sections gives the keys of each member,
-    its own tag first.
+    its own tag first. A member that several tags name stands without them.
     """
     for key, field in schema.keys_of(model).items():
         yield from _rows(f"{prefix}{key}", *schema._field_type(field), _default(field))
@@ -31,9 +31,13 @@ def _rows(path: str, kind: Any, metadata: tuple[object, ...], default: str) -> I
     if union is not None:
         tag, members = union
         yield f"{path}.{tag}", schema._choice(list(members)), "required"
+        sections = list(members.values())
         for value, member in members.items():
-            for row in rows(member, f"{path}[{value}]."):
-                if row[0] != f"{path}[{value}].{tag}":
+            if sections.count(member) > 1 and value != next(v for v, m in members.items() if m is member):
+                continue
+            prefix = f"{path}." if sections.count(member) > 1 else f"{path}[{value}]."
+            for row in rows(member, prefix):
+                if row[0] != f"{prefix}{tag}":
                     yield row
     elif isinstance(kind, type) and issubclass(kind, Section):
         yield from rows(kind, f"{path}.")

@@ -52,10 +52,9 @@ def test_figures_are_those_of_the_model():
     scores, positive = probabilities(test), test.labels > 0
     found = run(test)
     assert found.patients == 500
-    assert found.correct == ((scores > 0.5) == positive).sum()
-    assert found.accuracy == found.correct / 500
+    assert found.own_figures()["accuracy"] == ((scores > 0.5) == positive).mean()
     assert found.loss_sum == pytest.approx(-np.log(np.where(positive, scores, 1 - scores)).sum(), rel=1e-5)
-    assert found.exact_auc == pytest.approx(roc_auc_score(test.labels, scores), abs=1e-6)
+    assert found.scores.auc() == pytest.approx(roc_auc_score(test.labels, scores), abs=1e-6)
 
 
 def test_histograms_hold_every_patient_once():
@@ -70,13 +69,13 @@ def test_histograms_hold_every_patient_once():
 
 def test_auc_from_the_lanes_is_close_to_the_exact_one():
     found = run(patients(2000))
-    assert metrics_of(found.lanes(), wanted()).overall.auc.value == pytest.approx(found.exact_auc, abs=0.005)
+    assert metrics_of(found.lanes(), wanted()).overall.auc.value == pytest.approx(found.scores.auc(), abs=0.005)
 
 
 def test_lanes_are_what_a_layout_asks_for():
     lanes = run(patients(30), bins=20).lanes()
-    subgroups = {name for name in LaneName if name.startswith("subgroup_")}
-    assert set(lanes) == set(LaneName) - {LaneName.UPDATE, LaneName.WEIGHT} - subgroups
+    others = {name for name in LaneName if name.startswith(("subgroup_", "class_", "dice_", "confusion"))}
+    assert set(lanes) == set(LaneName) - {LaneName.UPDATE, LaneName.WEIGHT} - others
     assert all(values.dtype == np.float64 for values in lanes.values())
     assert lanes[LaneName.SCORES_POSITIVE].shape == (20,)
 
@@ -87,7 +86,7 @@ def test_a_patients_records_count_as_one_patient():
     mean = probabilities(test).reshape(40, 3).mean(axis=1)
     label = test.labels.reshape(40, 3).max(axis=1)
     assert found.patients == 40
-    assert found.correct == ((mean > 0.5) == (label > 0)).sum()
+    assert found.scores.correct(0.5) == ((mean > 0.5) == (label > 0)).sum()
 
 
 def test_a_certain_score_is_in_the_last_bin():
@@ -104,17 +103,17 @@ def test_a_patients_loss_is_cut():
 def test_a_record_that_cannot_be_scored_counts_as_a_half():
     found = run(one_record(math.nan, 1.0))
     assert found.lanes()[LaneName.SCORES_POSITIVE][50] == 1
-    assert found.correct == 0
+    assert found.scores.correct(0.5) == 0
     assert found.loss_sum == pytest.approx(math.log(2))
 
 
 def test_the_threshold_decides_what_is_predicted():
-    assert run(one_record(0.0, 1.0), threshold=0.5).correct == 1  # its score is 0.525
-    assert run(one_record(0.0, 1.0), threshold=0.6).correct == 0
+    assert run(one_record(0.0, 1.0), threshold=0.5).scores.correct(0.5) == 1  # its score is 0.525
+    assert run(one_record(0.0, 1.0), threshold=0.6).scores.correct(0.6) == 0
 
 
 def test_one_class_has_no_auc():
-    assert run(one_record(1.0, 1.0)).exact_auc is None
+    assert run(one_record(1.0, 1.0)).scores.auc() is None
     assert exact_auc(np.array([0.5, 0.5]), np.array([True, False])) == 0.5
 
 
@@ -126,7 +125,7 @@ def test_nobody_set_aside_is_not_an_error():
         patient_count=0,
     )
     found = run(none)
-    assert (found.patients, found.accuracy, found.loss_sum) == (0, 0, 0)
+    assert (found.patients, found.own_figures()["accuracy"], found.loss_sum) == (0, 0, 0)
 
 
 def test_it_prints_without_its_numbers():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from consortium.contract.study import Evaluation as Wanted
+from site_agent.dice_tally import Overlaps
 from site_agent.evaluate import Evaluation
-from site_agent.results import Results
+from site_agent.results import Results, curves_of
 from site_agent.tally import Scores
 
 
@@ -55,3 +56,14 @@ def test_a_damaged_file_is_put_aside(tmp_path, damage):
     Results(path, "study").add(1, evaluation())
     assert len(json.loads(path.read_text())["rounds"]) == 1
     assert path.with_suffix(".damaged").read_text() == damage
+
+
+def test_curves_are_drawn_of_numbers_alone():
+    found = curves_of(evaluation())
+    assert found["accuracy"] == 0.7
+    assert "sensitivity" not in found  # it was not asked for
+    assert all(isinstance(value, float) for value in found.values())
+    wanted = Wanted(split="site-held-out", metrics=("dice",), every_rounds=1)
+    dice = np.array([[0.5, 0.5, np.nan], [0.75, 0.75, np.nan]])
+    masks = Evaluation(scores=Overlaps(dice=dice, losses=np.zeros(2)), wanted=wanted)
+    assert curves_of(masks) == {"patients": 2.0, "dice": 0.625, "dice_of_classes.1": 0.625, "loss": 0.0}

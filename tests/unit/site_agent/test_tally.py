@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from consortium.contract.catalogue import METRICS
+from consortium.contract.label_metrics import METRICS_OF_LABEL
 from consortium.contract.layout import LaneName
 from consortium.contract.study import Evaluation
 from site_agent.tally import Scores, covered, metric_lanes
@@ -13,8 +13,8 @@ from site_agent.tally import Scores, covered, metric_lanes
 def wanted(**choices):
     return Evaluation.model_validate(
         {
-            "split": "site-held-out", "metrics": METRICS, "every_rounds": 1, "score_bins": 20, "specificity": 0.9,
-            "decision_threshold": 0.5, **choices,
+            "split": "site-held-out", "metrics": METRICS_OF_LABEL["binary"], "every_rounds": 1, "score_bins": 20,
+            "specificity": 0.9, "decision_threshold": 0.5, **choices,
         }
     )  # fmt: skip
 
