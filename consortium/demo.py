@@ -24,16 +24,20 @@ from rich.table import Table
 
 from audit.entries import DpCertificate, parse_entry
 from audit.evidence import policy_for
-from consortium.assets import heart_disease
+from consortium.assets import heart_disease, study_file
 from consortium.contract.study import StudyFile, load_study
+from consortium.contract.study_data import TabularData
 from consortium.demo_baselines import alone, pooled
+from consortium.demo_data import prepares, require_data, site_files
+from consortium.demo_images import Figures, compared, figure_of, footnote, results_table, verdict
 from consortium.errors import ConsortiumError
 from consortium.operator import watch_status
 from consortium.status_view import StatusView
 from site_agent.app import dataset_budgets, open_store
 from site_agent.cohort import Cohort, read_cohort
+from site_agent.datasets import Dataset
 from site_agent.home import open_home
-from site_agent.site_file import Dataset, load_site_file
+from site_agent.site_file import load_site_file
 
 READY_WAIT_S = 60.0
 STUDY_WAIT_S = 900.0
@@ -60,14 +64,17 @@ class DemoFolder(ConsortiumError):
         return "Name another folder with --out, or remove this one; nothing was changed."
 
 
-def run_demo(study: Path | None, out: Path | None, *, rounds: int | None, seed: int | None) -> int:
+def run_demo(
+    study: Path | None, out: Path | None, *, rounds: int | None, seed: int | None, data: Path | None = None
+) -> int:
     """Run it all; returns 0 only if every step worked and the evidence was verified."""
+    source = study_file(study if study is not None else Path("heart-disease"))
     out = out or _unused(Path("consortium-demo"))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DemoFolder(f"{out} exists and is not empty")
-    source = study if study is not None else heart_disease() / "study.yaml"
+    require_data(load_study(source), data)
     out.mkdir(parents=True, exist_ok=True)
-    demo = Demo(source, out.resolve(), rounds=rounds, seed=seed)
+    demo = Demo(source, out.resolve(), rounds=rounds, seed=seed, data=data)
     try:
         return asyncio.run(demo.run())
     except KeyboardInterrupt:
@@ -80,8 +87,8 @@ class SiteOutcome:
 
     site: str
     last: Mapping[str, Any]  # the final model on this hospital's test patients
-    epsilon: float
-    delta: float
+    epsilon: float  # of its training
+    figures: float  # of test figures with a budget of their own; 0 without
     bytes_left: int
     messages_left: int
 
@@ -89,7 +96,9 @@ class SiteOutcome:
 class Demo:
     """One run, in one folder."""
 
-    def __init__(self, source: Path, out: Path, *, rounds: int | None, seed: int | None) -> None:
+    def __init__(
+        self, source: Path, out: Path, *, rounds: int | None, seed: int | None, data: Path | None = None
+    ) -> None:
         # A table in a log file must not be squeezed into 80 columns.
         self._console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
         self._source = source
@@ -101,13 +110,19 @@ class Demo:
         self._begun = time.monotonic()
         self._processes: list[asyncio.subprocess.Process] = []
         (out / "logs").mkdir()
+        # Written only for studies whose hospitals' data are made or divided here, by name of the hospital.
+        self._site_files: Mapping[str, str] = {}
+        if prepares(self._study):
+            self._say("The hospitals' images are prepared ...")
+            self._site_files = site_files(self._study, data, out / "data")
 
     async def run(self) -> int:
         """The story, in order."""
         study = self._study
+        promised = f"epsilon {study.privacy.epsilon:g}" if study.is_private else "no differential privacy"
         self._say(
             f"[bold]{study.title}[/bold]: {len(study.sites.required)} hospitals, {study.training.rounds} rounds, "
-            f"epsilon {study.privacy.epsilon:g} per patient and hospital, on this machine. Files go to {self._out}"
+            f"{promised} per patient and hospital, on this machine. Files go to {self._out}"
         )
         async with AsyncExitStack() as running:
             port = _free_port()
@@ -123,7 +138,8 @@ class Demo:
             await asyncio.gather(*(self._approve(site) for site in study.sites.roster))
             await self._step("consortium", "study", "start", study.id, "--home", self._home)
             final = await self._watch()
-            await self._certified()
+            if study.is_private:
+                await self._certified()
             await self._step(
                 "consortium", "study", "release", study.id, "--home", self._home, "--out", self._out / "model"
             )
@@ -156,7 +172,10 @@ class Demo:
         )
 
     def _write_site_file(self, site: str) -> None:
-        """The hospital's own configuration, with its data path made absolute and this run's address."""
+        """The hospital's own configuration, with its data path made absolute."""
+        if site in self._site_files:
+            (self._out / site / "site.yaml").write_text(self._site_files[site])
+            return
         beside = self._source.parent / "sites" / site / "site.yaml"
         # Other studies of the hospitals that come with the package need no copies of their files.
         source = beside if beside.is_file() else heart_disease() / "sites" / site / "site.yaml"
@@ -220,11 +239,13 @@ class Demo:
                 await asyncio.sleep(0.2)
 
     def _say_rounds(self, history: Sequence[Mapping[str, Any]], shown: int) -> int:
+        name = figure_of(self._study)
         for closed in history[shown:]:
-            auc = closed["metrics"].get("auc")
+            value = closed["metrics"].get(name)
+            figure = f"{name.upper() if name == 'auc' else name} {'n/a' if value is None else f'{value:.3f}'}"
             self._say(
                 f"round {closed['round']:>3} closed: {len(closed['survivors'])} of {closed['participants']} hospitals, "
-                f"{closed['seconds']:.1f} s; the model before it: test AUC {'n/a' if auc is None else f'{auc:.3f}'}"
+                f"{closed['seconds']:.1f} s; the model before it: test {figure}"
             )
         return len(history)
 
@@ -234,13 +255,14 @@ class Demo:
         home = self._out / site
         results = json.loads((home / "results" / f"{self._study.id}.json").read_text())
         (budget,) = dataset_budgets(home, None)
-        spent = next(row for row in budget.studies if row.study == self._study.id)  # test figures may have their own
+        spent = next((one for one in budget.studies if one.study == self._study.id), None)
+        training, figures = (spent.training, spent.figures) if spent is not None else (None, None)
         egress = open_store(home).egress()
         return SiteOutcome(
             site=site,
             last=results["rounds"][-1],
-            epsilon=spent.epsilon,
-            delta=spent.delta,
+            epsilon=training.epsilon if training is not None else 0.0,
+            figures=figures.epsilon if figures is not None else 0.0,
             bytes_left=sum(record.size_bytes for record in egress),
             messages_left=len(egress),
         )
@@ -248,6 +270,9 @@ class Demo:
     def _show_results(self, final: Mapping[str, Any], outcomes: Sequence[SiteOutcome]) -> None:
         """Federated with privacy, beside what no consortium can have."""
         cohorts = {str(site): read_cohort(self._study, self._dataset(site)) for site in self._study.sites.roster}
+        if not isinstance(self._study.data, TabularData):
+            self._show_images(final, outcomes, cohorts)
+            return
         threshold = self._study.evaluation.decision_threshold
         everybody = pooled(cohorts, threshold)
         by_hospital = alone(cohorts, threshold)
@@ -272,7 +297,7 @@ class Demo:
                 _pair(outcome.last["auc"], outcome.last["accuracy"]),
                 "one class only" if own is None else _pair(own.auc_here[site], own.accuracy_here[site]),
                 _pair(everybody.auc_here[site], everybody.accuracy_here[site]),
-                f"{outcome.epsilon:.3f}",
+                _spent(outcome),
                 f"{outcome.bytes_left:,}",
             )
         metrics = final["history"][-1]["metrics"]
@@ -300,7 +325,8 @@ class Demo:
         self._say(
             "[dim]* Computed by this demonstration alone, without any privacy, because all records happen to be on "
             "this machine. In the rows over all hospitals, `alone` is the mean over the hospitals' own models.\n"
-            f"Epsilon is per patient and hospital at delta {outcomes[0].delta:g}, by each hospital's own ledger.[/dim]"
+            f"Epsilon is per patient and hospital at delta {self._study.privacy.delta:g}, by each hospital's own ledger"
+            f"{', with that of its test figures' if outcomes[0].figures else ''}.[/dim]"
         )
         few = [site for site, cohort in cohorts.items() if _smaller_class(cohort) < FEW_PATIENTS]
         if few:
@@ -308,6 +334,21 @@ class Demo:
             self._say(
                 f"[dim]An AUC with fewer than {FEW_PATIENTS} test patients of one class says little: {names}.[/dim]"
             )
+
+    def _show_images(
+        self, final: Mapping[str, Any], outcomes: Sequence[SiteOutcome], cohorts: Mapping[str, Cohort]
+    ) -> None:
+        """The same for images, where every hospital's own model is tried on all the others' patients too."""
+        study, name = self._study, figure_of(self._study)
+        federated = Figures(
+            here={one.site: one.last[name] for one in outcomes}, everywhere=final["history"][-1]["metrics"].get(name)
+        )
+        own, everybody = compared(study, cohorts, self._say)
+        patients = {one.site: int(one.last["patients"]) for one in outcomes}
+        spent = {one.site: _spent(one) if study.is_private else "none promised" for one in outcomes}
+        self._console.print(results_table(study, federated, own, everybody, patients=patients, spent=spent))
+        self._say(f"[bold]{verdict(federated, own)}[/bold]")
+        self._say(f"[dim]{footnote(study)}\nBytes that left: {sum(one.bytes_left for one in outcomes):,}.[/dim]")
 
     def _dataset(self, site: str) -> Dataset:
         dataset = load_site_file(self._out / site / "site.yaml").dataset_for(self._study.study_id)
@@ -324,9 +365,12 @@ class Demo:
         )
         first = self._study.sites.roster[0]
         self._say("Next, try:")
-        for command in (
+        private = (
             f"site-agent budget --home {self._out / first}",
             f"site-agent certificate {self._study.id} --home {self._out / first}",
+        )
+        for command in (
+            *(private if self._study.is_private else ()),
             f"site-agent egress --home {self._out / first}",
             f"consortium audit log --home {self._home}",
         ):
@@ -408,10 +452,16 @@ def _command(program: str) -> tuple[str, ...]:
 
 def _with_settings(text: str, *, rounds: int | None, seed: int | None) -> str:
     """The study's text with other rounds or another seed; everything else, comments included, stays."""
-    training = text.index("\ntraining:")
+    training = text.find("\ntraining:")
+    if training < 0:  # whoever reads the file says what is missing
+        return text
     head, tail = text[:training], text[training:]
     if rounds is not None:
         tail = re.sub(r"(?m)^(  rounds: )\d+", rf"\g<1>{rounds}", tail, count=1)
+        # No study measures more seldom than it has rounds.
+        tail = re.sub(
+            r"(?m)^(  every_rounds: )(\d+)", lambda found: f"{found[1]}{min(int(found[2]), rounds)}", tail, count=1
+        )
     if seed is not None:
         tail = re.sub(r"(?m)^(  seed: )\d+", rf"\g<1>{seed}", tail, count=1)
     return head + tail
@@ -434,6 +484,10 @@ def _free_port() -> int:
 def _smaller_class(cohort: Cohort) -> int:
     positive = int((cohort.test.labels > 0).sum())
     return min(positive, len(cohort.test) - positive)
+
+
+def _spent(outcome: SiteOutcome) -> str:
+    return f"{outcome.epsilon:.3f}" + (f" + {outcome.figures:.3f}" if outcome.figures else "")
 
 
 def _pair(auc: float | None, accuracy: float | None) -> str:
