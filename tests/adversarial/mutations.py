@@ -1,24 +1,32 @@
-"""The checks that stop the threats of protocol section 8, each with the test that fails when it is taken out.
+"""The checks that stop the threats, each with the test that fails when it is taken out.
+
+Here are those of protocol section 8 (t01 to t27); the patients' privacy (d01 to d27) is in `privacy_mutations.py`.
 
 A mutation names one statement by its exact text, which stands exactly once in its file, and what is put in its place:
-usually the same `if` with a condition that never holds. `test_mutations.py` copies the packages, applies one mutation
-to the copy, runs the test in a process of its own, and demands that it fails. So "this test would notice" is tried, not
-claimed, and tried again whenever the code changes.
+usually the same `if` with a condition that never holds. `test_mutations.py` and `test_privacy_mutations.py` copy the
+packages, apply one mutation to the copy, run the test in a process of its own (`mutant_nursery.py`), and demand that it
+fails. So "this test would notice" is tried, not claimed, and tried again whenever the code changes.
 
-    python -m tests.adversarial.mutations        try all, with a line for each
-    python -m tests.adversarial.mutations 4 21   only the mutations of these threats
+    python -m tests.adversarial.mutations            try all, with a line for each
+    python -m tests.adversarial.mutations t04 d21    only the mutations of these threats
 """
 
+import json
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from tests.adversarial.mutation import Mutation, gone, never
+from tests.adversarial.privacy_mutations import PRIVACY_MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("privacy", "consortium", "site_agent", "audit")
@@ -26,7 +34,7 @@ LINKED = ("tests", "configs", "docs", "pyproject.toml")
 FAILED, PASSED, TIMED_OUT, NOT_APPLIED = 1, 0, -1, -2  # the first two are pytest's, as all others that are not here
 PLUGINS = ("no:cacheprovider", "pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
 AT_ONCE = 2
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 SITE, COORDINATOR, CHECKS = (f"privacy/secagg/{name}.py" for name in ("site", "coordinator", "checks"))
 CONTEXT, COHORT, KEYS = (f"privacy/secagg/{name}.py" for name in ("context", "cohort", "keys"))
@@ -36,381 +44,365 @@ SIGNATURE = "    if not context.algorithms.signature_holds(entry.signing_key, pa
 NEVER = "    if False:\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """One check less."""
-
-    threat: int
-    file: str
-    find: str
-    put: str
-    test: str  # the function that must fail, in the threat's file
-
-    @property
-    def name(self) -> str:
-        """For a list of them."""
-        line = next(line for line in self.find.splitlines() if line.strip())
-        return f"t{self.threat:02}-{Path(self.file).stem}-{line.strip()[:60]}"
-
-
-def _never(threat: int, file: str, condition: str, test: str) -> Mutation:
-    """The condition `if CONDITION:` never holds."""
-    return Mutation(threat, file, f"if {condition}:", "if False:", test)
-
-
-def _gone(threat: int, file: str, statement: str, test: str) -> Mutation:
-    """The statement does nothing."""
-    return Mutation(threat, file, statement, "pass", test)
-
-
-MUTATIONS = (
+PROTOCOL_MUTATIONS = (
     # 1: alive and dropped
-    _never(
-        1,
+    never(
+        "t01",
         SITE,
         "not sorted_once(event.survivors) or not set(event.survivors) <= set(keyed.members)",
         "test_a_survivor_named_twice_is_refused",
     ),
     Mutation(
-        1,
+        "t01",
         SITE,
         "for h in keyed.held if h.owner not in survivors",
         "for h in keyed.held",
         "test_released_lists_never_overlap",
     ),
-    _never(
-        1,
+    never(
+        "t01",
         CHECKS,
         "[share.owner for share in shares] != list(owners)",
         "test_the_coordinator_takes_no_shares_beyond_the_two_lists",
     ),
     # 2: different survivor sets
-    _never(2, CHECKS, "confirmation.transcript != transcript", "test_confirmations_of_two_survivor_sets_do_not_add_up"),
-    _never(2, SITE, "len(signers) < attempt.context.threshold", "test_nor_is_one_side_enough"),
-    _never(2, CHECKS, "header.keying_hash != keying", "test_a_site_refuses_headers_of_another_key_schedule"),
+    never(
+        "t02", CHECKS, "confirmation.transcript != transcript", "test_confirmations_of_two_survivor_sets_do_not_add_up"
+    ),
+    never("t02", SITE, "len(signers) < attempt.context.threshold", "test_nor_is_one_side_enough"),
+    never("t02", CHECKS, "header.keying_hash != keying", "test_a_site_refuses_headers_of_another_key_schedule"),
     # 3: a quorum of bad confirmations
-    _never(
-        3,
+    never(
+        "t03",
         SITE,
         "not sorted_once(signers) or not set(signers) <= set(state.survivors)",
         "test_one_confirmation_twice",
     ),
-    _never(
-        3,
+    never(
+        "t03",
         SITE,
         "not sorted_once(signers) or not set(signers) <= set(state.survivors)",
         "test_a_colluding_site_that_is_no_survivor_has_no_vote",
     ),
-    _never(3, SITE, "len(signers) < attempt.context.threshold", "test_too_few"),
-    Mutation(3, CHECKS, SIGNATURE, NEVER, "test_a_forged_signature"),
-    _never(3, CHECKS, "found != expected", "test_a_confirmation_of_an_earlier_attempt"),
+    never("t03", SITE, "len(signers) < attempt.context.threshold", "test_too_few"),
+    Mutation("t03", CHECKS, SIGNATURE, NEVER, "test_a_forged_signature"),
+    never("t03", CHECKS, "found != expected", "test_a_confirmation_of_an_earlier_attempt"),
     # 4: a second request
-    _never(
-        4,
+    never(
+        "t04",
         SITE,
         "not repeats(event, context=state.context, transcript=state.transcript)",
         "test_a_second_request_for_another_sum_finds_nothing",
     ),
     Mutation(
-        4,
+        "t04",
         SITE,
         "return done, (released, Send(message=shares))",
         "return done, (Send(message=shares), released)",
         "test_the_release_is_recorded_before_the_shares_are_sent",
     ),
     Mutation(
-        4,
+        "t04",
         SITE,
         "    return done, (released, Send(message=shares))\n",
         "    return replace(state, transcript=state.transcript), (released, Send(message=shares))\n",
         "test_a_second_request_for_the_same_sum_gets_the_same_bytes_and_no_second_release",
     ),
     # 5: replay
-    _never(5, CHECKS, "found != expected", "test_a_request_of_the_old_attempt_is_refused"),
-    Mutation(5, CONTEXT, '            "attempt": self.attempt,\n', "", "test_nor_does_it_help_to_rewrite_its_context"),
+    never("t05", CHECKS, "found != expected", "test_a_request_of_the_old_attempt_is_refused"),
     Mutation(
-        5,
+        "t05", CONTEXT, '            "attempt": self.attempt,\n', "", "test_nor_does_it_help_to_rewrite_its_context"
+    ),
+    Mutation(
+        "t05",
         COORDINATOR,
         "    if message.context != state.attempt.digest:\n        # An honest",
         "    if False:\n        # An honest",
         "test_the_coordinator_ignores_what_comes_late_from_the_old_attempt",
     ),
     # 6: substituted keys
-    Mutation(6, CHECKS, SIGNATURE, NEVER, "test_a_substituted_key_breaks_the_signature"),
-    _never(6, SITE, "state.bundle not in event.bundles", "test_a_sites_own_bundle_cannot_be_changed_or_left_out"),
-    _never(
-        6, SITE, "not sorted_once([bundle.site for bundle in event.bundles])", "test_a_site_listed_twice_is_refused"
+    Mutation("t06", CHECKS, SIGNATURE, NEVER, "test_a_substituted_key_breaks_the_signature"),
+    never("t06", SITE, "state.bundle not in event.bundles", "test_a_sites_own_bundle_cannot_be_changed_or_left_out"),
+    never(
+        "t06", SITE, "not sorted_once([bundle.site for bundle in event.bundles])", "test_a_site_listed_twice_is_refused"
     ),
     # 7: one key under two names
-    _gone(
-        7,
+    gone(
+        "t07",
         SITE,
         "check_no_key_twice(attempt.context.algorithms, event.bundles)",
         "test_a_site_refuses_it_and_names_the_signer",
     ),
-    _gone(
-        7,
+    gone(
+        "t07",
         COORDINATOR,
         "check_no_key_twice(context.algorithms, (*state.answers, message))",
         "test_an_honest_coordinator_refuses_it_first",
     ),
     # 8: malformed keys
-    _gone(
-        8,
+    gone(
+        "t08",
         CHECKS,
         "context.algorithms.parse_public_key(public)",
         "test_sites_and_coordinator_refuse_it_and_name_the_signer",
     ),
-    _gone(8, SUITES, "_PROBE.exchange(curve)", "test_sites_and_coordinator_refuse_it_and_name_the_signer"),
-    _never(
-        8,
+    gone("t08", SUITES, "_PROBE.exchange(curve)", "test_sites_and_coordinator_refuse_it_and_name_the_signer"),
+    never(
+        "t08",
         SUITES,
         'int.from_bytes(curve_bytes, "little") >= _X25519_PRIME',
         "test_sites_and_coordinator_refuse_it_and_name_the_signer",
     ),
-    _never(
-        8, CHECKS, "len(bundle.self_mask_commitment) != HASH_BYTES", "test_a_commitment_of_another_length_is_refused"
+    never(
+        "t08",
+        CHECKS,
+        "len(bundle.self_mask_commitment) != HASH_BYTES",
+        "test_a_commitment_of_another_length_is_refused",
     ),
     # 9: another model
     Mutation(
-        9,
+        "t09",
         CONTEXT,
         '            "model": self.model_hash.hex(),\n',
         "",
         "test_a_site_that_was_shown_something_else_is_not_understood",
     ),
     Mutation(
-        9, CONTEXT, '            "plan": self.plan_hash.hex(),\n', "", "test_nor_do_its_boxes_or_masks_fit_the_others"
+        "t09",
+        CONTEXT,
+        '            "plan": self.plan_hash.hex(),\n',
+        "",
+        "test_nor_do_its_boxes_or_masks_fit_the_others",
     ),
-    _gone(
-        9,
+    gone(
+        "t09",
         PLAN_CHECK,
         '_same("model", plan.model_digest, model)',
         "test_a_hospital_joins_for_the_model_it_computed_itself_and_no_other",
     ),
     # 10: another threshold, minimum, clip, scale
     Mutation(
-        10,
+        "t10",
         CONTEXT,
         '            "threshold": self.threshold,\n',
         "",
         "test_a_site_that_was_shown_something_else_is_not_understood",
     ),
     Mutation(
-        10,
+        "t10",
         CONTEXT,
         '            "minimum": self.minimum,\n',
         "",
         "test_the_coordinator_itself_hears_only_one_context",
     ),
     Mutation(
-        10,
+        "t10",
         ENCODING,
         "float(lane.clip), float(lane.scale)]",
         "float(lane.scale)]",
         "test_nor_do_its_boxes_or_masks_fit_the_others",
     ),
     Mutation(
-        10,
+        "t10",
         ENCODING,
         "float(lane.clip), float(lane.scale)]",
         "float(lane.clip)]",
         "test_nor_do_its_boxes_or_masks_fit_the_others",
     ),
-    _gone(
-        10,
+    gone(
+        "t10",
         PLAN_CHECK,
         '_same("threshold", plan.threshold, study.aggregation.threshold)',
         "test_a_hospital_takes_them_from_the_study_it_approved",
     ),
-    _never(10, PLAN_CHECK, "plan.layout not in allowed", "test_a_hospital_takes_them_from_the_study_it_approved"),
+    never("t10", PLAN_CHECK, "plan.layout not in allowed", "test_a_hospital_takes_them_from_the_study_it_approved"),
     # 11: certificates
-    _never(11, CONTEXT, "len(column) != n", "test_doubled_sites_and_coordinator_refuse_the_attempt"),
-    _never(
-        11,
+    never("t11", CONTEXT, "len(column) != n", "test_doubled_sites_and_coordinator_refuse_the_attempt"),
+    never(
+        "t11",
         CONTEXT,
         "list(self.sites) != sorted(set(self.sites))",
         "test_doubled_sites_and_coordinator_refuse_the_attempt",
     ),
-    _never(
-        11,
+    never(
+        "t11",
         "consortium/contract/certificates.py",
         "now > one.not_valid_after_utc",
         "test_a_hospital_sits_down_with_nobody_whose_certificate_is_not_good_now",
     ),
-    _gone(
-        11,
+    gone(
+        "t11",
         "consortium/contract/certificates.py",
         "_check_issuer(certificate, authority)",
         "test_a_hospital_sits_down_with_nobody_whose_certificate_is_not_good_now",
     ),
-    _never(11, PLAN_CHECK, "outside", "test_nor_with_a_stranger_whose_certificate_is_good"),
+    never("t11", PLAN_CHECK, "outside", "test_nor_with_a_stranger_whose_certificate_is_good"),
     Mutation(
-        11,
+        "t11",
         "consortium/sites.py",
         "        elif row.revoked:\n",
         "        elif False:\n",
         "test_a_revoked_site_is_neither_heard_nor_invited",
     ),
     Mutation(
-        11,
+        "t11",
         "consortium/sites.py",
         "return not row.revoked",
         "return True",
         "test_a_revoked_site_is_neither_heard_nor_invited",
     ),
     Mutation(
-        11,
+        "t11",
         PLAN_CHECK,
         "(holder.name, *",
         "(participant.site, *",
         "test_nor_with_one_hospital_under_two_names",
     ),
     Mutation(
-        9,
+        "t09",
         PLAN_CHECK,
         "if len(signers) < plan.threshold:",
         "if False:",
         "test_nor_for_another_one_after_it_missed_rounds_unless_enough_others_signed_it",
     ),
     # 12: too few
-    _never(12, SITE, "len(sites) < attempt.context.required", "test_one_site_too_few_is_refused_in_every_phase"),
+    never("t12", SITE, "len(sites) < attempt.context.required", "test_one_site_too_few_is_refused_in_every_phase"),
     Mutation(
-        12,
+        "t12",
         CONTEXT,
         "return max(self.threshold, self.minimum)",
         "return self.threshold",
         "test_one_site_too_few_is_refused_in_every_phase",
     ),
     # 13 and 14: the sum of almost the same sites
-    _never(13, COHORT, "0 < difference < self.least_difference", "test_one_site_more_or_less_is_refused"),
+    never("t13", COHORT, "0 < difference < self.least_difference", "test_one_site_more_or_less_is_refused"),
     Mutation(
-        13,
+        "t13",
         COHORT,
         "0 < difference < self.least_difference",
         "0 < difference < 2",
         "test_a_stricter_site_may_ask_for_more",
     ),
-    _never(
-        14,
+    never(
+        "t14",
         COHORT,
         "not self.update_is_private and any(survivors != released for released in self.released_on_model)",
         "test_another_survivor_set_on_the_same_model_is_refused",
     ),
-    _gone(
-        14,
+    gone(
+        "t14",
         SITE,
         "attempt.cohort.check(frozenset(event.survivors))",
         "test_another_survivor_set_on_the_same_model_is_refused",
     ),
     # 15: boxes
-    Mutation(15, CHECKS, SIGNATURE, NEVER, "test_the_hashes_of_the_other_boxes_are_signed_too"),
-    _never(
-        15,
+    Mutation("t15", CHECKS, SIGNATURE, NEVER, "test_the_hashes_of_the_other_boxes_are_signed_too"),
+    never(
+        "t15",
         SITE,
         "[delivery.sender for delivery in event.deliveries] != [site for site in members if site != attempt.me]",
         "test_a_box_left_out_or_doubled",
     ),
-    _never(
-        15,
+    never(
+        "t15",
         SITE,
         "[recipient for recipient, _ in delivery.other_box_hashes] != others",
         "test_a_box_meant_for_another_recipient",
     ),
-    _never(
-        15,
+    never(
+        "t15",
         SITE,
         "not sorted_once(members) or not set(members) <= advertised or attempt.me not in members",
         "test_members_without_this_site_or_with_strangers",
     ),
-    _never(
-        15,
+    never(
+        "t15",
         CHECKS,
         "[box.recipient for box in sealed.boxes] != list(peers)",
         "test_the_coordinator_refuses_a_list_of_the_wrong_shape",
     ),
     # 16 and 17: wrong shares
     Mutation(
-        16,
+        "t16",
         UNMASKING,
         "accepts=accepts)",
         "accepts=lambda _: True)",
         "test_without_a_share_to_spare_the_sum_stays_masked",
     ),
     Mutation(
-        16,
+        "t16",
         UNMASKING,
         "    for number in recovered.wrong:\n",
         "    for number in ():\n",
         "test_the_sum_is_right_and_the_liars_are_named",
     ),
-    _gone(16, CHECKS, "share_value(share.share)", "test_a_share_that_is_not_a_field_element_is_refused_on_arrival"),
+    gone("t16", CHECKS, "share_value(share.share)", "test_a_share_that_is_not_a_field_element_is_refused_on_arrival"),
     Mutation(
-        17,
+        "t17",
         UNMASKING,
         "return lambda b: self_mask_commitment(b.expose()) == bundle.self_mask_commitment",
         "return lambda b: True",
         "test_the_secret_cannot_be_recovered_and_the_dealer_is_named",
     ),
     Mutation(
-        17,
+        "t17",
         UNMASKING,
         "    for number in recovered.wrong:\n",
         "    for number in ():\n",
         "test_one_bad_share_among_enough_good_ones_does_no_harm",
     ),
     # 18: bad vectors
-    _never(18, ENCODING, "values.shape != (lane.length,)", "test_the_site_sends_nothing_and_is_a_dropout"),
-    _never(
-        18,
+    never("t18", ENCODING, "values.shape != (lane.length,)", "test_the_site_sends_nothing_and_is_a_dropout"),
+    never(
+        "t18",
         ENCODING,
         "block.size and (int(block.max()) > largest or int(block.min()) < -largest)",
         "test_the_site_sends_nothing_and_is_a_dropout",
     ),
-    _never(
-        18,
+    never(
+        "t18",
         ENCODING,
         "int(lane_sum.max()) > most or int(lane_sum.min()) < -most",
         "test_a_sum_that_the_survivors_cannot_have_made_is_applied_by_nobody",
     ),
-    _never(18, ENCODING, "vector.dtype != layout.dtype", "test_the_running_sum_takes_only_its_own_ring_and_length"),
+    never("t18", ENCODING, "vector.dtype != layout.dtype", "test_the_running_sum_takes_only_its_own_ring_and_length"),
     # 19: late and second uploads
-    _never(19, COORDINATOR, "previous is not None", "test_two_bodies_from_one_site_are_blamed_and_the_first_counts"),
-    _never(
-        19,
+    never("t19", COORDINATOR, "previous is not None", "test_two_bodies_from_one_site_are_blamed_and_the_first_counts"),
+    never(
+        "t19",
         COORDINATOR,
         "accepted.masked_update_hash != message.masked_update_hash",
         "test_so_is_a_second_body_after_the_survivor_set_is_fixed",
     ),
-    _never(19, COORDINATOR, "header.site not in _awaited(state)", "test_a_second_body_is_not_even_received"),
-    _never(19, COORDINATOR, "not isinstance(state, Masking)", "test_a_late_upload_is_not_added"),
+    never("t19", COORDINATOR, "header.site not in _awaited(state)", "test_a_second_body_is_not_even_received"),
+    never("t19", COORDINATOR, "not isinstance(state, Masking)", "test_a_late_upload_is_not_added"),
     # 20: the vector or the sum
-    Mutation(20, CHECKS, SIGNATURE, NEVER, "test_a_changed_hash_breaks_the_uploaders_signature"),
-    _never(
-        20, SITE, "state.header not in event.headers", "test_a_site_that_is_left_out_of_the_sum_does_not_confirm_it"
+    Mutation("t20", CHECKS, SIGNATURE, NEVER, "test_a_changed_hash_breaks_the_uploaders_signature"),
+    never(
+        "t20", SITE, "state.header not in event.headers", "test_a_site_that_is_left_out_of_the_sum_does_not_confirm_it"
     ),
-    _never(
-        20,
+    never(
+        "t20",
         STUDY_WORK,
         "digest != result.next_model_digest",
         "test_a_hospital_takes_no_model_that_does_not_follow_from_the_sum",
     ),
-    _never(
-        20,
+    never(
+        "t20",
         STUDY_WORK,
         "result.transcript != release.transcript",
         "test_a_hospital_takes_no_model_that_does_not_follow_from_the_sum",
     ),
     # 21: a crash
     Mutation(
-        21,
+        "t21",
         COORDINATOR,
         "    bundles = tuple(sorted(state.answers, key=lambda bundle: bundle.site))\n",
         "    import random\n\n    bundles = tuple(random.sample(state.answers, len(state.answers)))\n",
         "test_a_replay_from_any_line_of_the_journal_ends_in_the_same_place",
     ),
     Mutation(
-        21,
+        "t21",
         COORDINATOR,
         "    if site not in _awaited(state) | state.away:\n",
         "    if True:\n",
@@ -418,7 +410,7 @@ MUTATIONS = (
     ),
     # 22: t and t - 1
     Mutation(
-        22,
+        "t22",
         COORDINATOR,
         "return context.threshold if isinstance(state, Confirming | Unmasking) else context.required",
         "return context.threshold - 1",
@@ -426,68 +418,70 @@ MUTATIONS = (
     ),
     # 23: clones
     Mutation(
-        23,
+        "t23",
         KEYS,
         "Secret(fresh.expose() + hedge.expose())",
         "fresh",
         "test_the_long_term_secret_tells_clones_of_the_generator_apart",
     ),
     Mutation(
-        23,
+        "t23",
         KEYS,
         'self_mask=hedged("self-mask")',
         'self_mask=hedged("root")',
         "test_even_a_dead_generator_gives_three_different_seeds",
     ),
-    _gone(
-        23,
+    gone(
+        "t23",
         SITE,
         "check_no_key_twice(attempt.context.algorithms, event.bundles)",
         "test_equal_seeds_that_get_through_are_refused_by_the_others",
     ),
     # 24: enormous numbers
-    _never(24, ENCODING, "self.length > LENGTH_MAX", "test_an_enormous_layout_is_refused"),
-    _never(
-        24,
+    never("t24", ENCODING, "self.length > LENGTH_MAX", "test_an_enormous_layout_is_refused"),
+    never(
+        "t24",
         ENCODING,
         "not 1 <= len(names) <= LANES_MAX or len(set(names)) != len(names)",
         "test_many_lanes_are_refused",
     ),
-    _never(24, CONTEXT, "not SITES_MIN <= n <= sites_max", "test_a_roster_of_thousands_is_refused"),
-    _never(
-        24,
+    never("t24", CONTEXT, "not SITES_MIN <= n <= sites_max", "test_a_roster_of_thousands_is_refused"),
+    never(
+        "t24",
         "consortium/wire/fields.py",
         "not least <= len(values) <= most",
         "test_a_message_with_more_entries_than_any_round_has_sites_is_refused",
     ),
-    _never(
-        24,
+    never(
+        "t24",
         "consortium/wire/fields.py",
         "not least <= value <= most",
         "test_a_header_of_an_enormous_vector_is_refused_before_its_first_chunk",
     ),
     # 25: zero weights
-    _never(
-        25,
+    never(
+        "t25",
         "consortium/contract/server_optimizer.py",
         "weight <= 0",
         "test_no_model_follows_from_weights_that_sum_to_nothing",
     ),
-    _never(25, VALUES, "not 0 < weight <= largest", "test_a_hospital_masks_no_update_of_weight_zero"),
+    never("t25", VALUES, "not 0 < weight <= largest", "test_a_hospital_masks_no_update_of_weight_zero"),
     # 26: the range
-    _never(26, ENCODING, "most > room", "test_the_largest_bound_is_accepted_and_one_more_is_not"),
+    never("t26", ENCODING, "most > room", "test_the_largest_bound_is_accepted_and_one_more_is_not"),
     Mutation(
-        26,
+        "t26",
         ENCODING,
         "(Fraction(lane.clip) * Fraction(lane.scale) + 1)",
         "(lane.clip * lane.scale + 1)",
         "test_in_64_bits_the_comparison_is_exact_where_floats_are_not",
     ),
     # 27: any byte
-    Mutation(27, CHECKS, SIGNATURE, NEVER, "test_a_site_refuses_every_mutated_message"),
-    Mutation(27, CHECKS, SIGNATURE, NEVER, "test_the_coordinator_never_takes_a_mutated_message"),
-    _never(27, CHECKS, "found != expected", "test_a_site_refuses_every_mutated_message"),
+    Mutation("t27", CHECKS, SIGNATURE, NEVER, "test_a_site_refuses_every_mutated_message"),
+    Mutation("t27", CHECKS, SIGNATURE, NEVER, "test_the_coordinator_never_takes_a_mutated_message"),
+    never("t27", CHECKS, "found != expected", "test_a_site_refuses_every_mutated_message"),
 )
+
+MUTATIONS = (*PROTOCOL_MUTATIONS, *PRIVACY_MUTATIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -504,10 +498,45 @@ class Verdict:
         return self.status == FAILED
 
 
-def threat_file(threat: int) -> Path:
-    """The file of a threat."""
-    (found,) = Path(__file__).parent.glob(f"test_t{threat:02}_*.py")
-    return found
+class Nursery:
+    """A process that runs tests in forks of itself, from this side; one test at a time."""
+
+    def __init__(self) -> None:
+        settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads do not survive a fork
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("mutant_nursery.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=settings | one_thread | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            text=True,
+        )
+
+    def run(self, folder: Path, arguments: list[str], output: Path) -> int:
+        """pytest's status in a folder; TIMED_OUT if it took too long."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {"folder": str(folder), "arguments": arguments, "output": str(output), "timeout_s": TIMEOUT_S}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        status = json.loads(self._process.stdout.readline())["status"]
+        return TIMED_OUT if status is None else int(status)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+def threat_file(threat: str, function: str = "") -> Path:
+    """The file of a threat; where there are several, the one with this function."""
+    found = sorted(Path(__file__).parent.glob(f"test_{threat}_*.py"))
+    (one,) = [path for path in found if len(found) == 1 or f"def {function}(" in path.read_text()]
+    return one
 
 
 def applied(mutation: Mutation, source: str) -> str:
@@ -518,7 +547,7 @@ def applied(mutation: Mutation, source: str) -> str:
     return source.replace(mutation.find, mutation.put)
 
 
-def attempt(mutation: Mutation | None, test: str) -> Verdict:
+def attempt(mutation: Mutation | None, test: str, nursery: Nursery) -> Verdict:
     """Run one test (`path::function`, from the root) against a copy of the packages, with a check taken out of it."""
     with TemporaryDirectory(prefix="mutated-") as folder:
         copy = Path(folder)
@@ -531,49 +560,48 @@ def attempt(mutation: Mutation | None, test: str) -> Verdict:
             path.write_text(applied(mutation, path.read_text()))
         # Failures are read from the summary's lines, one each; how much is said of them depends on the environment.
         arguments = ["-x", "-q", "--tb=line", "-rf", *(part for plugin in PLUGINS for part in ("-p", plugin)), test]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
-        try:
-            ran = subprocess.run(
-                [sys.executable, "-m", "pytest", *arguments],
-                cwd=copy,
-                env=environment | {"PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return Verdict(status=TIMED_OUT, output=f"{test} was not done after {TIMEOUT_S} s")
-        failed = frozenset(re.findall(r"^FAILED \S+?::(\w+)", ran.stdout, flags=re.MULTILINE))
-        return Verdict(status=ran.returncode, output=(ran.stdout + ran.stderr)[-2000:], failed=failed)
+        # A folder of its own: the one pytest shares among runs is searched and cleared by all of them at once.
+        arguments.append(f"--basetemp={copy / 'tmp'}")
+        output = copy / "output"
+        status = nursery.run(copy, arguments, output)
+        said = output.read_text()
+    failed = frozenset(re.findall(r"^FAILED \S+?::(\w+)", said, flags=re.MULTILINE))
+    return Verdict(status=status, output=said[-2000:], failed=failed)
 
 
 def try_all(mutations: tuple[Mutation, ...] = MUTATIONS) -> Iterator[tuple[Mutation, Verdict]]:
     """Every mutation against its test, a few at once; in order."""
+    nurseries: queue.SimpleQueue[Nursery] = queue.SimpleQueue()
+    every = [Nursery() for _ in range(AT_ONCE)]
+    for nursery in every:
+        nurseries.put(nursery)
 
     def one(mutation: Mutation) -> Verdict:
-        file = threat_file(mutation.threat).relative_to(ROOT)
+        file = threat_file(mutation.threat, mutation.test).relative_to(ROOT)
+        nursery = nurseries.get()
         try:
-            return attempt(mutation, f"{file}::{mutation.test}")
+            return attempt(mutation, f"{file}::{mutation.test}", nursery)
         except ValueError as error:
             return Verdict(status=NOT_APPLIED, output=str(error))
+        finally:
+            nurseries.put(nursery)
 
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        yield from zip(mutations, pool.map(one, mutations), strict=True)
+    try:
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            yield from zip(mutations, pool.map(one, mutations), strict=True)
+    finally:
+        for nursery in every:
+            nursery.close()
 
 
 def main(threats: list[str]) -> int:
     """Try, print, and exit 1 if a test did not notice."""
-    chosen = tuple(m for m in MUTATIONS if not threats or str(m.threat) in threats)
+    chosen = tuple(m for m in MUTATIONS if not threats or m.threat in threats)
     missed = 0
     for mutation, verdict in try_all(chosen):
-        print(
-            "noticed " if verdict.noticed else f"NOT noticed ({verdict.status})",
-            mutation.name,
-            mutation.test,
-            flush=True,
-        )
-        if not verdict.noticed:
+        noticed = verdict.noticed and verdict.failed == {mutation.test}
+        print("noticed " if noticed else f"NOT noticed ({verdict.status})", mutation.name, mutation.test, flush=True)
+        if not noticed:
             missed += 1
             print(verdict.output)
     return 1 if missed else 0

@@ -2,7 +2,8 @@
 
 The epsilon of a sum rests on h = t - c shares on a grid fine enough for the arithmetic. Held by: `_check_event` in
 step 17.
-Tried: without the comparison with the site's dp.configured, without the one of dp.configured with itself, without the
+Tried: rows a13 of `mutations.py`; and by hand:
+without the comparison with the site's dp.configured, without the one of dp.configured with itself, without the
 least width of a share, and without the study's h, the case named for it verifies.
 """
 

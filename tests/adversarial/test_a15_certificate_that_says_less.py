@@ -1,7 +1,8 @@
 """A-15: a privacy certificate says less than was spent, or a model's certificate less than the sites' together.
 
-Held by: step 18. Tried: without `step_certificates` in STEPS every case below verifies; without `_check_certificate`,
-`_check_audit`, `_check_dataset`, `_check_trust` or `_check_model_certificate` those that name its field do.
+Held by: step 18. Tried: rows a15 of `mutations.py`; and by hand: without `step_certificates` in STEPS every case below
+verifies; without `_check_certificate`, `_check_audit`, `_check_dataset`, `_check_trust` or `_check_model_certificate`
+those that name its field do.
 """
 
 from typing import Any

@@ -1,5 +1,7 @@
 """D-04: a step without patients is skipped, filled with a stand-in, or left without noise: an update of zeros says
 that nobody was sampled, and the accountant counts a step that did not happen.
+
+Tried: rows d04 of `mutations.py`.
 """
 
 import numpy as np

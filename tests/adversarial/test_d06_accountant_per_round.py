@@ -2,6 +2,7 @@
 
 The field's classic: a published example reports 2.50 where 9.78 was spent. Here one accountant lives as long as the
 study's trainer, counts the steps in the optimizer's own hook, and is compared with the plan after every round.
+Tried: rows d06 of `mutations.py`.
 """
 
 import pytest

@@ -1,6 +1,7 @@
 """D-08: records are sampled and clipped instead of patients, so that a patient with many records is hardly protected.
 
 A patient with 8 records at a record epsilon of 2.77 really has 33.5. Here a patient is one coin and one clipped vector.
+Tried: rows d08 of `mutations.py`.
 """
 
 import numpy as np
@@ -43,3 +44,20 @@ def test_a_patient_with_eight_loud_records_moves_the_sum_by_one_clip_norm():
     update = DpTrainer(training, loud, entropy=entropy_of("loud")).train_round(_model(training)).update
     assert np.linalg.norm(update) < 1.0 + 0.1 * 6 * np.sqrt(len(update)) / 2
     assert np.linalg.norm(update) > 0.5
+
+
+def test_crops_of_one_patient_count_as_that_patient():
+    # The same eight loud records, as crops of one patient and as if they were eight: Gaussian noise is far below both.
+    training = spec(sampling_rate=1.0, local_steps=1, learning_rate=1.0, declared_patients=1, max_records_per_patient=8,
+                    noise_multiplier=0.1)  # fmt: skip
+    moved = []
+    for numbers in (np.zeros(8, dtype=np.int64), np.arange(8)):
+        records = patients(8)
+        loud = type(records)(features=np.full_like(records.features, 1e4), labels=np.ones(8, dtype=np.float32),
+                             patients=numbers, patient_count=len(set(numbers.tolist())))  # fmt: skip
+        one = DpTrainer(training, loud, entropy=entropy_of("crops"))
+        trained = one.train_round(_model(training))
+        moved.append(np.linalg.norm(trained.update))
+        assert trained.local.sampled_patients == (len(set(numbers.tolist())),)
+    assert moved[0] < 1.5
+    assert moved[1] > 7

@@ -2,7 +2,7 @@
 
 The other hospitals open the first sum; the victim hears no more of the attempt, and is asked for the round again while
 the others draw fresh noise. In the mean of such sums their noise averages out and the one share of the victim does not.
-Tried by removing the body of `RoundValues.uploading`: the same vector is uploaded again, and not charged.
+Tried: row d10 of `mutations.py`. The same vector is uploaded again then, and not charged.
 """
 
 import numpy as np

@@ -3,11 +3,12 @@
 Held by: `told.py` (what was signed is remembered in another file, and a ledger that counts less is refused at the
 start, when a study is prepared and at every reservation) and, where both files were restored,
 `agent.CoordinatorLine.check_history` (the log has more of this hospital's entries than the agent remembers). Tried:
-with `require_current` or the comparison in `check_history` gone, these tests fail.
+rows d20 of `mutations.py`: the two comparisons, and the signature for test figures.
 """
 
 import asyncio
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from site_agent.errors import HistoryLost, LedgerBehind
 from site_agent.ledger import Ledger
 from site_agent.ledger_caps import Limits
 from site_agent.preparation import prepare
+from site_agent.round_values import RoundValues
 from site_agent.signed_events import SignedEvents
 from site_agent.spend_entries import sign_spends
 from site_agent.store import Store
@@ -70,7 +72,7 @@ async def test_an_older_ledger_is_refused_everywhere_and_nothing_is_trained(worl
     ledger = rolled_back(world, tmp_path)
     with pytest.raises(LedgerBehind) as caught:
         await asyncio.wait_for(run_until_stopped(world.home.folder), 20)
-    assert "2 training steps of study small-study on dataset ward, and 4 are in the log" in str(caught.value)
+    assert "2 noisy steps of study small-study on dataset ward, and 4 are in the log" in str(caught.value)
     assert "--restore" in caught.value.advice()
     with pytest.raises(LedgerBehind):
         prepare(world.home, world.store, ledger, STUDY.digest())
@@ -85,7 +87,7 @@ async def test_an_older_ledger_is_refused_everywhere_and_nothing_is_trained(worl
 def test_a_ledger_that_was_deleted_is_refused_too(world):
     for path in world.home.folder.glob("ledger.db*"):
         path.unlink()
-    with pytest.raises(LedgerBehind, match="counts 0 training steps"):
+    with pytest.raises(LedgerBehind, match="counts 0 noisy steps"):
         open_ledger(world.home.folder, world.store).require_current()
 
 
@@ -102,6 +104,30 @@ def test_another_studys_rounds_do_not_make_up_for_it(world, tmp_path):
     )
     with pytest.raises(LedgerBehind):
         ledger.require_current()
+
+
+async def test_a_ledger_that_lacks_test_figures_alone_is_refused_too(tmp_path):
+    """They are a line of their own: all of the training is there."""
+    study = small_study(evaluation={"privacy": {"epsilon": 1.0, "delta": 1e-3}, "score_bins": 20, "subgroup_bins": 10})
+    world = make_world(tmp_path / "home", study, max_epsilon_per_study=2.0)
+    prepared = prepare(world.home, world.store, world.ledger, study.digest())
+    world.model = prepared.first_model
+    values = RoundValues(prepared, world.ledger, SignedEvents(world.home, world.store))
+    await values.contribution(world.plan(), world.model, world.home.config.policy)
+    world.ledger.close()
+    shutil.copy(tmp_path / "home/ledger.db", tmp_path / "backup.db")
+    later = replace(world.plan(round=3), model_digest="b" * 64)
+    await values.contribution(later, world.model, world.home.config.policy)
+    whole = world.ledger.report()
+    assert [(row.study, row.steps) for row in whole] == [("small-study", 1), ("small-study-test-figures", 2)]
+    ledger = rolled_back(world, tmp_path)
+    with pytest.raises(LedgerBehind, match="1 noisy steps of study small-study-test-figures on dataset ward, and 2"):
+        ledger.require_current()
+    with pytest.raises(LedgerBehind):
+        prepare(world.home, world.store, ledger, study.digest())
+    assert restore_budget(world.home.folder) == 1
+    ledger.require_current()
+    assert ledger.report() == whole
 
 
 def test_what_was_signed_is_counted_again_and_the_study_goes_on(world, tmp_path):

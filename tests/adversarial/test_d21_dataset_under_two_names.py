@@ -1,7 +1,7 @@
 """D-21: a hospital registers the same patients under a second name, and their budget is there twice.
 
-Held by: `patient_marks.py` and `ledger.register`, asked in `preparation.prepare`. Tried: without the call of
-`register`, or with `neighbours` empty, these tests fail.
+Held by: `patient_marks.py` and `ledger.register`, asked in `preparation.prepare`. Tried:
+rows d21 of `mutations.py` (nobody registers; no patient is ever in common).
 """
 
 import pytest

@@ -1,8 +1,8 @@
 """D-22: a hospital runs more steps than the study planned, or the hospital's caps are passed, by whatever road.
 
 Held by: `ledger_caps.py` (steps, the study's epsilon, the dataset's epsilon), `trainer.py` (executed against planned)
-and the log's reader `audit/verify.py`. Tried: with any one of the three `raise` in `Caps.require_room` gone, one of
-these tests fails.
+and the log's reader `audit/verify.py`. Tried: rows d22 of `mutations.py`, each of the caps and the look at
+what was executed.
 """
 
 import dataclasses

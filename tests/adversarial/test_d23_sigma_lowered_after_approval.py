@@ -1,8 +1,8 @@
 """D-23: the noise is lowered after the steward approved: in the study, in the plan, or in what was approved here.
 
 Held by: the digest a steward approves covers the epsilon that sigma follows from (`preparation.approved_study`), no
-plan carries a sigma, and every hospital calibrates for itself (`training_spec.spec_of`). Tried: with the digest left
-out of `approved_study`, the first test fails; the others pin down where a sigma could come from.
+plan carries a sigma, and every hospital calibrates for itself (`training_spec.spec_of`). Tried: rows d23 of
+`mutations.py` (approval of whatever was approved, noise for the rounds alone); the last test pins down what a plan has.
 """
 
 import dataclasses
@@ -39,9 +39,10 @@ def test_whatever_moves_sigma_is_another_study_that_nobody_approved(tmp_path, se
 
 
 def test_sigma_follows_from_what_was_approved_and_nothing_else(tmp_path):
-    world = make_world(tmp_path, STUDY)
-    mechanism = prepare(world.home, world.store, world.ledger, STUDY.digest()).spec.privacy.mechanism
-    assert mechanism == calibrate(epsilon_target=1.0, delta=1e-3, sampling_rate=0.2, steps=2, clip_norm_l2=1.0)
+    study = small_study(training={"rounds": 2, "spare_rounds": 1, "local_steps": 2})
+    world = make_world(tmp_path, study)
+    mechanism = prepare(world.home, world.store, world.ledger, study.digest()).spec.privacy.mechanism
+    assert mechanism == calibrate(epsilon_target=1.0, delta=1e-3, sampling_rate=0.2, steps=6, clip_norm_l2=1.0)
 
 
 def test_no_round_plan_carries_a_noise(tmp_path):

@@ -1,15 +1,16 @@
 """D-25: one patient's records are split over training and test, so that the test measures what was memorised.
 
 The promise is to the training patients; a patient tested on too would be told apart by exact test figures. Held by:
-`cohort.py` splits patients, and refuses a split of the hospital's own that divides one. Tried: with the check of
-`both` in `_declared_sides` gone, the last test fails; with records split instead of patients, the first.
+`splits.py` divides patients, and refuses a split of the hospital's own that divides one. Tried: rows d25 of
+`mutations.py` (a column that divides a patient is taken; records are split instead of patients).
 """
 
 import numpy as np
 import pytest
 
-from site_agent.cohort import DataInvalid, read_cohort
-from site_agent.site_file import Dataset
+from site_agent.cohort import read_cohort
+from site_agent.data_faults import DataInvalid
+from site_agent.datasets import CsvDataset
 from tests.fakes.site_world import small_study
 
 STUDY = small_study()
@@ -24,7 +25,7 @@ def written(tmp_path, sides=None, each=3):
     ]
     path = tmp_path / "patients.csv"
     path.write_text("\n".join(["patient,age,kind,outcome,side", *rows]) + "\n")
-    return Dataset(
+    return CsvDataset(
         path=str(path),
         format="csv",
         patient_id="patient",

@@ -2,8 +2,8 @@
 
 A published federated framework makes an engine for every round and reports the last one's epsilon; attaching a second
 optimizer to a living accountant mixes two histories. Held by: `trainer.py` (an accountant of its own for every trainer,
-executed steps against the plan) and the ledger, which adds up whatever any trainer ran. Tried: with the accountant made
-once for the module instead of in `DpTrainer.__init__`, or with `_check_plan` empty, these tests fail.
+executed steps against the plan) and the ledger, which adds up whatever any trainer ran. Tried: rows d26 of
+`mutations.py`, an accountant made once for all trainers and a count that is compared with nothing.
 """
 
 import pytest
@@ -34,6 +34,7 @@ def test_every_trainer_counts_for_itself():
     assert [t.cross_check().pld_epsilon for t in (one, other)] == [
         accountant.epsilon([TRAINING.privacy.study_event().with_steps(steps)], delta=1e-3) for steps in (4, 2)
     ]
+    assert [t._accountant.history for t in (one, other)] == [[(3.4484, 0.2, 4)], [(3.4484, 0.2, 2)]]
 
 
 def test_a_second_optimizer_on_a_living_accountant_stops_the_training():

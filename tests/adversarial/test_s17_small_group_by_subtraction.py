@@ -1,8 +1,8 @@
 """S-17: a group of few patients, or one hospital, shows in the difference of sums that are each large enough.
 
 Held by: `site_agent.tally`, which withholds cells of fewer than `minimum_cell` patients and keeps a cover of as many
-out of every cell, whatever their size. The difference test fails if `covered` chooses nobody; the first one fails if
-cells are shown whatever their size (`len(part) >= 1`); the last one fails if the cover is chosen anew every time.
+out of every cell, whatever their size. Tried: rows s17 of `mutations.py` (nobody in the cover; cells shown whatever
+their size; a cover that is chosen anew every time).
 """
 
 import numpy as np

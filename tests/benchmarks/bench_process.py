@@ -122,13 +122,13 @@ def train_nothing() -> None:
     from site_agent.gradients.admission import EngineChoice  # noqa: PLC0415
     from site_agent.round_values import RoundValues  # noqa: PLC0415
 
-    assert hasattr(RoundValues, "_private_update")
+    assert hasattr(RoundValues, "_update_for")
     assert hasattr(preparation, "engine_for")
     # No gradient is computed, so no engine is tried for it either.
     setattr(preparation, "engine_for", lambda _spec, _wanted: EngineChoice(name="loop"))  # noqa: B010
     made: dict[int, NDArray[np.float32]] = {}
 
-    async def private_update(self: Any, plan: Any, model: Any, _policy: Any) -> NDArray[np.float32]:
+    async def update_for(self: Any, plan: Any, model: Any, _policy: Any) -> NDArray[np.float32]:
         size = model.vector.size
         if size not in made:
             # This process' own, so that no two sites send the same; worked on in place, as the only copy there is.
@@ -149,7 +149,7 @@ def train_nothing() -> None:
         )
         return made[size]
 
-    setattr(RoundValues, "_private_update", private_update)  # noqa: B010 - a method is replaced on purpose
+    setattr(RoundValues, "_update_for", update_for)  # noqa: B010 - a method is replaced on purpose
 
 
 def main() -> None:

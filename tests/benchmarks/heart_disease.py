@@ -28,9 +28,9 @@ from consortium.contract.metrics import metrics_of  # noqa: E402 - the path is s
 from consortium.contract.server_optimizer import federated_average  # noqa: E402
 from consortium.contract.study import StudyFile, load_study  # noqa: E402
 from site_agent.cohort import Cohort, read_cohort  # noqa: E402
+from site_agent.datasets import CsvDataset  # noqa: E402
 from site_agent.evaluate import evaluate, score_patients  # noqa: E402
 from site_agent.networks import build_from  # noqa: E402
-from site_agent.site_file import Dataset  # noqa: E402
 from site_agent.tally import exact_auc  # noqa: E402
 from site_agent.trainer import DpTrainer  # noqa: E402
 from site_agent.training_spec import spec_of  # noqa: E402
@@ -58,7 +58,7 @@ def load() -> tuple[StudyFile, tuple[Cohort, ...]]:
     """The study and its cohorts, in the order of the roster."""
     study = load_study(HEART / "study.yaml")
     datasets = (
-        Dataset(
+        CsvDataset(
             path=str(HEART / "data" / f"{site}.csv"),
             format="csv",
             patient_id=study.data.patient_id,

@@ -39,7 +39,7 @@ PAGE = ROOT / "docs" / "explanation" / "privacy-and-utility.md"
 TABLE_BEGINS, TABLE_ENDS = "<!-- table begins -->", "<!-- table ends -->"
 NPZ = "PNEUMONIAMNIST_NPZ"
 NAMES: Mapping[Data, str] = {"heart": "heart disease", "pneumonia": "PneumoniaMNIST"}
-HEADER = ("data", "training", "epsilon", "AUC", "to reach", "accuracy", "to reach", "accuracy at prevalence", "runs")
+HEADER = ("data", "training", "epsilon", "AUC", "to reach", "accuracy", "to reach", "accuracy at one half", "runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +66,10 @@ class Summary:
 
     def row(self) -> tuple[str, ...]:
         """Of the table."""
-        figures = {name: self._shown(name) for name in ("auc", "accuracy", "accuracy_at_prevalence")}
+        figures = {name: self._shown(name) for name in ("auc", "accuracy", "accuracy_at_half")}
         if self.setting is None:
             return (NAMES[self.data], "pooled, no privacy", "none", figures["auc"], "", figures["accuracy"], "",
-                    figures["accuracy_at_prevalence"], str(len(self.runs)))  # fmt: skip
+                    figures["accuracy_at_half"], str(len(self.runs)))  # fmt: skip
         wanted = self.setting.reference
         return (
             NAMES[self.data],
@@ -79,7 +79,7 @@ class Summary:
             _least(wanted.auc),
             figures["accuracy"],
             _least(wanted.accuracy),
-            figures["accuracy_at_prevalence"],
+            figures["accuracy_at_half"],
             str(len(self.runs)),
         )
 

@@ -13,11 +13,10 @@ from site_agent.training_spec import NetworkSpec
 from site_agent.update import vector_of
 from tests.benchmarks.utility_data import Hospital, joined
 from tests.benchmarks.utility_runs import Run, figures
-from tests.benchmarks.utility_settings import Data
+from tests.benchmarks.utility_settings import SETTINGS, Data
 
 STEPS, SAMPLING_RATE, LEARNING_RATE = 300, 0.1, 0.005
 SEED = 20240501
-THRESHOLD = 0.5
 
 
 def train(data: Data, hospitals: Sequence[Hospital]) -> Run:
@@ -29,13 +28,13 @@ def train(data: Data, hospitals: Sequence[Hospital]) -> Run:
         scores = model.predict_proba(test.features)[:, 1]
     else:
         scores, positive = _network(records, test)
-    prevalence = float((records.labels > 0).mean())
-    return Run(epsilon=float("inf"), **figures(scores, positive, THRESHOLD, prevalence=prevalence))
+    threshold = next(one.decision_threshold for one in SETTINGS if one.data == data)
+    return Run(epsilon=float("inf"), **figures(scores, positive, threshold))
 
 
 def _network(records: Records, test: Records) -> tuple[np.ndarray, np.ndarray]:
     torch.set_num_threads(1)
-    module = build_from(NetworkSpec(network="cnn", input_shape=records.features.shape[1:], seed=SEED)).train()
+    module = build_from(NetworkSpec(network="scattering", input_shape=records.features.shape[1:], seed=SEED)).train()
     steps = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
     features, labels = torch.tensor(records.features), torch.tensor(records.labels)
     generator = torch.Generator().manual_seed(SEED)

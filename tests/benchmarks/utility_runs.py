@@ -2,19 +2,17 @@
 
 Left out are the network and the masks. Sums are taken of the plain vectors, which gives what secure aggregation gives:
 it is exact for the whole steps that distributed DP-SGD sends, and for a local update it rounds by less than 1e-6.
-Imaging is not a kind of data that a study file may name; its studies here are the heart study's file with other
-constants, and the network and its number of parameters put in from outside.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consortium.contract.global_model import GlobalModel, ParameterLayout
+from consortium.contract.global_model import GlobalModel
 from consortium.contract.names import RoundNumber
 from consortium.contract.plan import RoundPlan
 from consortium.contract.server_optimizer import next_global_model
@@ -24,12 +22,14 @@ from site_agent.evaluate import score_patients
 from site_agent.networks import build_from
 from site_agent.tally import exact_auc
 from site_agent.trainer import DpTrainer
-from site_agent.training_spec import NetworkSpec, TrainingSpec, spec_of
-from site_agent.update import global_model_of, parameter_layout
+from site_agent.training_spec import TrainingSpec, spec_of
+from site_agent.update import global_model_of
 from tests.benchmarks import heart_disease
-from tests.benchmarks.utility_data import Hospital
+from tests.benchmarks.utility_data import PIXEL_MEAN, PIXEL_STD, Hospital
 from tests.benchmarks.utility_settings import DELTA, Setting
 from tests.fakes.attempt_play import Play
+
+HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +38,30 @@ class Run:
 
     auc: float
     accuracy: float  # over all patients together, at the study's decision threshold
-    accuracy_at_prevalence: float  # likewise, predicted ill above the share of ill patients in the training data
+    accuracy_at_half: float  # likewise, at a threshold of one half
     epsilon: float  # of the rounds that were run; the spare ones are not in it
 
 
-def study_of(setting: Setting, parameters: ParameterLayout | None = None) -> StudyFile:
-    """The heart study's file with the setting's constants; `parameters` where its network is another."""
+RADIOGRAPHS: Mapping[str, Any] = {
+    "kind": "imaging",
+    "task": "classification",
+    "modality": "DX",
+    "channels": 1,
+    "shape": [28, 28],
+    "intensity": {"range": [0, 255], "scale": {"mean": PIXEL_MEAN, "std": PIXEL_STD}},
+    "label": {"type": "binary", "positive_above": 0},
+    "split": {"test_fraction": 0.25, "seed": 1, "stratify": False},
+}
+"""The `data` section of the studies on chest radiographs, but for the minimum of patients."""
+
+
+def study_of(setting: Setting) -> StudyFile:
+    """The heart study's file with the setting's constants, and with its data and network where it is another."""
     record: dict[str, Any] = json.loads(load_study(heart_disease.HEART / "study.yaml").document())
     distributed = setting.mechanism == "distributed-dp-sgd"
+    if setting.data == "pneumonia":
+        record["data"], record["model"] = dict(RADIOGRAPHS), {"network": setting.network}
+        del record["evaluation"]["subgroups"]  # images have no columns to make groups by
     record["data"]["minimum_patients"] = setting.minimum_patients
     record["training"] |= {
         "rounds": setting.rounds,
@@ -65,20 +81,14 @@ def study_of(setting: Setting, parameters: ParameterLayout | None = None) -> Stu
     if distributed:
         record["privacy"]["colluding"] = setting.colluding
     record["aggregation"] |= {"threshold": setting.threshold, "update_clip": setting.update_clip}
-    record["evaluation"]["every_rounds"] = setting.rounds
-    kind = StudyFile if parameters is None else _of_parameters(parameters)
-    return kind.model_validate_json(json.dumps(record))
+    record["evaluation"] |= {"every_rounds": setting.rounds, "decision_threshold": setting.decision_threshold}
+    return StudyFile.model_validate_json(json.dumps(record))
 
 
 def train(setting: Setting, hospitals: Sequence[Hospital]) -> Run:
     """A complete run with fresh noise and fresh patient sampling."""
-    study, network = study_of(setting), None
-    if setting.network != study.model.network:
-        shape = hospitals[0].train.features.shape[1:]
-        network = NetworkSpec(network=setting.network, input_shape=shape, seed=study.training.seed)
-        study = study_of(setting, parameter_layout(build_from(network)))
+    study = study_of(setting)
     spec = spec_of(study, declared_patients=setting.minimum_patients)
-    spec = spec if network is None else replace(spec, network=network)
     model = global_model_of(build_from(spec.network))
     trainers = [DpTrainer(spec, hospital.train) for hospital in hospitals]
     plan = Play().plan  # any: of a plan, the step reads the number of the round
@@ -106,16 +116,13 @@ def _measured(
     module = build_from(spec.network)
     found = [score_patients(module, model.vector, hospital.test) for hospital in hospitals if len(hospital.test)]
     scores, positive = (np.concatenate(part) for part in zip(*found, strict=True))
-    labels = np.concatenate([hospital.train.labels for hospital in hospitals])
     return Run(
         epsilon=max(accountant.epsilon(trainer.events, delta=study.privacy.delta) for trainer in trainers),
-        **figures(scores, positive, study.evaluation.decision_threshold, prevalence=float((labels > 0).mean())),
+        **figures(scores, positive, study.evaluation.decision_threshold),
     )
 
 
-def figures(
-    scores: NDArray[np.float64], positive: NDArray[np.bool_], threshold: float, *, prevalence: float
-) -> dict[str, float]:
+def figures(scores: NDArray[np.float64], positive: NDArray[np.bool_], threshold: float) -> dict[str, float]:
     """AUC and the two accuracies of scores in [0, 1], under the names of `Run`."""
     auc = exact_auc(scores, positive)
     if auc is None:
@@ -123,16 +130,5 @@ def figures(
     return {
         "auc": auc,
         "accuracy": float(((scores > threshold) == positive).mean()),
-        "accuracy_at_prevalence": float(((scores > prevalence) == positive).mean()),
+        "accuracy_at_half": float(((scores > HALF) == positive).mean()),
     }
-
-
-def _of_parameters(layout: ParameterLayout) -> type[StudyFile]:
-    """A study file whose network has another number of parameters than its own section on the model says."""
-
-    class WithParameters(StudyFile):
-        @property
-        def parameters(self) -> ParameterLayout:
-            return layout
-
-    return WithParameters

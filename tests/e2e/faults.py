@@ -213,9 +213,9 @@ def _arm_coordinator(breaks: Breaks) -> None:
         breaks.reached("opened")
         return opened
 
-    def close_and_break(self: Studies, row: StudyRow, plan: RoundPlan, facts: RoundClosedFacts) -> None:
+    def close_and_break(self: Studies, row: StudyRow, plan: RoundPlan, facts: RoundClosedFacts, **options: Any) -> None:
         breaks.reached("before-closing")
-        close_round(self, row, plan, facts)
+        close_round(self, row, plan, facts, **options)
         breaks.reached("after-closing")
 
     async def receive_and_break(self: VectorStore, digest: Digest, chunks: AsyncIterator[bytes]) -> Path:

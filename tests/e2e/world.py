@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-HEART = Path(__file__).parents[2] / "configs" / "heart-disease"
+CONFIGS = Path(__file__).parents[2] / "configs"
+HEART = CONFIGS / "heart-disease"
 SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
 STUDY = "heart-disease"
 
@@ -32,7 +33,10 @@ def _typed(command: tuple[object, ...]) -> list[str]:
 
 
 class World:
-    """One coordinator and four hospitals."""
+    """One coordinator and four hospitals, and the study they run."""
+
+    source = HEART / "study.yaml"
+    study_id = STUDY
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,8 +72,8 @@ class World:
         self._start(site, ("site-agent", "run", "--home", self.folder / site))
 
     def submit(self, **settings: object) -> None:
-        """Submit the heart study with some values changed, have everybody approve it, and start it."""
-        text = (HEART / "study.yaml").read_text()
+        """Submit the study with some values changed, have everybody approve it, and start it."""
+        text = self.source.read_text()
         for name, value in settings.items():
             text, found = re.subn(rf"(?m)^(  {name}: )\S+", rf"\g<1>{value}", text, count=1)
             assert found == 1, name
@@ -77,8 +81,9 @@ class World:
         path.write_text(text)
         self.run("consortium", "study", "submit", path, "--home", self.home)
         for site in SITES:
-            self.run("site-agent", "studies", "approve", STUDY, "--home", self.folder / site, "--steward", f"Dr {site}")
-        self.run("consortium", "study", "start", STUDY, "--home", self.home)
+            steward = ("--steward", f"Dr {site}")
+            self.run("site-agent", "studies", "approve", self.study_id, "--home", self.folder / site, *steward)
+        self.run("consortium", "study", "start", self.study_id, "--home", self.home)
 
     # --- while it runs ---
 
@@ -125,7 +130,7 @@ class World:
     def verified_evidence(self) -> str:
         """Export, and check as a stranger would; returns what the check printed."""
         evidence = self.folder / "evidence.zip"
-        self.run("consortium", "audit", "export", "--study", STUDY, "--home", self.home, "--out", evidence)
+        self.run("consortium", "audit", "export", "--study", self.study_id, "--home", self.home, "--out", evidence)
         identity = json.loads((self.folder / SITES[0] / "identity.json").read_text())
         policy = self.folder / "policy.txt"
         policy.write_text(f"log {identity['log_vkey']}\nquorum none\n")

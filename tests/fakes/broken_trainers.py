@@ -128,7 +128,7 @@ def noise_kept(spec, records):
 
 
 class _NoiseKept(DpTrainer):
-    def train_round(self, model):
+    def train_round(self, model, start=None):
         self._ending._random = CryptographicGenerator(bytes)
         return super().train_round(model)
 
@@ -155,7 +155,7 @@ class OneRoundCounted(DpTrainer):
 class GoesOn(DpTrainer):
     """Whatever breaks in a round, the rest of it is sent."""
 
-    def train_round(self, model):
+    def train_round(self, model, start=None):
         try:
             return super().train_round(model)
         except Exception:  # noqa: BLE001 - the fault that is played
@@ -186,7 +186,7 @@ class MoreSteps:
         """Half of what was executed."""
         return tuple(event.with_steps(self._local_steps) for event in self._trainer.events)
 
-    def train_round(self, model):
+    def train_round(self, model, start=None):
         """A round that says it took half of its steps."""
         trained = self._trainer.train_round(model)
         return replace(trained, events=self.events[-1:])

@@ -15,6 +15,7 @@ from consortium.contract.study import StudyFile
 from consortium.driver import StudyDriver
 from consortium.training_round import GRAPH_PHASES, MessageArrived, Phase
 from privacy.secagg.messages import UnmaskRequest, UnmaskShares
+from tests.fakes.coordinator_home import new_home
 from tests.fakes.scripted_site import ScriptedSite, World, serving, update_of
 from tests.fakes.small_study import SITES, first_model, small_study
 
@@ -55,6 +56,17 @@ async def test_a_whole_study(tmp_path: Path) -> None:
         entries.replay_chains(world.home.rooms.recorder.log.entries())
         # Nothing is left of the attempts but what was decided.
         assert list((world.home.folder / "uploads").iterdir()) == []
+
+
+async def test_figures_are_also_written_for_tensorboard_where_that_is_wanted(tmp_path: Path) -> None:
+    study, file = small_study(rounds=1), new_home(tmp_path) / "coordinator.yaml"
+    file.write_text(file.read_text().replace("tensorboard: false", "tensorboard: true"))
+    async with serving(tmp_path) as world:
+        await world.hospitals(study)
+        await world.command("study.start", study=study.id)
+        await world.until(lambda: world.state(study) == "completed")
+        (path,) = (tmp_path / "home" / "tensorboard" / study.id).iterdir()
+        assert path.read_bytes().count(b"mean_site_accuracy") == len(world.history(study)) == 2
 
 
 @pytest.mark.parametrize("phase", GRAPH_PHASES)

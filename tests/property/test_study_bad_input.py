@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from consortium.contract.errors import DocumentInvalid, FileInvalid
 from consortium.contract.plan import RoundPlan
 from consortium.contract.study import load_study
-from site_agent.cohort import DataInvalid, read_cohort
-from site_agent.site_file import Dataset, load_site_file
+from site_agent.cohort import read_cohort
+from site_agent.data_faults import DataInvalid
+from site_agent.datasets import CsvDataset
+from site_agent.site_file import load_site_file
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STUDY = (CONFIGS / "heart-disease/study.yaml").read_text().splitlines()
@@ -101,7 +103,7 @@ def test_any_bytes_as_a_study_or_a_plan(folder: Path, raw: bytes) -> None:
 def test_any_data_file(folder: Path, text: str, split: str | None) -> None:
     file = folder / "patients.csv"
     file.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
-    data = Dataset(path=str(file), format="csv", patient_id="patient", declared_patients=30, split_column=split)
+    data = CsvDataset(path=str(file), format="csv", patient_id="patient", declared_patients=30, split_column=split)
     error, cohort = None, None
     try:
         cohort = read_cohort(HEART, data)

@@ -21,7 +21,7 @@ def setting(name: str) -> Setting:
 
 
 def runs(*aucs: float) -> tuple[Run, ...]:
-    return tuple(Run(auc=auc, accuracy=0.8, accuracy_at_prevalence=0.8, epsilon=0.97) for auc in aucs)
+    return tuple(Run(auc=auc, accuracy=0.8, accuracy_at_half=0.8, epsilon=0.97) for auc in aucs)
 
 
 def images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,20 +84,12 @@ def test_every_setting_is_a_study_that_the_contract_allows(one: Setting) -> None
     assert study.is_distributed is ("distributed" in one.name)
 
 
-def test_a_network_with_other_parameters_changes_the_study_s_dimension_and_nothing_else() -> None:
-    one = setting("pneumonia-distributed-3")
-    assert study_of(one, (("weight", (5, 3)),)).parameters == (("weight", (5, 3)),)
-
-
-def test_accuracy_at_prevalence_moves_the_threshold() -> None:
+def test_radiographs_are_called_ill_above_the_share_of_the_ill_and_measured_at_one_half_too() -> None:
+    assert study_of(setting("pneumonia-local-3")).evaluation.decision_threshold == 0.74
     scores, positive = np.array([0.9, 0.6, 0.55, 0.1]), np.array([True, False, False, False])
-    assert figures(scores, positive, 0.5, prevalence=0.75) == {
-        "auc": 1.0,
-        "accuracy": 0.5,
-        "accuracy_at_prevalence": 1.0,
-    }
+    assert figures(scores, positive, 0.74) == {"auc": 1.0, "accuracy": 1.0, "accuracy_at_half": 0.5}
     with pytest.raises(ValueError, match="one class"):
-        figures(scores, np.ones(4, dtype=np.bool_), 0.5, prevalence=0.5)
+        figures(scores, np.ones(4, dtype=np.bool_), 0.5)
 
 
 def test_means_are_held_against_the_reference_as_they_are_printed() -> None:

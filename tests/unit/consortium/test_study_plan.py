@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from consortium.cli import app, report_error
+from consortium.contract.figures_budget import mechanism_of
 from consortium.contract.study import load_study
-from consortium.study_plan import NoPlan, describe_plan, plan
+from consortium.study_plan import FiguresPlan, NoPlan, describe_plan, plan
 from privacy.dp import accountant
 from privacy.dp.events import DpEvent
 from site_agent.training_spec import spec_of
@@ -62,6 +63,29 @@ def test_warnings_name_what_deserves_a_look():
     )
     for part in ("times the best signal", "delta 0.01 against 20 patients", "sample nobody", "no spare_rounds"):
         assert part in loud, part
+
+
+def test_test_figures_with_a_budget_are_planned_and_added():
+    study = small_study(evaluation={"privacy": {"epsilon": 0.5, "delta": 1e-4}, "score_bins": 20, "subgroup_bins": 10})
+    found = plan(study)
+    mechanism = mechanism_of(study)
+    assert found.figures == FiguresPlan(
+        epsilon=0.5,
+        delta=1e-4,
+        draws=3,
+        patients_std=mechanism.share_std,
+        patients_std_sum=mechanism.share_std * 3**0.5,
+    )
+    assert found.together == (1.5, 1.1e-3)
+    assert found.to_json()["right_at_most"] == pytest.approx(0.8176, abs=1e-4)
+    text = " ".join(describe_plan(found).split())
+    assert "epsilon 0.5 at delta 0.0001 over 3 measured rounds" in text
+    assert "With the training, epsilon 1.5 at delta 0.0011" in text
+    assert "right at most 82% of the time" in text
+    assert "must allow training and test figures together" in text
+    plain = plan(small_study())
+    assert (plain.figures, plain.together) == (None, (1.0, 1e-3))
+    assert plain.to_json()["test_figures"] is None
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf"), 1e9])

@@ -175,8 +175,8 @@ async def test_budget(tmp_path):
         )
         (ward,) = dataset_budgets(tmp_path, None)
         (row,) = ward.studies
-        assert (ward.dataset, row.study, row.open_rounds, ward.cap) == ("ward", "small-study", 1, 7.631)
-        assert ward.epsilon == row.epsilon == pytest.approx(1.0, abs=0.02)
+        assert (ward.dataset, row.study, row.training.open_rounds, ward.cap) == ("ward", "small-study", 1, 7.631)
+        assert ward.epsilon == row.training.epsilon == pytest.approx(1.0, abs=0.02)
         with pytest.raises(DatasetUnknown):
             dataset_budgets(tmp_path, "another")
 

@@ -7,17 +7,20 @@ from site_agent import app as app_module
 from site_agent.cli import app
 
 
+@pytest.mark.parametrize("nothing", [False, True])
 @pytest.mark.parametrize("objection", [None, "this hospital's own limits do NOT allow it (max_epsilon_total)."])
-def test_it_warns_and_the_approval_stands(tmp_path, monkeypatch, objection):
+def test_it_warns_and_the_approval_stands(tmp_path, monkeypatch, objection, nothing):
     async def decide(*_, **__):
         return "d" * 64
 
     monkeypatch.setattr(app_module, "decide_study", decide)
     monkeypatch.setattr(app_module, "objection_to", lambda *_: objection)
+    monkeypatch.setattr(app_module, "promises_nothing", lambda *_: nothing)
     done = CliRunner().invoke(
         app, ["studies", "approve", "small-study", "--home", str(tmp_path), "--steward", "Dr A. Example"]
     )
     assert done.exit_code == 0
     assert f"Approved small-study, digest {'d' * 64}" in done.stdout
-    assert ("warning:" in done.stderr) == (objection is not None)
+    assert ("nothing will be trained here" in done.stderr) == (objection is not None)
+    assert ("no patient has differential privacy" in done.stderr) == nothing
     assert objection is None or objection in done.stderr

@@ -33,6 +33,16 @@ def test_a_study_within_every_rule_is_accepted():
 
 
 @pytest.mark.parametrize(
+    ("epsilon", "figures", "cap", "fits"), [(1.1, 2.2, 3.3, True), (1.0, 0.01, 1.0, False), (0.5, 0.5, 1.0, True)]
+)
+def test_training_and_test_figures_are_one_studys_epsilon(epsilon, figures, cap, fits):
+    study = dataclasses.replace(STUDY, epsilon=epsilon, figures_epsilon=figures, figures_delta=1e-4)
+    answer = decide(Policy(max_epsilon_per_study=cap, max_epsilon_total=9.0), study, SITE)
+    assert (answer == Accept()) is fits
+    assert fits or answer.rule == "max_epsilon_per_study"
+
+
+@pytest.mark.parametrize(
     ("policy", "study", "site", "rule"),
     [
         ({}, {}, {"approved": False}, "require_approval"),

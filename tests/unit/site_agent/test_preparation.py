@@ -1,13 +1,17 @@
 """What is checked before a hospital says that it is ready."""
 
 import pytest
+import yaml
 
 from audit import entries
 from privacy.errors import BudgetExceeded
-from site_agent.cohort import DataInvalid
+from site_agent.data_faults import DataInvalid
+from site_agent.home import open_home
 from site_agent.ledger import Limits
 from site_agent.preparation import Declined, announce, approved_study, prepare
 from site_agent.signed_events import SignedEvents
+from site_agent.store import Decision
+from tests.fakes.imaging_study import whole_study, write_folder
 from tests.fakes.site_world import make_world, small_study, write_patients, write_site_file
 
 
@@ -25,6 +29,31 @@ def test_what_a_round_will_need(tmp_path):
     # The first model is a function of the study and nothing else.
     assert prepared(make_world(tmp_path / "other")).first_model.digest() == ready.first_model.digest()
     assert world.ledger.report() == ()
+
+
+def test_a_study_of_images_is_announced_in_words(tmp_path):
+    world = make_world(tmp_path)
+    study = whole_study()
+    write_folder(tmp_path / "films", [f"SECRET-{number}" for number in range(30)])
+    record = yaml.safe_load((tmp_path / "site.yaml").read_text())
+    own = {"path": "films", "format": "image-folder", "table": "list.csv", "declared_patients": 20}
+    policy = record["policy"] | {"allowed_networks": ["cnn"]}
+    record |= {"datasets": {"films": own}, "studies": {study.id: "films"}, "policy": policy}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(record))
+    approved = Decision(
+        study_digest=study.digest(), study=study.study_id, document=study.document(), decision="approved",
+        steward="Dr Somebody", statement="", at=1.0,
+    )  # fmt: skip
+    world.store.add_events([], decision=approved)
+    ready = prepare(open_home(tmp_path), world.store, world.ledger, study.digest())
+    assert ready.cohort.train.features.shape[1:] == ready.spec.network.input_shape == (1, 28, 28)
+    assert len(list((tmp_path / "images").iterdir())) == 30
+    announce(ready, SignedEvents(world.home, world.store))
+    snapshot = entries.parse_entry(world.store.pending_events()[0][1])
+    assert isinstance(snapshot, entries.CohortSnapshot)
+    reads = ("X-ray images (DX), 1 channel", "cut or padded to 28 x 28", "with a label: above 0 or not")
+    assert (snapshot.patients, snapshot.columns) == ("20-49", reads)
+    assert "SECRET" not in str(snapshot)
 
 
 def test_only_an_approved_study_by_its_digest(tmp_path):
@@ -102,6 +131,7 @@ def test_announced_once_and_whole(tmp_path):
     assert isinstance(cost, entries.DpConfigured)
     assert cost.epsilon_planned <= 1.0
     assert cost.steps_planned == 2
+    assert cost.engine == ready.trainer.engine_name == "bookkeeping"
     assert isinstance(audited, entries.DpAudited)
     assert audited.failed == ()
 

@@ -162,7 +162,7 @@ async def test_a_training_that_failed_is_counted_and_can_be_done_again(world):
     values, policy = values_of(world), world.home.config.policy
     train_round = values._prepared.trainer.train_round
 
-    def fails(_model):
+    def fails(*_):
         raise ArithmeticError
 
     values._prepared.trainer.train_round = fails

@@ -21,6 +21,7 @@ from consortium.contract.messages import (
 from consortium.contract.names import Digest
 from privacy.secagg.messages import KeyBundle, SurvivorProposal
 from site_agent.ledger import Limits
+from site_agent.progress import standings
 from site_agent.store import StoreUnwritable
 from tests.fakes.site_world import (
     ME,
@@ -310,6 +311,21 @@ async def test_figures_that_cannot_be_written_cost_nobody_the_round(tmp_path):
     async with hospital(tmp_path) as world:
         (tmp_path / "results").write_text("a file where the folder should be")
         assert (await world.attempt()).said_kinds() == EVERY_PHASE
+
+
+async def test_a_hospital_sees_how_far_a_study_has_come_and_draws_curves_where_it_wants_them(tmp_path):
+    async with hospital(tmp_path) as world:
+        await world.attempt()
+        (found,) = standings(tmp_path)
+        assert (found.study, found.round, found.rounds) == (world.study.id, 1, world.study.training.rounds)
+        assert (tmp_path / "progress").stat().st_mode & 0o077 == 0
+        assert not (tmp_path / "tensorboard").exists()
+        with (tmp_path / "site.yaml").open("a") as file:
+            file.write("tensorboard: true\n")
+        assert (await world.attempt()).said_kinds() == EVERY_PHASE
+        (path,) = (tmp_path / "tensorboard" / world.study.id).iterdir()
+        assert path.read_bytes().count(b"accuracy") == 1
+        assert path.parent.stat().st_mode & 0o077 == 0
 
 
 async def test_a_final_model_of_others_is_fetched_and_marked(tmp_path):
