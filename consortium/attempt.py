@@ -6,6 +6,7 @@ released them; otherwise it is over and nothing was revealed.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -65,12 +66,20 @@ class Progress:
     phase: str = "waiting"
     attempt: int = 1
     sites: dict[SiteId, str] = field(default_factory=dict)
+    since: float = field(default_factory=time.time)  # when the phase began, in seconds of Unix time
+
+    def enters(self, phase: str) -> None:
+        """Another phase begins, if it is another."""
+        if phase != self.phase:
+            self.phase, self.since = phase, time.time()
 
 
 class Attempt:
     """One attempt, from invitations to a sum or an end without one. Mutable; it owns its running sum and its inbox."""
 
-    def __init__(self, rooms: Rooms, plan: RoundPlan, measured_before: frozenset[SiteId] | None) -> None:
+    def __init__(
+        self, rooms: Rooms, plan: RoundPlan, measured_before: frozenset[SiteId] | None, *, is_exact: bool = False
+    ) -> None:
         self._rooms = rooms
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self.plan = plan
@@ -78,7 +87,7 @@ class Attempt:
         self.refused: set[SiteId] = set()
         self.lost: set[SiteId] = set()
         self.state: State
-        self.state, self._first = begin(plan, measured_before)
+        self.state, self._first = begin(plan, measured_before, is_exact=is_exact)
         self._stored: set[Digest] = set()  # uploads that were put on disk for this attempt
         self._small: dict[SiteId, tuple[Digest, bytes]] = {}  # uploads that came in one message, by their names
         self._unwritten: list[Event] = []  # taken and not in the journal yet
@@ -127,7 +136,7 @@ class Attempt:
         try:
             await self._perform(effects)
             while isinstance(self.state, Running):
-                progress.phase = self.state.phase.value
+                progress.enters(self.state.phase.value)
                 self._rooms.sessions.notify()
                 await self._take(await self._inbox.get())
         finally:

@@ -8,12 +8,13 @@ import asyncio
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from consortium import __version__
@@ -97,20 +98,29 @@ def status(
     async def follow() -> None:
         from rich.live import Live
 
-        view = StatusView()
-        with Live(console=_out, auto_refresh=False) as live:
+        if as_json:
             async for snapshot in watch_status(home):
-                if as_json:
-                    _print_json(snapshot, compact=True)
-                else:
-                    live.update(view.render(snapshot), refresh=True)
+                _print_json(snapshot, compact=True)
+            return
+        latest: dict[str, Any] = {}
+
+        def picture() -> RenderableType:
+            return StatusView().render(latest, now=time.time()) if latest else ""
+
+        # Drawn every second, though news come when there are some: times go on.
+        with Live(console=_out, refresh_per_second=1, get_renderable=picture) as live:
+            async for snapshot in watch_status(home):
+                latest.update(snapshot)
+                live.refresh()
 
     asyncio.run(follow())
 
 
 @app.command()
 def demo(
-    study: Annotated[Path | None, typer.Option(help="A study with its `sites/` folder beside it.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="A study file, or the name of one that ships with this package.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="An empty or new folder for everything; by default consortium-demo, or that with a number."),
@@ -119,11 +129,14 @@ def demo(
         int | None, typer.Option(min=1, max=1000, help="Training rounds (the noise is recalibrated).")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first weights. Noise is never seeded.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Images of a shipped study that do not come with this package.")
+    ] = None,
 ) -> None:
     """A real study on this machine: four hospitals, mutual TLS, privacy, evidence, verification."""
     from consortium.demo import run_demo
 
-    raise typer.Exit(run_demo(study, out, rounds=rounds, seed=seed))
+    raise typer.Exit(run_demo(study, out, rounds=rounds, seed=seed, data=data))
 
 
 @app.command()
@@ -237,6 +250,8 @@ def study_validate(file: Path, *, as_json: Json = False) -> None:
         _out.print(precision_line(study))
         if study.is_distributed:
             _out.print(noise_line(study))
+        if not study.is_private:
+            _out.print("[bold red]No patient has differential privacy in this study.[/bold red]")
 
 
 @study_app.command("plan")

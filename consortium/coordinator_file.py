@@ -61,6 +61,7 @@ class CoordinatorFile(Section):
     minimum_agent_version: Version = "0.1.0"
     token_lifetime_hours: Annotated[float, Gt(0), Le(24 * 365)] = 72.0
     certificate_days: Annotated[int, Gt(0), Le(3650)] = 365
+    tensorboard: bool = False  # curves of the masked sums, for TensorBoard
 
     rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("address", "enrolment_address"), check=_ports_differ),)
 
@@ -114,4 +115,8 @@ minimum_agent_version: "0.1.0"
 token_lifetime_hours: 72
 # Days a hospital's certificate is valid.
 certificate_days: 365
+
+# Whether the figures of every measured round, summed over hospitals, are also written for TensorBoard, to the folder
+# tensorboard/STUDY of the home.
+tensorboard: false
 """

@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 
 from consortium.attempt import Attempt, Progress
+from consortium.contract.event_file import EventFolder
 from consortium.contract.layout import measures, round_layout
 from consortium.contract.messages import (
     CoordinatorMessage,
@@ -113,6 +114,7 @@ class StudyDriver:
         self._unmeasured = 0  # the round whose metrics would have singled a site out
         self._last: LastRound | None = None
         self._awaited_for = NO_MODEL  # the model whose endorsements were waited for
+        self._curves = EventFolder(rooms.curves / study.id) if rooms.curves is not None else None
         self._log = log.bind(study=study.id)
 
     # --- what reaches it -------------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ class StudyDriver:
         finally:
             self._attempt = None
             self._rooms.journal.scrub()
-            self.progress.phase = "waiting"
+            self.progress.enters("waiting")
             self._rooms.sessions.notify()
 
     def greet(self, site: SiteId) -> None:
@@ -291,7 +293,7 @@ class StudyDriver:
         while self._is_running():
             if suits():
                 return True
-            self.progress.phase = "waiting for hospitals"
+            self.progress.enters("waiting for hospitals")
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
@@ -368,10 +370,12 @@ class StudyDriver:
     def _invited(self, row: StudyRow, decision: Run) -> dict[SiteId, SiteRow]:
         """Whom an attempt that began now would invite.
 
-        An evaluation that would single a hospital out goes to exactly those measured before, if they are all here.
+        An evaluation that would single a hospital out goes to exactly those measured before, if they are all here; and
+        so does every round of a study whose updates carry no noise.
         """
         willing, measured = self._willing(row.next_round), frozenset(row.measured)
-        alone = decision.kind is RoundKind.EVALUATE and not may_measure(frozenset(willing), measured or None)
+        counts = decision.kind is RoundKind.EVALUATE or not self.study.is_private
+        alone = counts and not may_measure(frozenset(willing), measured or None)
         if alone and measured <= willing.keys():
             return {site: row for site, row in willing.items() if site in measured}
         return willing
@@ -398,7 +402,8 @@ class StudyDriver:
         def enough() -> bool:
             nonlocal here
             here = self._invited(row, decision)
-            return len(here) >= self._needed
+            suits = self.study.is_private or may_measure(frozenset(here), frozenset(row.measured) or None)
+            return len(here) >= self._needed and suits
 
         if not await self._wait_until(enough):
             return
@@ -412,12 +417,15 @@ class StudyDriver:
         if not self._rooms.studies.open_round(row, plan):
             return
         begun = time.monotonic()
-        attempt = self._attempt = Attempt(self._rooms, plan, frozenset(row.measured) or None)
+        attempt = self._attempt = self._new_attempt(row, plan)
         self._invite(row, plan, invited)
         await attempt.run(self.progress)
         before = self._declined.get(row.next_round, frozenset())
         self._declined = {row.next_round: before | attempt.refused}
         await self._conclude(row, attempt, time.monotonic() - begun)
+
+    def _new_attempt(self, row: StudyRow, plan: RoundPlan) -> Attempt:
+        return Attempt(self._rooms, plan, frozenset(row.measured) or None, is_exact=not self.study.is_private)
 
     async def _conclude(self, row: StudyRow, attempt: Attempt, seconds: float, *, restarted: bool = False) -> None:
         """Record how the attempt ended; if by a sum, hear from now on whether the survivors compute the same model."""
@@ -493,7 +501,7 @@ class StudyDriver:
     def _abort(self, row: StudyRow, plan: RoundPlan, reason: str, survivors: tuple[SiteId, ...]) -> None:
         """Nothing came of it; `survivors` are those over whom shares may have been released all the same."""
         self._log.warning("round.aborted", round=plan.round, attempt=plan.attempt, reason=reason)
-        measured = survivors if is_measured(plan) else ()
+        measured = survivors if is_measured(plan) or not self.study.is_private else ()
         if measured:  # the sites take these metrics as published: not over other survivors for the same model
             self._unmeasured = plan.round
         self._rooms.studies.abort_round(row, plan, reason, measured=measured)
@@ -508,7 +516,9 @@ class StudyDriver:
             for site in summed.survivors:
                 self._tell(site, RoundAborted(context=summed.context, reason="the sum cannot be used"))
             return
-        self._rooms.studies.close_round(row, attempt.plan, facts)
+        self._rooms.studies.close_round(row, attempt.plan, facts, is_exact=not self.study.is_private)
+        if self._curves is not None and facts.metrics:
+            await asyncio.to_thread(self._draw, self._curves, attempt.plan, facts)
         survivors = len(summed.survivors)
         self._log.info("round.closed", round=attempt.plan.round, survivors=survivors, seconds=round(seconds, 3))
         # Whoever dropped out after its upload released nothing: it does not compute this result (4.4).
@@ -529,6 +539,13 @@ class StudyDriver:
         )
         for site in summed.survivors:
             self._tell(site, result)
+
+    def _draw(self, curves: EventFolder, plan: RoundPlan, facts: RoundClosedFacts) -> None:
+        """The round's figures, for TensorBoard; that a disk refuses them costs no round."""
+        try:
+            curves.add(plan.round, facts.metrics)
+        except OSError as error:
+            self._log.warning("curves.not_written", errno=error.errno)
 
     def _unmask(self, attempt: Attempt, summed: Summed, seconds: float) -> RoundClosedFacts:
         """What follows from the sum. Files are written here, before the state may name them; runs in a thread."""
@@ -619,7 +636,7 @@ class StudyDriver:
         row = self._row()
         for raw in self._rooms.studies.open_plans(row.digest):
             plan = RoundPlan.from_bytes(raw)
-            attempt = Attempt(self._rooms, plan, frozenset(row.measured) or None)
+            attempt = self._new_attempt(row, plan)
             try:
                 await attempt.replay(self._rooms.journal.events(plan))
                 if isinstance(attempt.state, Running) and attempt.state.phase is Phase.UNMASKING:

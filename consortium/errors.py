@@ -1,5 +1,8 @@
 """What can go wrong at the coordinator, whose fault it is and what to do next."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 
 class ConsortiumError(Exception):
     """Anything the operator of a coordinator can act on. `code` is what a remote caller is told."""
@@ -44,6 +47,20 @@ class HomeUnwritable(ConsortiumError):
         return (
             "Free some space (or mend the permissions) and run the same command again; nothing half-written was kept."
         )
+
+
+class StudyFileMissing(ConsortiumError):
+    """A study was named that is no file, and none that ships with the package. Whose fault: who typed it."""
+
+    code = "invalid"
+
+    def __init__(self, wanted: Path, shipped: Sequence[str]) -> None:
+        super().__init__(f"{wanted} is not a file, and no study of that name ships with this package")
+        self.shipped = shipped
+
+    def advice(self) -> str:
+        """What to do next."""
+        return f"Give the path of a study file, or one of these names: {', '.join(self.shipped)}."
 
 
 class SiteUnknown(ConsortiumError):

@@ -1,6 +1,7 @@
 """What the coordinator's shells work with, handed over as one value."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -28,3 +29,4 @@ class Rooms:
     evidence: VectorStore  # messages that broke a rule; their digests are in the log
     models: Models
     journal: Journal
+    curves: Path | None = None  # the folder of figures for TensorBoard, if there is to be one

@@ -7,6 +7,7 @@ bound on epsilon from what the run itself gives away.
 A composition root like the demo: it loads what a hospital needs (torch, pandas), so only its command imports it.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from consortium.contract.names import Digest, RoundNumber, SiteId
 from consortium.contract.plan import RoundKind, RoundPlan
 from consortium.contract.server_optimizer import next_global_model
 from consortium.contract.study import StudyFile
+from consortium.contract.study_data import TabularData
 from consortium.errors import ConsortiumError
 from consortium.simulated_round import Keys, SimulatedRound
 from privacy.dp import accountant
@@ -31,15 +33,19 @@ from privacy.dp.events import DpEvent
 from privacy.secagg.context import default_threshold
 from privacy.secagg.suites import SuiteName
 from site_agent.canaries import CANARIES_MAX, Canaries, guessed
+from site_agent.carried import Carried
 from site_agent.cohort import Cohort, Records, read_cohort
-from site_agent.evaluate import score_patients
-from site_agent.mechanism_audit import Factory
+from site_agent.datasets import Dataset
+from site_agent.evaluate import evaluate, score_patients
+from site_agent.local_steps import TrainedUpdate
+from site_agent.mechanism_audit import Factory, Trainer
 from site_agent.networks import build_from
+from site_agent.plain_trainer import PlainTrainer
 from site_agent.site_file import load_site_file
 from site_agent.synthetic_patients import write_synthetic
 from site_agent.trainer import DpTrainer
-from site_agent.training_spec import network_spec_of, spec_of
-from site_agent.update import global_model_of, lanes_of
+from site_agent.training_spec import network_spec_of, plain_spec_of, spec_of
+from site_agent.update import global_model_of, lanes_of, load_kept
 
 AUDIT_CONFIDENCE = 0.95
 
@@ -59,8 +65,9 @@ class Quality:
     """A model on the patients set aside."""
 
     patients: int
-    auc: float | None  # None where one class is missing
-    accuracy: float
+    auc: float | None  # None where one class is missing, and of masks
+    accuracy: float | None  # None of masks
+    dice: float | None = None  # of masks: mean over patients and classes but the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +104,12 @@ class Simulation:
     def rows(self) -> list[tuple[str, str]]:
         """For people: a name and a value each."""
         patients = "made-up patients" if self.synthetic else "patients"
+        protected = f"with {'privacy and ' if math.isfinite(self.epsilon) else ''}secure aggregation"
         found = [
             ("sites", ", ".join(self.sites)),
             ("before training", f"{_words(self.first)} of {self.first.patients} {patients} set aside"),
-            (f"after {self.rounds} rounds", f"{_words(self.last)}, trained with privacy and secure aggregation"),
-            ("epsilon claimed", f"{self.epsilon:.4f} at delta {self.delta:g}, if these rounds were run for real"),
+            (f"after {self.rounds} rounds", f"{_words(self.last)}, trained {protected}"),
+            ("epsilon claimed", _claimed(self.epsilon, self.delta)),
         ]
         if self.alarm is not None:
             one = self.alarm
@@ -121,7 +129,8 @@ class Simulation:
         """For programs."""
 
         def quality(one: Quality) -> dict[str, Any]:
-            return {"patients": one.patients, "auc": one.auc, "accuracy": one.accuracy}
+            figures = {"patients": one.patients, "auc": one.auc, "accuracy": one.accuracy}
+            return figures if one.dice is None else figures | {"dice": one.dice}
 
         record: dict[str, Any] = {
             "study": self.study,
@@ -130,7 +139,7 @@ class Simulation:
             "synthetic": self.synthetic,
             "before": quality(self.first),
             "after": quality(self.last),
-            "epsilon_claimed": self.epsilon,
+            "epsilon_claimed": self.epsilon if math.isfinite(self.epsilon) else None,  # JSON has no infinity
             "delta": self.delta,
             "audit": None,
         }
@@ -188,11 +197,15 @@ def simulate(
         factory: Makes the trainers; the real one unless a test says otherwise.
 
     Raises:
-        SimulationRefused: The study has groups, or `data` lacks a site.
+        SimulationRefused: The study has groups, or no differential privacy to audit, or `data` lacks a site.
         SimulationFailed, and what reading data and training raise: See there.
     """
     if study.aggregation.group_size is not None:
         raise SimulationRefused("studies in groups are not simulated: each group is a round of its own")
+    if audit and not study.is_private:
+        raise SimulationRefused("the study promises patients no differential privacy: there is nothing to audit")
+    if audit and not isinstance(study.data, TabularData):
+        raise SimulationRefused("canaries stand out in one column, and images have none: leave --audit-privacy away")
     run = _Run(study, factory)
     cohorts = _cohorts(study, data, seed)
     first = run.first_model
@@ -208,7 +221,11 @@ def simulate(
         synthetic=data is None,
         first=before,
         last=after,
-        epsilon=max(accountant.epsilon(events, delta=delta) for events in run.spent.values()),
+        epsilon=(
+            max(accountant.epsilon(events, delta=delta) for events in run.spent.values())
+            if study.is_private
+            else math.inf
+        ),
         delta=delta,
         alarm=alarm,
     )
@@ -225,6 +242,8 @@ class _Run:
         self._network = network_spec_of(study)
         self.first_model: GlobalModel = global_model_of(build_from(self._network))
         self.spent: dict[SiteId, tuple[DpEvent, ...]] = {}
+        self._carried: dict[SiteId, Carried] = {}
+        self._kept: dict[SiteId, NDArray[np.float32] | None] = {}  # after the last round
 
     def train(
         self,
@@ -234,12 +253,31 @@ class _Run:
         watch: Callable[[GlobalModel, Mapping[SiteId, NDArray[Any]], NDArray[np.float64]], None] | None = None,
     ) -> GlobalModel:
         """All rounds; `watch` sees each round's model, the sites' own updates and their sum."""
+        with tempfile.TemporaryDirectory(prefix="consortium-simulation-") as folder:
+            return self._train(cohorts, Path(folder), say=say, watch=watch)
+
+    def _train(
+        self,
+        cohorts: Mapping[SiteId, Records],
+        folder: Path,  # where sites carry what they keep from round to round
+        *,
+        say: Callable[[str], None],
+        watch: Callable[[GlobalModel, Mapping[SiteId, NDArray[Any]], NDArray[np.float64]], None] | None,
+    ) -> GlobalModel:
         study = self._study
-        spec = spec_of(study, declared_patients=study.data.minimum_patients)
-        trainers = {site: self._factory(spec, cohorts[site]) for site in study.sites.roster}
+        trainers: dict[SiteId, PlainTrainer | Trainer]
+        if study.is_private:
+            spec = spec_of(study, declared_patients=study.data.minimum_patients)
+            trainers = {site: self._factory(spec, cohorts[site]) for site in study.sites.roster}
+        else:
+            plain = plain_spec_of(study, declared_patients=study.data.minimum_patients)
+            trainers = {site: PlainTrainer(plain, cohorts[site]) for site in study.sites.roster}
         model, transcript = self.first_model, Digest("0" * 64)
+        self._carried = {
+            site: Carried(study, folder / site, model=model, was_released=lambda _: True) for site in trainers
+        }
         layout = round_layout(study, parameters=model.parameters, kind=RoundKind.TRAIN, measured=False)
-        weight = float(spec.privacy.declared_patients) if study.training.weighting == "patients" else 1.0
+        weight = float(study.data.minimum_patients) if study.training.weighting == "patients" else 1.0
         for number in range(1, study.training.rounds + 1):
             plan = RoundPlan(
                 consortium="simulation",
@@ -258,7 +296,7 @@ class _Run:
                 round_deadline_s=study.aggregation.round_deadline_s,
                 upload_deadline_s=study.aggregation.upload_deadline_s,
             )
-            updates = {site: trainer.train_round(model.vector).update for site, trainer in trainers.items()}
+            updates = {site: self._update(site, trainer, plan, model) for site, trainer in trainers.items()}
             share = weight / weight_max(study)
             lanes = {
                 site: {**lanes_of(update if share == 1 else update * np.float32(share), layout),
@@ -276,13 +314,52 @@ class _Run:
         self.spent = {site: trainer.events for site, trainer in trainers.items()}
         return model
 
+    def _update(
+        self, site: SiteId, trainer: PlainTrainer | Trainer, plan: RoundPlan, model: GlobalModel
+    ) -> NDArray[Any]:
+        carried = self._carried[site]
+        trained = trainer.train_round(model.vector, carried.start(plan.round, model))
+        if isinstance(trained, TrainedUpdate):
+            carried.after(plan.round, model, trained)
+        self._kept[site] = carried.kept(plan.round + 1)
+        return trained.update
+
     def quality(self, model: GlobalModel, cohorts: Mapping[SiteId, Cohort]) -> Quality:
-        """Over all sites' patients that were set aside."""
-        found = [score_patients(build_from(self._network), model.vector, one.test) for one in cohorts.values()]
+        """Over all sites' patients that were set aside, at each site with the parameters that it keeps."""
+        modules = {site: self._module_at(site) for site in cohorts}
+        if self._network.outputs > 1:
+            return self._of_classes(modules, model, cohorts)
+        found = [score_patients(modules[site], model.vector, one.test) for site, one in cohorts.items()]
         scores = np.concatenate([scores for scores, _ in found])
         positive = np.concatenate([positive for _, positive in found])
         right = (scores > self._study.evaluation.decision_threshold) == positive
         return Quality(patients=len(scores), auc=_auc(scores, positive), accuracy=float(right.mean()))
+
+    def _module_at(self, site: SiteId) -> Any:
+        """The network, a module of torch, with what the site has kept to itself."""
+        module = build_from(self._network)
+        if (kept := self._kept.get(site)) is not None:
+            load_kept(module, kept)
+        return module
+
+    def _of_classes(
+        self, modules: Mapping[SiteId, Any], model: GlobalModel, cohorts: Mapping[SiteId, Cohort]
+    ) -> Quality:
+        """Of labels with several classes, and of masks: the sites' own figures, each patient counted once."""
+        wanted, outputs = self._study.evaluation, self._network.outputs
+        own = [
+            evaluate(modules[site], model.vector, one.test, wanted, outputs=outputs).own_figures()
+            for site, one in cohorts.items()
+        ]
+
+        def mean(name: str) -> float | None:
+            known = [one for one in own if one.get(name) is not None]
+            total = sum(one[name] * one["patients"] for one in known)
+            return total / sum(one["patients"] for one in known) if known else None
+
+        # AUC of patients of different sites is not that of each site's own, so none is given.
+        patients = sum(one["patients"] for one in own)
+        return Quality(patients=patients, auc=None, accuracy=mean("accuracy"), dice=mean("dice"))
 
     def sound(self, seed: int, *, say: Callable[[str], None]) -> Alarm:
         """Train on canaries, and see who was in."""
@@ -330,7 +407,9 @@ def _cohorts(study: StudyFile, data: Path | None, seed: int) -> dict[SiteId, Coh
     with tempfile.TemporaryDirectory(prefix="consortium-simulation-") as folder:
         for number, site in enumerate(study.sites.roster):
             if data is None:
-                dataset = write_synthetic(Path(folder) / f"{site}.csv", study, site=number, seed=seed)
+                if not isinstance(study.data, TabularData):
+                    raise SimulationRefused("no patients are made up for images: name a folder of data with --data")
+                dataset: Dataset = write_synthetic(Path(folder) / f"{site}.csv", study, site=number, seed=seed)
             else:
                 path = data / site / "site.yaml"
                 if not path.is_file():
@@ -343,9 +422,17 @@ def _cohorts(study: StudyFile, data: Path | None, seed: int) -> dict[SiteId, Coh
     return found
 
 
+def _claimed(epsilon: float, delta: float) -> str:
+    if math.isinf(epsilon):
+        return "none: the study promises patients no differential privacy"
+    return f"{epsilon:.4f} at delta {delta:g}, if these rounds were run for real"
+
+
 def _words(quality: Quality) -> str:
-    auc = "n/a" if quality.auc is None else f"{quality.auc:.3f}"
-    return f"AUC {auc}, accuracy {quality.accuracy:.3f}"
+    if quality.dice is not None:
+        return f"Dice {quality.dice:.3f}"
+    auc, accuracy = ("n/a" if value is None else f"{value:.3f}" for value in (quality.auc, quality.accuracy))
+    return f"AUC {auc}, accuracy {accuracy}"
 
 
 def _auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import sqlalchemy as sa
 
 from audit import entries
+from audit.certificate import EPSILON_MAX
 from audit.fields import one_line
 from consortium import journal
 from consortium.contract.digest import digest_of
@@ -122,7 +123,7 @@ class Studies:
                 rounds=study.training.rounds,
                 threshold=study.aggregation.threshold,
                 minimum=study.sites.minimum,
-                epsilon=study.privacy.epsilon,
+                epsilon=min(study.privacy.epsilon, EPSILON_MAX),  # infinite where nothing is promised
                 delta=study.privacy.delta,
                 unit=study.privacy.unit,
                 mechanism=study.privacy.mechanism,
@@ -228,8 +229,8 @@ class Studies:
         self._recorder.flush_soon()
         return True
 
-    def close_round(self, row: StudyRow, plan: RoundPlan, facts: RoundClosedFacts) -> None:
-        """The sum is in: state, model and log move on together."""
+    def close_round(self, row: StudyRow, plan: RoundPlan, facts: RoundClosedFacts, *, is_exact: bool = False) -> None:
+        """The sum is in: state, model and log move on together. `is_exact` says that updates carry no noise."""
         about = RoundName(study=row.study, round=plan.round, attempt=plan.attempt)
         logged: list[entries.Entry] = [
             entries.RoundClosed(
@@ -273,7 +274,7 @@ class Studies:
                     last_attempt=ATTEMPTS_MAX,
                     model_digest=facts.next_model_digest,
                     transcript=facts.transcript,
-                    **({"measured": json.dumps(list(facts.survivors))} if facts.metrics else {}),
+                    **({"measured": json.dumps(list(facts.survivors))} if facts.metrics or is_exact else {}),
                 )
             )
             self._recorder.add(connection, [entries.entry_bytes(entry) for entry in logged])

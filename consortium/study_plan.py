@@ -6,11 +6,12 @@ Everything is computed from the file alone. No data is needed, so nothing is spe
 import math
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from consortium.contract.figures_budget import figures_privacy, mechanism_of
 from consortium.contract.global_model import parameter_count
-from consortium.contract.shared_noise import shared_noise
+from consortium.contract.shared_noise import expected_parameters, shared_noise
 from consortium.contract.study import StudyFile
 from consortium.errors import ConsortiumError
 from privacy.dp import accountant, distributed
@@ -28,6 +29,14 @@ WIDTH = 110
 _NOISE_TO_SIGNAL = (
     "Noise to signal, the expected length of the noise over that of the best signal there can be (full clip norms in "
     "one direction); above 1 the noise is longer:"
+)
+
+NOISY_COUNT = 0.01
+"""Noise on a count of test patients, as a part of all patients, from which figures will be hard to read."""
+
+_UNBUILT = (
+    "its parameters are counted when hospitals build it: multiply noise to signal, below, by the square root of their "
+    "number"
 )
 
 LOUD = 1.0
@@ -65,16 +74,36 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresPlan:
+    """Test figures with a budget of their own: what every hospital's dataset is charged besides the training."""
+
+    epsilon: float
+    delta: float
+    draws: int  # measured rounds that are planned for
+    patients_std: float  # of the noise on one count at one hospital, in patients
+    patients_std_sum: float  # and on the smallest sum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPlan:
     """What `plan` found."""
 
     study: StudyFile
-    epsilon: float  # the target
+    epsilon: float  # the target, of the training
     design: Design
+    figures: FiguresPlan | None
     cumulative: tuple[tuple[int, float], ...]  # after so many rounds: epsilon
     cases: tuple[Case, ...]  # of a distributed study
     alternatives: tuple[Alternative, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def together(self) -> tuple[float, float]:
+        """Epsilon and delta of training and test figures, simply added: what one patient pays for all of the study."""
+        figures = self.figures
+        if figures is None:
+            return self.epsilon, self.design.delta
+        return self.epsilon + figures.epsilon, self.design.delta + figures.delta
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -96,7 +125,7 @@ class StudyPlan:
             "patients": design.patients,
             "expected_batch": design.expected_batch,
             "chance_of_empty_batch": design.chance_of_empty_batch,
-            "parameters": design.parameters,
+            "parameters": None if self.study.parameters is None else design.parameters,
             "sites_in_smallest_sum": design.sites,
             "noise_to_signal": {
                 "one_site_step": design.noise_to_signal_site,
@@ -104,7 +133,9 @@ class StudyPlan:
                 "study": design.noise_to_signal_study,
             },
             "delta_times_patients": design.exposed_patients,
-            "right_at_most": odds(self.epsilon),
+            "test_figures": None if self.figures is None else asdict(self.figures),
+            "together": {"epsilon": self.together[0], "delta": self.together[1]},
+            "right_at_most": odds(self.together[0]),
             "cases": [{"case": c.name, "shares": c.shares, "epsilon": c.epsilon} for c in self.cases],
             "alternatives": [
                 {
@@ -127,10 +158,12 @@ def plan(study: StudyFile, *, epsilon: float | None = None) -> StudyPlan:
         NoPlan: No noise that is allowed gives it that epsilon.
         NoiseRefused: The noise that the hospitals would share does not fit the study's ring.
     """
+    if not study.is_private:
+        raise NoPlan("the study promises patients no differential privacy: there is no noise to plan")
     target = study.privacy.epsilon if epsilon is None else epsilon
     study = study.model_copy(update={"privacy": study.privacy.model_copy(update={"epsilon": target})})
     try:
-        design = _design(study)
+        design, figures = _design(study), _figures(study)
         cumulative = tuple((rounds, design.epsilon_after(rounds)) for rounds in design.milestones())
     except LocalProtocolError as error:
         raise NoPlan(f"epsilon {target:g} at delta {study.privacy.delta:g}: {error}") from error
@@ -138,6 +171,7 @@ def plan(study: StudyFile, *, epsilon: float | None = None) -> StudyPlan:
         study=study,
         epsilon=target,
         design=design,
+        figures=figures,
         cumulative=cumulative,
         cases=tuple(_cases(study, design)),
         alternatives=tuple(_alternatives(study, design)),
@@ -152,14 +186,29 @@ def _design(study: StudyFile) -> Design:
         local_steps=study.training.local_steps,
         patients=study.data.minimum_patients,
         sites=max(study.sites_in_a_sum, study.sites_that_open),
-        parameters=parameter_count(study.parameters),
+        # Unknown before a hospital builds the network: then noise to signal is that of a single parameter.
+        parameters=1 if study.parameters is None else parameter_count(study.parameters),
+    )
+
+
+def _figures(study: StudyFile) -> FiguresPlan | None:
+    budget = figures_privacy(study)
+    if budget is None:
+        return None
+    mechanism = mechanism_of(study)
+    return FiguresPlan(
+        epsilon=budget.epsilon,
+        delta=budget.delta,
+        draws=mechanism.steps,
+        patients_std=mechanism.share_std,
+        patients_std_sum=mechanism.share_std * math.sqrt(study.sites_that_open),
     )
 
 
 def _mechanism(study: StudyFile) -> Mechanism:
     """The noise that every hospital computes for itself from the study."""
     if study.is_distributed:
-        return shared_noise(study).mechanism
+        return shared_noise(study, parameters=expected_parameters(study)).mechanism
     training, privacy = study.training, study.privacy
     return calibrate(
         epsilon_target=privacy.epsilon,
@@ -215,7 +264,7 @@ def _alternatives(study: StudyFile, design: Design) -> Iterator[Alternative]:
 
 def _warnings(study: StudyFile, design: Design) -> Iterator[str]:
     """What the guarantee does not cover, and what in the design deserves a second look."""
-    if design.noise_to_signal_study > LOUD:
+    if study.parameters is not None and design.noise_to_signal_study > LOUD:
         yield (
             f"over the whole study noise is {design.noise_to_signal_study:.1f} times the best signal there can be at "
             f"hospitals of {design.patients} patients: expect little, or ask for more patients (data.minimum_patients)."
@@ -237,11 +286,18 @@ def _warnings(study: StudyFile, design: Design) -> Iterator[str]:
             "not covered: the test figures of evaluation.metrics, exact sums over hospitals that only secure "
             "aggregation hides; evaluation.privacy gives them a budget."
         )
-    if study.evaluation.privacy is not None:
-        budget = study.evaluation.privacy
+    figures = _figures(study)
+    if figures is not None:
+        share = figures.patients_std_sum / (study.data.minimum_patients * study.sites_that_open)
+        if share > NOISY_COUNT:
+            yield (
+                f"the noise on every count of test patients, {figures.patients_std_sum:.3g} in the smallest sum, is "
+                f"{share:.0%} of the patients its hospitals have at least: ask for fewer measured rounds "
+                "(evaluation.every_rounds), fewer bins, or a larger evaluation.privacy."
+            )
         yield (
-            f"the test figures have a budget of their own, epsilon {budget.epsilon:g} at delta {budget.delta:g}, which "
-            "every hospital's dataset is charged in addition."
+            "a hospital's max_epsilon_per_study must allow training and test figures together, and its dataset is "
+            "charged for both."
         )
     yield (
         "not covered: whatever else is learned from the same patients, such as trying other settings, choosing when to "
@@ -258,7 +314,11 @@ def describe_plan(found: StudyPlan) -> str:
     lines = [
         found.study.title,
         "",
-        *_row("Target", f"epsilon {found.epsilon:g} at delta {design.delta:g} for one patient, over the whole study"),
+        *_row(
+            "Target",
+            f"epsilon {found.epsilon:g} at delta {design.delta:g} for one patient, over "
+            f"{'the whole study' if found.figures is None else 'all of the training'}",
+        ),
         *_row(
             "Noise",
             f"sigma {mechanism.noise_multiplier:.4f} times the clip norm {mechanism.clip_norm_l2:g} ({whose})",
@@ -272,12 +332,14 @@ def describe_plan(found: StudyPlan) -> str:
             f"{design.expected_batch:.3g} in a step on average, and nobody in {design.chance_of_empty_batch:.2g} of "
             "the steps",
         ),
-        *_row("Network", f"{design.parameters:,} parameters"),
+        *_row("Network", _UNBUILT if found.study.parameters is None else f"{design.parameters:,} parameters"),
         *_row("Epsilon", "; ".join(f"{eps:.4f} after {_counted(n, 'round')}" for n, eps in found.cumulative)),
+        *_figures_row(found),
         *_row(
             "In words",
             f"somebody who would guess even odds that a patient took part is right at most "
-            f"{math.ceil(100 * odds(found.epsilon))}% of the time after seeing everything (but for a chance of delta)",
+            f"{math.ceil(100 * odds(found.together[0]))}% of the time after seeing everything (but for a chance of "
+            f"{'delta' if found.figures is None else f'{found.together[1]:g}'})",
         ),
         *_row(
             "Delta",
@@ -308,6 +370,19 @@ def describe_plan(found: StudyPlan) -> str:
     for warning in found.warnings:
         lines += textwrap.wrap(warning, WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _figures_row(found: StudyPlan) -> list[str]:
+    if found.figures is None:
+        return []
+    one = found.figures
+    return _row(
+        "Figures",
+        f"test figures have a budget of their own: epsilon {one.epsilon:g} at delta {one.delta:g} over "
+        f"{_counted(one.draws, 'measured round')}; noise of {one.patients_std:.3g} patients on every count of a "
+        f"hospital, {one.patients_std_sum:.3g} in the smallest sum. With the training, epsilon {found.together[0]:g} "
+        f"at delta {found.together[1]:g} for one patient, simply added",
+    )
 
 
 def _row(name: str, text: str) -> list[str]:

@@ -182,7 +182,8 @@ class Running:
     plan: RoundPlan
     context: bytes  # 32 bytes, the digest everything is bound to
     machine: secagg_attempt.Running
-    measured_before: frozenset[SiteId] | None  # survivors of the last round whose metrics were summed
+    measured_before: frozenset[SiteId] | None  # survivors of the last round whose exact values were summed
+    is_exact: bool = False  # whether the updates themselves carry no noise, so that every sum of them counts as exact
 
     @property
     def phase(self) -> Phase:
@@ -233,11 +234,15 @@ def may_measure(survivors: frozenset[SiteId], measured_before: frozenset[SiteId]
 # --- the machine ---------------------------------------------------------------------------------------------------
 
 
-def begin(plan: RoundPlan, measured_before: frozenset[SiteId] | None) -> tuple[Running, Effects]:
+def begin(
+    plan: RoundPlan, measured_before: frozenset[SiteId] | None, *, is_exact: bool = False
+) -> tuple[Running, Effects]:
     """Wait for key bundles. The invitations carry signatures and certificates, so the driver sends them itself."""
     context = context_of(plan)
     machine = secagg_attempt.begin(context)
-    state = Running(plan=plan, context=context.digest(), machine=machine, measured_before=measured_before)
+    state = Running(
+        plan=plan, context=context.digest(), machine=machine, measured_before=measured_before, is_exact=is_exact
+    )
     return state, (deadline_of(state),)
 
 
@@ -294,7 +299,8 @@ def _advance(state: Running, event: secagg_attempt.Event, reason: str) -> tuple[
             case secagg.AddUpload(site=site, masked_update_hash=sha256):
                 effects.append(AddToSum(site=site, masked_update_hash=sha256))
             case secagg.SendProposal(to=to, proposal=proposal):
-                if is_measured(state.plan) and not may_measure(frozenset(proposal.survivors), state.measured_before):
+                counts = state.is_exact or is_measured(state.plan)
+                if counts and not may_measure(frozenset(proposal.survivors), state.measured_before):
                     return _abort(state, _SINGLES_OUT, tuple(effects), singles_out=True)
                 effects += [Tell(site=s, message=proposal) for s in to]
             case secagg.SendUnmaskRequest(to=to, request=request):

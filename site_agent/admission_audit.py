@@ -35,7 +35,9 @@ def audited(spec: TrainingSpec, engine: EngineChoice, effort: Effort) -> Mechani
 
     The same spec, engine and effort are measured once: the result is about code and constants, not about time.
     """
-    key = repr((spec.network.network, dict(spec.network.args), spec.network.input_shape, spec.privacy, engine, effort))
+    network = spec.network
+    built = (network.network, dict(network.args), network.input_shape, network.trainable)
+    key = repr((built, spec.privacy, engine, effort))
     if key not in _AUDITED:
         try:
             _AUDITED[key] = audit_mechanism(spec, partial(DpTrainer, engine=engine), effort)

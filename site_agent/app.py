@@ -24,6 +24,7 @@ from site_agent.ledger import Ledger
 from site_agent.ledger_restore import restore_ledger
 from site_agent.preparation import engine_for
 from site_agent.privacy_certificate import PrivacyCertificate
+from site_agent.progress import Standing, standings
 from site_agent.signed_events import SignedEvents
 from site_agent.store import Decision, Store
 from site_agent.training_spec import spec_of
@@ -185,6 +186,17 @@ def objection_to(folder: Path, digest: Digest) -> str | None:
         return str(error)
 
 
+def promises_nothing(folder: Path, digest: Digest) -> bool:
+    """Whether a study that was decided about promises patients no differential privacy."""
+    decision = open_store(folder).decision(digest)
+    return decision is not None and not StudyFile.from_document(decision.document).is_private
+
+
+def study_standings(folder: Path) -> tuple[Standing, ...]:
+    """How far this hospital's work on each study has come, as the agent wrote it down last."""
+    return standings(open_home(folder).folder)
+
+
 def dataset_budgets(folder: Path, dataset: str | None) -> tuple[DatasetBudget, ...]:
     """What every dataset, or one, has spent and has left.
 
@@ -195,7 +207,8 @@ def dataset_budgets(folder: Path, dataset: str | None) -> tuple[DatasetBudget, .
     home, store = open_home(folder), open_store(folder)
     ledger = open_ledger(folder, store)
     ledger.require_current()
-    found = budgets(home.config, ledger, dataset)
+    decided = {made.study_digest: str(made.study) for made in store.decisions()}
+    found = budgets(home.config, ledger, dataset, studies=decided)
     if dataset is not None and not found:
         raise DatasetUnknown(dataset, sorted({one.dataset for one in budgets(home.config, ledger)}))
     return found
@@ -226,7 +239,7 @@ def audit_of_study(folder: Path, name: str) -> "MechanismAudit":
 
     Raises:
         StudyUnknown: This hospital never decided about such a study.
-        NotAudited: Its mechanism cannot be measured with made-up records.
+        NotAudited: It has no mechanism, or one that cannot be measured with made-up records.
     """
     from site_agent.admission_audit import audited  # noqa: PLC0415 - torch
     from site_agent.mechanism_audit import THOROUGH  # noqa: PLC0415 - torch
@@ -236,6 +249,8 @@ def audit_of_study(folder: Path, name: str) -> "MechanismAudit":
     if not decided:
         raise StudyUnknown(name, sorted({made.study for made in store.decisions()}))
     study = StudyFile.from_document(decided[-1].document)
+    if not study.is_private:
+        raise NotAudited(f"{name!r} promises patients no differential privacy: there is no mechanism to measure")
     config = home.config
     dataset = config.dataset_for(study.study_id)
     declared = dataset.declared_patients if dataset is not None else study.data.minimum_patients
@@ -244,6 +259,23 @@ def audit_of_study(folder: Path, name: str) -> "MechanismAudit":
     if found is None:
         raise NotAudited(f"no made-up record can be counted in the network of {name!r}")
     return found
+
+
+def overlays_of_study(folder: Path, name: str, count: int) -> tuple[Path, ...]:
+    """Pictures of test slices of a study this hospital decided about, in the agent's home; nothing is sent.
+
+    Raises:
+        StudyUnknown: This hospital never decided about such a study.
+        NoOverlays: There is nothing to draw.
+    """
+    from site_agent.overlays import draw_overlays  # noqa: PLC0415 - torch
+
+    home, store = open_home(folder), open_store(folder)
+    decided = [made for made in store.decisions() if made.study == name]
+    if not decided:
+        raise StudyUnknown(name, sorted({made.study for made in store.decisions()}))
+    chosen = next((made for made in reversed(decided) if store.chain(made.study_digest)), decided[-1])
+    return draw_overlays(home, store, StudyFile.from_document(chosen.document), chosen.study_digest, count)
 
 
 async def _offered(home: AgentHome, store: Store) -> tuple[StudyDocument, ...]:

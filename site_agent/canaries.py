@@ -15,7 +15,7 @@ from torch import nn
 from site_agent.cohort import Records
 from site_agent.networks import build_from
 from site_agent.training_spec import NetworkSpec
-from site_agent.update import load_vector, named_parameters
+from site_agent.update import load_vector, sent_parameters
 
 HEIGHT = 8.0
 """How far a canary stands out, in clip norms: long enough to be clipped for a while, and not learnt at once."""
@@ -63,7 +63,7 @@ class Canaries:
         """float64[canaries, d]: each one's gradient at a model, of length 1; zero for one that has none left."""
         module = build_from(network)
         load_vector(module, model)
-        parameters = [parameter for _, parameter in named_parameters(module)]
+        parameters = [parameter for _, parameter in sent_parameters(module)]
         rows = []
         for record, label in zip(self.features, self.labels, strict=True):
             logit = module(torch.from_numpy(record[None])).squeeze()

@@ -7,6 +7,7 @@ stdout carries results (`--json` for programs), stderr carries talk. Exit codes:
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +22,17 @@ from consortium.contract.private_process import keep_memory_private
 
 if TYPE_CHECKING:
     from site_agent.budget import DatasetBudget
+    from site_agent.bundles.report import Report
+    from site_agent.ledger import LedgerRow
+    from site_agent.progress import Standing
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run one hospital's side of a consortium.")
 studies_app = typer.Typer(no_args_is_help=True, help="Read studies, approve or reject them.")
 peers_app = typer.Typer(no_args_is_help=True, help="The other hospitals' keys as this agent knows them.")
 app.add_typer(studies_app, name="studies")
 app.add_typer(peers_app, name="peers")
+bundle_app = typer.Typer(no_args_is_help=True, help="Look at MONAI bundles; nothing in one is ever run.")
+app.add_typer(bundle_app, name="bundle")
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
 HOSPITAL_PACKAGES = frozenset({"monai", "opacus", "pandas", "sklearn", "torch"})
@@ -92,8 +98,45 @@ def check(home: Home, *, as_json: Json = False) -> None:
 def run(home: Home) -> None:
     """Take part in approved studies until told to stop. Dials out; listens on nothing."""
     from site_agent.app import run_until_stopped
+    from site_agent.processes import alone_or_together
 
-    asyncio.run(run_until_stopped(home))
+    alone_or_together(lambda: asyncio.run(run_until_stopped(home)))
+
+
+@app.command()
+def status(
+    home: Home,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing, until interrupted; not with --json.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how far this hospital's work on each study has come. None of it is told to anybody else."""
+    from rich.live import Live
+
+    from site_agent.app import study_standings
+
+    if as_json:
+        _print_json([one.to_json() for one in study_standings(home)])
+        return
+    if not watch:
+        _out.print(_standing_table(study_standings(home)))
+        return
+    with Live(console=_out, auto_refresh=False) as live:
+        while True:
+            live.update(_standing_table(study_standings(home)), refresh=True)
+            time.sleep(1)
+
+
+def _standing_table(found: "tuple[Standing, ...]") -> Table:
+    from site_agent.progress import time_left
+
+    table = _table("study", "round", "now", "step", "left in this round", "as of (UTC)")
+    for one in found:
+        where = f"{one.round} of {one.rounds}" if one.round <= one.rounds else "after the last"
+        step = f"{one.steps_done:,} of {one.steps:,}" if one.steps else ""
+        left = "" if one.seconds_left is None else time_left(one.seconds_left)
+        table.add_row(one.study, where, one.doing, step, left, one.at[:19].replace("T", " "))
+    return table
 
 
 @app.command()
@@ -111,7 +154,9 @@ def budget(
 
     if restore:
         restored = restore_budget(home)
-        _talk.print(f"Counted again: {restored} {'attempt' if restored == 1 else 'attempts'} of training.")
+        _talk.print(
+            f"Counted again: {restored} {'attempt' if restored == 1 else 'attempts'}, of training or test figures."
+        )
     found = dataset_budgets(home, dataset)
     if as_json:
         _print_json([one.to_json() for one in found])
@@ -132,34 +177,45 @@ def _print_budget(one: "DatasetBudget") -> None:
     _out.print(f"  {_bar(one.held_against_cap / one.cap)} {one.held_against_cap / one.cap:.1%} of the cap")
     if one.held_against_cap != one.epsilon:
         _out.print(
-            f"  Held against the cap: {one.held_against_cap:.4f}. With several studies it is counted so that it holds "
-            "even if one study was chosen because of another's result."
+            f"  Held against the cap: {one.held_against_cap:.4f}. Several studies, or training and test figures, are "
+            "counted so that the cap holds even if one was chosen because of another's result."
         )
     for name, patients in one.shares:
         count = "patients" if patients is None else f"{patients:,} {'patient' if patients == 1 else 'patients'}"
         known = ", as far as is known," if patients is None else ""
         _out.print(f"  Shares {count}{known} with dataset {name}: what is spent there counts here too.")
     if one.reserved_rounds:
+        rounds, counts = ("round", "It counts") if one.reserved_rounds == 1 else ("rounds", "They count")
+        became = "it" if one.reserved_rounds == 1 else "them"
         _out.print(
-            f"  Reserved and not settled: {one.reserved_rounds} "
-            f"{'round' if one.reserved_rounds == 1 else 'rounds'}. They count, whatever became of them."
+            f"  Reserved and not settled: {one.reserved_rounds} {rounds}. {counts}, whatever became of {became}."
         )
     if not one.studies:
         _out.print("  No study has trained on it yet.")
         return
-    table = _table("  study", "digest", "rounds", "reserved", "steps", "epsilon", "delta", "")
-    for row in one.studies:
-        table.add_row(
-            f"  {row.study}",
-            row.study_digest[:8],
-            str(row.rounds),
-            str(row.open_rounds),
-            f"{row.steps:,}",
-            f"{row.epsilon:.4f}",
-            f"{row.delta:g}",
-            _bar(row.epsilon / one.cap, 10),
-        )
+    table = _table("  study", "digest", "rounds", "reserved", "steps", "epsilon", "delta", "of the cap")
+    for column in table.columns[2:7]:
+        column.justify = "right"
+    for study in one.studies:
+        if study.training is not None:
+            table.add_row(f"  {study.study}", study.study_digest[:8], *_line_of(study.training, one.cap))
+        else:
+            table.add_row(f"  {study.study}", study.study_digest[:8], "0", "0", "0", *("-",) * 3)
+        if study.figures is not None:
+            table.add_row("    its test figures", "", *_line_of(study.figures, one.cap))
     _out.print(table)
+
+
+def _line_of(row: "LedgerRow", cap: float) -> tuple[str, ...]:
+    """What one line of the ledger counts, for a table."""
+    return (
+        str(row.rounds),
+        str(row.open_rounds),
+        f"{row.steps:,}",
+        f"{row.epsilon:.4f}",
+        f"{row.delta:g}",
+        _bar(row.epsilon / cap, 10),
+    )
 
 
 def _bar(share: float, cells: int = 40) -> str:
@@ -204,6 +260,25 @@ def audit_privacy(study: str, home: Home, *, as_json: Json = False) -> None:
         _out.print(f"All of these bounds hold together with confidence {found.confidence:g}.")
     if found.failed:
         raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def overlays(
+    study: str,
+    home: Home,
+    *,
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many test patients, at most.")] = 6,
+    as_json: Json = False,
+) -> None:
+    """Draw test images with their true and predicted masks, into the agent's home. They are patients' images."""
+    from site_agent.app import overlays_of_study
+
+    drawn = overlays_of_study(home, study, count)
+    if as_json:
+        _print_json([str(path) for path in drawn])
+        return
+    _out.print(f"{len(drawn)} pictures (image, true mask, predicted mask) are in {drawn[0].parent}.", markup=False)
+    _out.print("They show patients of this hospital: nothing of them was sent, and the agent never draws any itself.")
 
 
 @app.command()
@@ -273,10 +348,12 @@ def studies_approve(
     statement: Annotated[str, typer.Option(help="What the approval says.")] = "I have read this study and approve it.",
 ) -> None:
     """Approve one study as it is now; any change to it needs a new approval."""
-    from site_agent.app import decide_study, objection_to
+    from site_agent.app import decide_study, objection_to, promises_nothing
 
     digest = asyncio.run(decide_study(home, study, "approved", steward=steward, statement=statement))
     _out.print(f"Approved {study}, digest {digest}. To take it back: site-agent studies reject {study}")
+    if promises_nothing(home, digest):
+        _talk.print("[bold red]warning:[/bold red] no patient has differential privacy in this study.")
     objection = objection_to(home, digest)
     if objection is not None:
         _talk.print("[bold yellow]warning:[/bold yellow] as things stand nothing will be trained here:", end=" ")
@@ -323,6 +400,61 @@ def peers_forget(site: str, home: Home) -> None:
         _talk.print(f"[bold red]error:[/bold red] no hospital named {site} is known here")
         raise typer.Exit(EXIT_REFUSED)
     _out.print(f"Forgot {site}; the next certificate it shows is remembered.")
+
+
+@bundle_app.command("check")
+def bundle_check(
+    path: Annotated[Path, typer.Argument(help="A bundle's folder or zip file.")], *, as_json: Json = False
+) -> None:
+    """Say what a MONAI bundle would do here: its digest, what is used, what is left out, and all that is refused."""
+    from site_agent.bundles.report import look_at
+
+    found = look_at(path)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        _print_bundle(found)
+    if not found.accepted:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _print_bundle(found: "Report") -> None:
+    from site_agent.bundles.report import left_out_by_reason, shown_args
+
+    if found.bundle is not None:
+        _out.print(f"Bundle {found.bundle.name} {found.bundle.version}", markup=False)
+    if found.digest is not None:
+        _out.print(f"Digest {found.digest}")
+    if found.bundle is not None:
+        _out.print("\nUsed, from the allow-list:")
+        for part in found.bundle.components:
+            args = ", ".join(f"{name}={value}" for name, value in shown_args(part).items())
+            _out.print(f"  {part.target.kind.value:<9}  {part.id}: {part.target.name}({args})", markup=False)
+        if found.parameters is not None:
+            _out.print(f"  The network has {found.parameters:,} parameters. Weights: {found.weights}.", markup=False)
+        _out.print("\nOtherwise than it says:")
+        for change in found.changes:
+            _out.print(f"  {change}", markup=False)
+        _out.print("\nLeft out, and never run:")
+        for why, places in left_out_by_reason(found.bundle.left_out):
+            _out.print(f"  {why}\n      {places}", markup=False)
+    for title, findings in (
+        ("Refused", found.refused),
+        ("Not as patient-level privacy needs it; a study says it itself", found.unfit),
+    ):
+        if findings:
+            _out.print(f"\n[bold red]{title}[/bold red], {len(findings)}:")
+        for finding in findings:
+            _out.print(f"  {finding.place}\n      found {finding.found}; allowed: {finding.allowed}", markup=False)
+            _out.print(f"      {finding.advice}", markup=False)
+    if found.model is not None and found.digest is not None:
+        given = found.model["args"]
+        assert isinstance(given, dict)
+        _out.print("\n[green]ok[/green]: every word of it is on the allow-list, and nothing in it is a program.")
+        _out.print("\nIn a study:\n  model:", markup=False)
+        _out.print(f"    network: {found.model['network']}\n    args:", markup=False)
+        _out.print(f"      digest: {given['digest']}\n      definition: '{given['definition']}'", markup=False)
+        _out.print(f"In site.yaml, to let studies use it:\n  bundles:\n    {found.digest}: PATH", markup=False)
 
 
 def _table(*columns: str) -> Table:

@@ -1,27 +1,31 @@
 """A study in plain words, for the steward who decides: what is computed, what leaves, what it costs, who is in it."""
 
-import math
 import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from consortium.contract.figures_budget import mechanism_of
+from audit.certificate import percent_right
+from consortium.contract.figures_budget import figures_privacy
 from consortium.contract.layout import largest_layout
 from consortium.contract.names import Digest
+from consortium.contract.networks import BundleClassifier, BundleSegmenter
 from consortium.contract.study import StudyFile
+from consortium.contract.study_training import NoPrivacy
 from privacy.dp import accountant, distributed
-from privacy.dp.events import DpEvent
 from privacy.errors import BudgetExceeded
+from site_agent.bundles.approval import objection_to_bundle
+from site_agent.data_words import sentence_of
+from site_agent.figures_account import admit_figures, budget_digest, budget_of, figures_event
 from site_agent.ledger import Ledger
-from site_agent.ledger_caps import all_events
+from site_agent.ledger_caps import all_events, events_of
 from site_agent.policy import BUDGET_REFUSED, Answer, Refuse, SiteFacts, decide, facts_of, limits_of
 from site_agent.site_file import SiteFile
-from site_agent.training_spec import PrivacySpec, spec_of
+from site_agent.training_spec import PrivacySpec, parameters_of, spec_of
 
 
 def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
     """Several paragraphs; ends with whether this hospital's rules and budget would allow the study."""
-    privacy, training = study.privacy, study.training
+    training = study.training
     dataset_name = config.studies.get(study.id)
     parts = [
         f"{study.title}",
@@ -39,17 +43,12 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
         *_said(
             "Computed here",
             f"{training.rounds} rounds of {training.local_steps} training steps of a {study.model.network} network "
-            f"on the columns {', '.join(study.data.features)} and {study.data.label.name}, read from the dataset "
+            f"on {sentence_of(study.data)}; read from the dataset "
             f"{dataset_name or '(none named in site.yaml yet)'}; then its quality on patients set aside.",
         ),
+        *_bundle(study, config),
         *_said("Leaves, per round", _leaves(study)),
-        *_said(
-            "A patient's risk",
-            f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} over the whole study, for everything about one "
-            f"patient. Somebody who would guess even odds that a patient took part could, having seen {_seen(study)}, "
-            f"be right at most {_percent_right(privacy.epsilon)}% of the time (but for a chance of "
-            f"{privacy.delta:g}).",
-        ),
+        *_said("A patient's risk", _risk(study)),
         *_said("Noise", _noise(study, config)),
         *_said("Not covered", _not_covered(study, config)),
         *_said("Cost here", _cost(study, digest, config, ledger)),
@@ -60,6 +59,41 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
 def _said(name: str, text: str) -> list[str]:
     head = f"{name + ':':<19}"
     return [textwrap.fill(text, 110, initial_indent=head, subsequent_indent=" " * len(head))]
+
+
+def _bundle(study: StudyFile, config: SiteFile) -> list[str]:
+    """Where the network comes from, if a bundle defines it."""
+    if not isinstance(study.model, BundleClassifier | BundleSegmenter):
+        return []
+    args = study.model.args
+    copy = config.bundles.get(args.digest)
+    known = f"this hospital's copy is {copy}" if copy is not None else "site.yaml does not name it, so it is refused"
+    return _said("Network", f"defined by the MONAI bundle {args.digest} ({known}): {args.definition}")
+
+
+def _risk(study: StudyFile) -> str:
+    """The promise to one patient over the whole study, test figures with a budget of their own included."""
+    if isinstance(study.privacy, NoPrivacy):
+        return (
+            "NO DIFFERENTIAL PRIVACY. No noise protects any patient in this study. What leaves is hidden in the sum of "
+            "all hospitals and nowhere else: sums and model are exact, and may tell whoever sees them about single "
+            f"patients. The reason given: {study.privacy.justification}"
+        )
+    privacy, figures = study.privacy, figures_privacy(study)
+    epsilon, delta = privacy.epsilon, privacy.delta
+    promised = f"epsilon {epsilon:g} at delta {delta:g} over the whole study, for everything about one patient."
+    if figures is not None:
+        # Two mechanisms at two deltas: simply added, as `max_epsilon_per_study` counts them.
+        epsilon, delta = epsilon + figures.epsilon, delta + figures.delta
+        promised = (
+            f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for the training and epsilon {figures.epsilon:g} "
+            f"at delta {figures.delta:g} for the test figures: together {epsilon:g} at {delta:g} over the whole study, "
+            "for everything about one patient."
+        )
+    return (
+        f"{promised} Somebody who would guess even odds that a patient took part could, having seen {_seen(study)}, "
+        f"be right at most {percent_right(epsilon):g}% of the time (but for a chance of {delta:g})."
+    )
 
 
 def _seen(study: StudyFile) -> str:
@@ -77,7 +111,7 @@ def _groups(study: StudyFile) -> str:
 
 
 def _leaves(study: StudyFile) -> str:
-    layout = largest_layout(study, parameters=study.parameters)
+    layout = largest_layout(study, parameters=parameters_of(study))
     group_size = study.aggregation.group_size
     peers = len(study.sites.required) if group_size is None else 2 * group_size
     return (
@@ -86,20 +120,17 @@ def _leaves(study: StudyFile) -> str:
     )
 
 
-def _percent_right(epsilon: float) -> int:
-    """How often a guess that starts at even odds can be right, rounded up: "at most" must not be a rounding less."""
-    return math.ceil(100 / (1 + math.exp(-epsilon)))
-
-
 def _not_covered(study: StudyFile, config: SiteFile) -> str:
     if study.aggregation.group_size is not None:
         return "nothing: no test figures are summed when hospitals are divided into groups."
+    if not study.is_private:
+        return "everything: there is no guarantee that something could be left out of."
     if study.evaluation.privacy is not None:
         budget = study.evaluation.privacy
         return (
             "nothing: the test figures come from noisy counts with a budget of their own, epsilon "
-            f"{budget.epsilon:g} at delta {budget.delta:g}, which counts in addition. share_exact_metrics does not "
-            "concern them."
+            f"{budget.epsilon:g} at delta {budget.delta:g}, which is in the risk above and in the cost below. "
+            "share_exact_metrics does not concern them."
         )
     if not config.policy.share_exact_metrics:
         return "nothing: this hospital shares no test figures (share_exact_metrics in site.yaml)."
@@ -116,19 +147,21 @@ def objection(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger
     name = config.studies.get(study.id)
     if name is None:
         return f"`studies` in site.yaml names no dataset for it yet, {_example(study, config)}."
+    if not study.is_private:
+        answer = _answer(study, config)
+        return _refused(answer) if isinstance(answer, Refuse) else None
     try:
-        ledger.admit(
-            dataset=name,
-            study_digest=digest,
-            event=_spec(study, config, name).study_event(),
-            limits=limits_of(config.policy, study),
-        )
+        training = _spec(study, config, name).study_event()
+        ledger.admit(dataset=name, study_digest=digest, event=training, limits=limits_of(config.policy, study))
+        admit_figures(ledger, study=study, digest=digest, dataset=name, policy=config.policy, training=training)
     except BudgetExceeded:
         return f"this hospital's own limits do NOT allow it ({BUDGET_REFUSED.rule} in site.yaml)."
     answer = _answer(study, config)
-    if isinstance(answer, Refuse):
-        return f"this hospital's own rules do NOT allow the study ({answer.rule}: {answer.explanation})."
-    return None
+    return _refused(answer) if isinstance(answer, Refuse) else None
+
+
+def _refused(answer: Refuse) -> str:
+    return f"this hospital's own rules do NOT allow the study ({answer.rule}: {answer.explanation})."
 
 
 def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
@@ -136,13 +169,23 @@ def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) ->
     if name is None:
         return f"unknown until `studies` in site.yaml names a dataset, {_example(study, config)}."
     against = objection(study, digest, config, ledger)
+    if not study.is_private:
+        verdict = against or "this hospital's own rules allow it (allow_no_privacy in site.yaml)."
+        return (
+            f"nothing of the budget of dataset {name}, because no budget can bound what a study without differential "
+            f"privacy reveals. {verdict[0].upper()}{verdict[1:]}"
+        )
     cost = cost_of(study, digest, config, ledger, name)
     shared = [overlap.dataset for overlap in ledger.overlaps(name)]
     common = f" It has patients in common with {', '.join(shared)}, and one budget with it." if shared else ""
     verdict = against or "this hospital's own limits allow it."
+    figures = f" for training and {cost.figures:.3f} for test figures," if cost.figures else ""
+    against_cap = f"{cost.held / cost.cap:.0%} of the cap"
+    if cost.held > cost.after:
+        against_cap = f"held against the cap as {cost.held:.3f}, {against_cap}"
     return (
-        f"epsilon {cost.study:.3f} of dataset {name}, which has spent {cost.before:.3f} of {cost.cap:g} and will have "
-        f"spent {cost.after:.3f} ({cost.after / cost.cap:.0%} of the cap) at delta {cost.delta:g}.{common} "
+        f"epsilon {cost.study:.3f}{figures} of dataset {name}, which has spent {cost.before:.3f} of {cost.cap:g} and "
+        f"will have spent {cost.after:.3f} ({against_cap}) at delta {cost.delta:g}.{common} "
         f"{verdict[0].upper()}{verdict[1:]}"
     )
 
@@ -151,31 +194,46 @@ def _cost(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) ->
 class Cost:
     """What an approval would come to: epsilons, each composed as tightly as can be."""
 
-    study: float  # of the whole study, at the study's delta
+    study: float  # of the whole study's training, at the study's delta
+    figures: float  # of all its test figures, at their delta; 0 if they have no budget of their own
     before: float  # of the dataset without this study's remaining rounds, at `delta`
     after: float  # of the dataset when the study is over, at `delta`
+    held: float  # the same as the ledger holds it against the cap: larger as soon as several lines are on the dataset
     cap: float
     delta: float  # the hospital's max_delta
 
 
 def cost_of(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger, dataset: str) -> Cost:
     """What a study costs one dataset, with everything that was spent on it."""
-    event, delta = _spec(study, config, dataset).study_event(), config.policy.max_delta
+    event, policy = _spec(study, config, dataset).study_event(), config.policy
     counted = ledger.counted(dataset)
-    others = {key: value for key, value in counted.items() if key != digest}
+    before = [value for key, value in counted.items() if key not in (digest, budget_digest(digest))]
     # The test figures' own budget, where a study has one, is spent on the same dataset.
-    figures = [DpEvent(mechanism=mechanism_of(study))] if study.evaluation.privacy is not None else []
+    figures = figures_event(study)
+    own = [event] if figures is None else [event, figures]
+    everything = [*(one for value in before for one in events_of(value)), *own]
+    after = accountant.epsilon(everything, delta=policy.max_delta)
+    held = after
+    if len(before) + len(own) > 1:
+        held = accountant.filter_epsilon(everything, delta=policy.max_delta, cap=policy.max_epsilon_total)
     return Cost(
         study=accountant.epsilon([event], delta=study.privacy.delta),
-        before=accountant.epsilon(all_events(counted), delta=delta),
-        after=accountant.epsilon([*all_events(others), event, *figures], delta=delta),
-        cap=config.policy.max_epsilon_total,
-        delta=delta,
+        figures=0.0 if figures is None else accountant.epsilon([figures], delta=budget_of(study).delta),
+        before=accountant.epsilon(all_events(counted), delta=policy.max_delta),
+        after=after,
+        held=held,
+        cap=policy.max_epsilon_total,
+        delta=policy.max_delta,
     )
 
 
 def _noise(study: StudyFile, config: SiteFile) -> str:
     """Whom a patient has to trust for the epsilon to be true."""
+    if not study.is_private:
+        return (
+            f"none. Patients rely on secure aggregation alone: any {study.aggregation.threshold} hospitals could open "
+            "sums together, and every hospital of a sum can subtract its own part of it."
+        )
     if not study.is_distributed:
         return (
             "this hospital adds all of it before anything leaves; the epsilon needs nobody else to keep to the rules, "
@@ -206,8 +264,11 @@ def _example(study: StudyFile, config: SiteFile) -> str:
 
 def _answer(study: StudyFile, config: SiteFile) -> Answer:
     """What the rules of site.yaml say, but for the number of patients: `site-agent check` reads the data."""
+    bundle_refused = objection_to_bundle(study, config.bundles)
+    if bundle_refused is not None:
+        return bundle_refused
     enough = max(config.policy.minimum_patients, study.data.minimum_patients)
-    layout = largest_layout(study, parameters=study.parameters)
+    layout = largest_layout(study, parameters=parameters_of(study))
     return decide(
         config.policy,
         facts_of(study, upload_bytes=layout.size_bytes),

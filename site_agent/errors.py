@@ -92,7 +92,7 @@ class LedgerBehind(SiteError):
 
     def __init__(self, *, study: str, dataset: str, counted: int, signed: int) -> None:
         super().__init__(
-            f"ledger.db is older than what this hospital has signed: it counts {counted} training steps of study "
+            f"ledger.db is older than what this hospital has signed: it counts {counted} noisy steps of study "
             f"{study} on dataset {dataset}, and {signed} are in the log"
         )
 
@@ -126,7 +126,7 @@ class StepsExceeded(BudgetExceeded):
 
     def __init__(self, wanted: int, counted: int, planned: int, dataset: str) -> None:
         super().__init__(wanted, counted, planned, dataset)
-        words = f"{counted} training steps are spent or reserved, and {wanted} are more than the {planned} planned"
+        words = f"{counted} noisy steps are spent or reserved, and {wanted} are more than the {planned} planned"
         self.args = (f"dataset {dataset!r}: {words}",)
 
     def advice(self) -> str:

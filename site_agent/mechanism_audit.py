@@ -32,13 +32,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from privacy.dp import accountant
 from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import NOISE_MULTIPLIER_MIN, PoissonSampledDiscreteGaussian, PoissonSampledGaussian
 from privacy.errors import LocalProtocolError
 from site_agent.cohort import Records
+from site_agent.gradients.losses import loss_of
+from site_agent.local_steps import FRESH, LocalStart
 from site_agent.networks import build_from
 from site_agent.training_spec import OptimizerSpec, TrainingSpec
 from site_agent.update import load_vector, named_parameters
@@ -91,8 +93,8 @@ class Trainer(Protocol):
     def events(self) -> tuple[DpEvent, ...]:
         """What every round so far has cost."""
 
-    def train_round(self, model: NDArray[np.float32]) -> Trained:
-        """Take a round's steps from a model."""
+    def train_round(self, model: NDArray[np.float32], start: LocalStart = FRESH) -> Trained:
+        """Take a round's steps from a model, and from what the hospital brings besides."""
 
 
 Factory = Callable[[TrainingSpec, Records], Trainer]
@@ -146,7 +148,8 @@ class _Audit:
     """One audit. Mutable: it collects findings."""
 
     def __init__(self, spec: TrainingSpec, factory: Factory, effort: Effort) -> None:
-        self._spec = spec
+        # What a hospital keeps is clipped and noised with the rest; here everything is looked at.
+        self._spec = replace(spec, network=replace(spec.network, site_kept=None))
         self._effort = effort
         self._factory = factory
         self._findings: list[Finding] = []
@@ -158,7 +161,9 @@ class _Audit:
         self._shares = mechanism.shares if isinstance(mechanism, PoissonSampledDiscreteGaussian) else 1
         self._noise = mechanism.noise_multiplier / math.sqrt(self._shares)
         self._is_shared = shared
-        self._module = build_from(spec.network)
+        self._module = build_from(self._spec.network)
+        if any(isinstance(part, _DropoutNd) and part.p > 0 for part in self._module.modules()):
+            raise NotMeasurable
         vector = torch.cat([p.detach().flatten() for _, p in named_parameters(self._module)]).numpy()
         # Probe weights of our own: at a study's first model a network may not tell one record from another.
         wobble = np.random.default_rng(0).normal(size=vector.size) * 0.1
@@ -213,7 +218,7 @@ class _Audit:
             spec,
             Records(
                 features=np.repeat(record[None], patients, axis=0).astype(np.float32),
-                labels=np.full(patients, self._label, dtype=np.float32),
+                labels=np.repeat(self._label[None], patients, axis=0),
                 patients=np.arange(patients, dtype=np.int64),
                 patient_count=patients,
             ),
@@ -228,25 +233,28 @@ class _Audit:
             values *= -privacy.denominator / spec.optimizer.learning_rate
         return values
 
-    def _outlier(self) -> tuple[float, NDArray[np.float32], float, NDArray[np.float64]]:
+    def _outlier(self) -> tuple[float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
         """A made-up record with a huge gradient: the gradient's length, features, label, and its direction.
+
+        The label is what the network holds to be the least likely, at every place that has one.
 
         By plain autograd, so that what the trainer's engine does is compared with something else.
         """
         clip = self._spec.privacy.mechanism.clip_norm_l2
         rng = np.random.default_rng(1)
-        best: tuple[float, NDArray[np.float32], float, NDArray[np.float64]] | None = None
+        loss = loss_of(self._spec.network)
+        best: tuple[float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]] | None = None
         for scale in (1e2, 1e3, 1e4):
             for _ in range(4):
                 record = (rng.normal(size=self._spec.network.input_shape) * scale * max(1.0, clip)).astype(np.float32)
-                logit = self._module(torch.from_numpy(record[None])).squeeze()
-                label = 0.0 if float(logit.detach()) > 0 else 1.0
-                loss = nn.functional.binary_cross_entropy_with_logits(logit, torch.tensor(label))
-                parts = torch.autograd.grad(loss, [p for _, p in named_parameters(self._module)])
+                outputs = self._module(torch.from_numpy(record[None]))
+                label = (outputs[:, 0] <= 0).float() if outputs.shape[1] == 1 else outputs.argmin(1).float()
+                value = loss(outputs, label).sum()
+                parts = torch.autograd.grad(value, [p for _, p in named_parameters(self._module)])
                 gradient = torch.cat([part.flatten() for part in parts]).double().numpy()
                 norm = float(np.linalg.norm(gradient))
                 if math.isfinite(norm) and norm > (best[0] if best else 0.0):
-                    best = (norm, record, label, gradient / norm)
+                    best = (norm, record, label[0].numpy(), gradient / norm)
             if best is not None and best[0] > 100 * clip:
                 break
         if best is None:
@@ -464,7 +472,7 @@ class _Audit:
 
 
 class NotMeasurable(Exception):
-    """No made-up record has a gradient in this network, so nothing can be counted."""
+    """No made-up record has a gradient in this network, or none has the same one twice, so nothing can be counted."""
 
 
 class _Broken(Exception):

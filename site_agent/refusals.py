@@ -3,6 +3,7 @@
 import traceback
 from pathlib import Path
 
+from consortium.contract.parameter_parts import PartsRefused
 from consortium.contract.shared_noise import NoiseRefused
 from consortium.contract.tensor_clips import TensorClipsRefused
 from privacy.errors import BudgetExceeded, PrivacyError
@@ -22,6 +23,8 @@ def refusal_of(error: Exception) -> Refuse:
             return BUDGET_REFUSED
         case TensorClipsRefused():
             return Refuse("aggregation.tensor_clips", "the study's clips do not fit the network as this site builds it")
+        case PartsRefused():
+            return Refuse("training", "the trainable or site_kept of the study does not fit the network built here")
         case NoiseRefused():
             return Refuse("privacy.mechanism", "the noise that hospitals would share does not fit the study's ring")
         case PlanRefused(rule=rule):
@@ -37,7 +40,8 @@ def refusal_of(error: Exception) -> Refuse:
 def is_about_others(error: Exception) -> bool:
     """Whether an error's words are about the coordinator, a peer or the model: then the agent's log may have them."""
     about = isinstance(
-        error, PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused | NoiseRefused
+        error,
+        PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused | NoiseRefused | PartsRefused,
     )
     return about and not isinstance(error, BudgetExceeded)
 

@@ -22,6 +22,7 @@ import structlog
 from audit import entries
 from audit.fields import one_line
 from consortium.contract.errors import ContractError
+from consortium.contract.event_file import EventFolder
 from consortium.contract.global_model import GlobalModel, parameter_count
 from consortium.contract.layout import LaneName
 from consortium.contract.messages import (
@@ -92,11 +93,12 @@ from site_agent.preparation import (
     approved_study,
     prepare,
 )
+from site_agent.progress import FOLDER, Progress
 from site_agent.refusals import is_about_others, kind_and_place, refusal_of
-from site_agent.results import Results
+from site_agent.results import Results, curves_of
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
-from site_agent.spend_entries import sign_spends
+from site_agent.spend_entries import sign_figures, sign_spends
 from site_agent.store import ChainLink, Decision, Release, Store
 
 if TYPE_CHECKING:  # torch is loaded when a study is prepared, not while the agent waits
@@ -195,6 +197,8 @@ class StudyWork:
         self._invitations = 0  # in the inbox or being handled
         self._prepared: Prepared | None = None
         self._values: RoundValues | None = None
+        self._progress: Progress | None = None  # from when the study is prepared
+        self._curves: EventFolder | None = None  # from the first round that is measured, if they are wanted
         self._attempt: Attempt | None = None
         self._joined = (0, 0)  # the last round and attempt
         self._exhausted = False  # the log has been told that the budget does not allow the study
@@ -291,12 +295,13 @@ class StudyWork:
             return
         await self._line.submit_events()
         model = prepared.first_model
-        self._log.info("study.prepared", parameters=model.vector.size, engine=prepared.trainer.engine.name)
+        self._log.info("study.prepared", parameters=model.vector.size, engine=prepared.trainer.engine_name)
         await self._send(
             StudyPrepared(study_digest=self._digest, model_digest=model.digest(), parameter_count=model.vector.size)
         )
 
     def _make_ready(self) -> Prepared:
+        from site_agent.carried import Carried  # noqa: PLC0415 - torch
         from site_agent.round_values import RoundValues  # noqa: PLC0415 - torch
 
         self._approved()
@@ -304,11 +309,38 @@ class StudyWork:
             return self._prepared
         prepared = self._with_model_on_disk(prepare(self._home, self._store, self._ledger, self._digest))
         record = ClippingRecord(clipping_path(self._home.folder, prepared.study.id))
-        values = RoundValues(prepared, self._ledger, self._events, keep=record.add)
+        values = RoundValues(
+            prepared,
+            self._ledger,
+            self._events,
+            keep=record.add,
+            carried=Carried(
+                prepared.study,
+                self._home.folder / "carried" / self._digest[:16],
+                model=prepared.first_model,
+                was_released=self._was_released,
+            ),
+            progress=self._progress_of(prepared.study),
+        )
         announce(prepared, self._events)
-        sign_spends(self._ledger, self._events, prepared.study, prepared.digest, prepared.dataset)
+        for sign in (sign_spends, sign_figures):  # what a process that died left without an entry
+            sign(self._ledger, self._events, prepared.study, prepared.digest, prepared.dataset)
         self._prepared, self._values = prepared, values
         return prepared
+
+    def _was_released(self, round_number: int) -> bool:
+        """Whether this site released shares of a round's sum, in any attempt."""
+        return any(read_plan(one.plan).round == round_number for one in self._store.releases(self._digest))
+
+    def _curves_of(self, prepared: Prepared) -> EventFolder:
+        if self._curves is None:
+            self._curves = EventFolder(self._home.folder / "tensorboard" / prepared.study.id)
+        return self._curves
+
+    def _progress_of(self, study: StudyFile) -> Progress:
+        if self._progress is None:
+            self._progress = Progress(self._home.folder / FOLDER, study.study_id, study.training.rounds)
+        return self._progress
 
     def _with_model_on_disk(self, prepared: Prepared) -> Prepared:
         """The first model is wanted as a file, if at all: as numbers it would take memory for as long as the study."""
@@ -405,14 +437,21 @@ class StudyWork:
                 self._store.pin_peer(peer.site, *keys)
         return config.policy
 
+    def _is_exact(self, plan: RoundPlan) -> bool:
+        """Whether what is summed carries no noise: test figures, or updates without differential privacy."""
+        assert self._prepared is not None  # plans are looked at when the study is prepared
+        return not self._prepared.study.is_private or any(
+            lane.name == LaneName.TEST_PATIENTS for lane in plan.layout.lanes
+        )
+
     def _cohort_rule(self, plan: RoundPlan) -> CohortRule:
         """Section 2 for this attempt.
 
-        A private update may be summed over any survivors. Exact metrics may not: a measured attempt is held against
-        the last one for which this site released shares, whether or not it heard of a result, and one global model is
-        measured over one survivor set only.
+        A private update may be summed over any survivors. Exact metrics may not, nor may updates without noise: such an
+        attempt is held against the last one for which this site released shares, whether or not it heard of a result,
+        and one global model is measured over one survivor set only.
         """
-        if not _is_measured(plan):
+        if not self._is_exact(plan):
             return CohortRule(least_difference=1, update_is_private=True)
         measured = self._store.measured_releases(self._digest, plan.model_digest)
         return CohortRule(
@@ -509,7 +548,7 @@ class StudyWork:
             model_digest=attempt.plan.model_digest,
             transcript=effect.transcript,
             survivors=effect.survivors,
-            measured=_is_measured(attempt.plan),
+            measured=self._is_exact(attempt.plan),
             plan=attempt.plan.to_bytes(),
         )
         shares = codec.encode_site_message(effect.shares)
@@ -588,6 +627,7 @@ class StudyWork:
         )
         self._line.submit_events_soon()
         await self._line.upload(header, masked.data.cast("B"))
+        await self._show("uploaded", plan.round)
 
     # --- the end of a round, and of the study ----------------------------------------------------------------------
 
@@ -662,7 +702,10 @@ class StudyWork:
         evaluation = attempt.evaluation if attempt is not None and attempt.context == release.context else None
         if evaluation is not None:
             self._keep(prepared, lambda results: results.add(plan.round, evaluation))
+            if self._home.config.tensorboard:
+                self._keep(prepared, lambda _: self._curves_of(prepared).add(plan.round, curves_of(evaluation)))
         self._leave()
+        await self._show("waiting for the next round", plan.round)
         if plan.round < prepared.study.training.rounds:
             self._line.submit_events_soon()
         else:  # who hears that the study is complete finds all of it in the log
@@ -695,6 +738,10 @@ class StudyWork:
         self._ended = True
         self._leave()
         self._log.info("study.ended", outcome=ended.outcome.value, reason=ended.reason)
+        if self._progress is not None:
+            await asyncio.to_thread(
+                self._progress.rests, f"ended: {ended.outcome.value}", self._joined[0], for_good=True
+            )
         await asyncio.to_thread(self._store.forget_shares, self._digest)
         await self._certify()
         prepared = self._prepared
@@ -773,6 +820,11 @@ class StudyWork:
             await self._line.download(kind, digest, limit_bytes, lambda chunk: asyncio.to_thread(file.write, chunk))
             yield await asyncio.to_thread(mapped, file)
 
+    async def _show(self, doing: str, round_number: int) -> None:
+        """For this hospital's own eyes: what goes on now that is no training."""
+        if self._progress is not None:
+            await asyncio.to_thread(self._progress.rests, doing, round_number)
+
     def _keep(self, prepared: Prepared, write: Callable[[Results], None]) -> None:
         """Write this hospital's own figures; that a disk refuses them costs nobody the round."""
         try:
@@ -814,7 +866,3 @@ class StudyWork:
 
     async def _send(self, message: SiteMessage) -> None:
         await self._line.send(message, self._digest)
-
-
-def _is_measured(plan: RoundPlan) -> bool:
-    return any(lane.name == LaneName.TEST_PATIENTS for lane in plan.layout.lanes)

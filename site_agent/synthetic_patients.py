@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from consortium.contract.study import NumberFeature, StudyFile
-from site_agent.site_file import Dataset
+from consortium.contract.study import StudyFile
+from consortium.contract.study_data import NumberFeature, TabularData
+from site_agent.datasets import CsvDataset
 
 PATIENTS = 200
 
 
-def write_synthetic(path: Path, study: StudyFile, *, site: int, seed: int, patients: int = PATIENTS) -> Dataset:
+def write_synthetic(path: Path, study: StudyFile, *, site: int, seed: int, patients: int = PATIENTS) -> CsvDataset:
     """A CSV of `patients` made-up patients, one record each, and the dataset that describes it.
 
     Args:
@@ -27,6 +28,7 @@ def write_synthetic(path: Path, study: StudyFile, *, site: int, seed: int, patie
     """
     rule, random = np.random.default_rng((seed, 0)), np.random.default_rng((seed, 1 + site))
     data = study.data
+    assert isinstance(data, TabularData)  # asked for by `consortium simulate`, which says so before
     score = random.normal(size=patients) * 0.5
     columns: dict[str, list[object]] = {data.patient_id: [f"made-up-{site}-{number}" for number in range(patients)]}
     for name, feature in data.features.items():
@@ -51,4 +53,4 @@ def write_synthetic(path: Path, study: StudyFile, *, site: int, seed: int, patie
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
     declared = max(1, round(patients * (1 - data.split.test_fraction)))
-    return Dataset(path=str(path), format="csv", patient_id=data.patient_id, declared_patients=declared)
+    return CsvDataset(path=str(path), format="csv", patient_id=data.patient_id, declared_patients=declared)
