@@ -82,10 +82,10 @@ class Field:
         text = path.read_text() if path.exists() else ""
         return [Mark(**json.loads(line)) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
-    async def until_round(self, number: int, timeout_s: float, *, after_line: int = 0) -> None:
-        """Wait until the coordinator begins a round; marks up to `after_line` are of an earlier study."""
+    async def until_round(self, number: int, timeout_s: float) -> None:
+        """Wait until the coordinator begins a round."""
         deadline = time.monotonic() + timeout_s
-        while not any(mark.round >= number for mark in self.marks("coordinator")[after_line:]):
+        while not any(mark.round >= number for mark in self.marks("coordinator")):
             await self._pause(deadline)
 
     async def until_ended(self, study: str, timeout_s: float) -> None:

@@ -65,10 +65,10 @@ async def run(sizes: Mapping[int, int]) -> list[Rounds]:
     async with consortium(*studies.values(), agents=SITES, plain_even_rounds=True) as field:
         for parameters, study in studies.items():
             await field.start(study.id)
-            await field.until_round(study.training.rounds + 1, WAIT_S, after_line=seen["coordinator"])
+            # Only then has every process begun the round after the last: that is where the last one ends.
+            await field.until_ended(study.id, WAIT_S)
             marks = {name: field.marks(name)[lines:] for name, lines in seen.items()}
             found.append(rounds_of(parameters, study.training.rounds, marks))
-            await field.until_ended(study.id, WAIT_S)
             seen = {name: len(field.marks(name)) for name in seen}
     return found
 
