@@ -44,8 +44,11 @@ FAST_ENOUGH_S = 1e-3
 """An engine whose step takes less is taken without trying the others: nothing is left to gain."""
 NEARLY = 1.05
 """Part of the least time within which engines count as equally fast."""
-CLEARLY_SLOWER = 1.5
-"""Part of the least time above which an engine gets no further turn."""
+CLEARLY_SLOWER, FAR_SLOWER = 1.5, 3.0
+"""Part of the least time above which an engine gets no further turn; the second until it has had TURNS_MIN of them.
+
+One step says little: what a memory allocator does for the first of them can double its time.
+"""
 STEP_S = 2.0
 """A step is timed with so many patients that the first engine takes about this long, and with PATIENTS_MIN at least."""
 PATIENTS_MIN = 2
@@ -241,7 +244,8 @@ class _Contest:
         for turn in range(1, TURNS_MAX):
             if turn >= TURNS_MIN and self._clock() - begun >= TURNS_S:
                 return
-            limit = CLEARLY_SLOWER * min((runner.least_s for runner in self._runners), default=0.0)
+            slower = CLEARLY_SLOWER if turn >= TURNS_MIN else FAR_SLOWER
+            limit = slower * min((runner.least_s for runner in self._runners), default=0.0)
             for runner in self._runners:
                 if runner.least_s <= limit:
                     runner.timed(self._workload, self._patients, self._clock)
