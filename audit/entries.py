@@ -389,10 +389,9 @@ class DpConfigured(SiteStudyEntry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DpSpent(SiteRoundEntry):
-    """What a site spent in one attempt; epsilon and steps are totals of the study so far at this site."""
+class SpentEntry(SiteRoundEntry):
+    """What one attempt cost a site's patients; epsilon and steps are totals of the study so far at this site."""
 
-    TYPE: ClassVar[str] = "dp.spent"
     dataset: Name
     event: PrivacyEvent
     epsilon: Epsilon
@@ -401,19 +400,21 @@ class DpSpent(SiteRoundEntry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FiguresSpent(SiteRoundEntry):
-    """What measuring a model in one attempt cost at a site, in a study whose test figures have a budget of their own.
+class DpSpent(SpentEntry):
+    """What training cost."""
 
-    Beside `dp.spent`, never in it: another mechanism, another delta. Epsilon and steps are totals of the study's test
-    figures so far at this site; one step is one draw of noise, and other attempts at the same model get the same draw.
+    TYPE: ClassVar[str] = "dp.spent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresSpent(SpentEntry):
+    """What measuring a model cost, in a study whose test figures have a budget of their own.
+
+    Beside `dp.spent`, never in it: another mechanism, another delta. The totals are those of the test figures; one step
+    is one draw of noise, and other attempts at the same model get the same draw.
     """
 
     TYPE: ClassVar[str] = "figures.spent"
-    dataset: Name
-    event: PrivacyEvent
-    epsilon: Epsilon
-    delta: Probability
-    steps_total: Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

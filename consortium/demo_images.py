@@ -49,7 +49,9 @@ def compared(
     study: StudyFile, cohorts: Mapping[str, Cohort], say: Callable[[str], None]
 ) -> tuple[Mapping[str, Figures], Figures]:
     """Every hospital's own model, and the one of all patients in one place; `say` hears how it goes."""
-    sides = {site: cohort.train for site, cohort in cohorts.items()} | {EVERYBODY: _joined(cohorts)}
+    sides = {site: cohort.train for site, cohort in cohorts.items()} | {
+        EVERYBODY: joined([c.train for c in cohorts.values()])
+    }
     say(
         f"For comparison, without privacy: the network trained at each hospital alone, and on all "
         f"{sides[EVERYBODY].patient_count} patients in one place"
@@ -162,9 +164,8 @@ def _figure(parts: Sequence[Evaluation]) -> float | None:
     return exact_auc(np.concatenate([one.scores for one in scores]), np.concatenate([one.positive for one in scores]))
 
 
-def _joined(cohorts: Mapping[str, Cohort]) -> Records:
-    """All training patients in one place, numbered on."""
-    parts = [cohort.train for cohort in cohorts.values()]
+def joined(parts: Sequence[Records]) -> Records:
+    """Several hospitals' records in one place, patients numbered on: for baselines alone."""
     offsets = np.cumsum([0, *(part.patient_count for part in parts)])
     return Records(
         features=np.concatenate([part.features for part in parts]),

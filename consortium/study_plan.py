@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from audit.certificate import percent_right
 from consortium.contract.figures_budget import figures_privacy, mechanism_of
 from consortium.contract.global_model import parameter_count
 from consortium.contract.shared_noise import expected_parameters, shared_noise
@@ -338,7 +339,7 @@ def describe_plan(found: StudyPlan) -> str:
         *_row(
             "In words",
             f"somebody who would guess even odds that a patient took part is right at most "
-            f"{math.ceil(100 * odds(found.together[0]))}% of the time after seeing everything (but for a chance of "
+            f"{percent_right(found.together[0]):g}% of the time after seeing everything (but for a chance of "
             f"{'delta' if found.figures is None else f'{found.together[1]:g}'})",
         ),
         *_row(

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from privacy.dp.events import DpEvent
-from site_agent.training_spec import OptimizerSpec
+from site_agent.cohort import Records
+from site_agent.errors import TrainingFailed
+from site_agent.training_spec import NetworkSpec, OptimizerSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,6 +68,15 @@ def local_optimizer(spec: OptimizerSpec, parameters: list[nn.Parameter]) -> torc
     if spec.betas is None:
         return torch.optim.SGD(parameters, lr=spec.learning_rate, momentum=spec.momentum)
     return torch.optim.Adam(parameters, lr=spec.learning_rate, betas=spec.betas, eps=spec.eps)
+
+
+def tensors_of(train: Records, network: NetworkSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features float32[records, *input_shape] and labels to train on; raises TrainingFailed unless they fit."""
+    if train.features.shape != (len(train.labels), *network.input_shape):
+        raise TrainingFailed(
+            f"records of shape {train.features.shape[1:]} do not fit a network of inputs {network.input_shape}"
+        )
+    return torch.tensor(train.features, dtype=torch.float32), torch.tensor(train.labels, dtype=torch.float32)
 
 
 def rows_of_patients(patients: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:

@@ -26,7 +26,15 @@ from site_agent.corrections import Correction
 from site_agent.errors import TrainingFailed
 from site_agent.gradients.engine import Batch
 from site_agent.gradients.losses import loss_of
-from site_agent.local_steps import FRESH, LocalFigures, LocalStart, TrainedUpdate, local_optimizer, rows_of_patients
+from site_agent.local_steps import (
+    FRESH,
+    LocalFigures,
+    LocalStart,
+    TrainedUpdate,
+    local_optimizer,
+    rows_of_patients,
+    tensors_of,
+)
 from site_agent.networks import build_from
 from site_agent.progress import StepDone, unheard
 from site_agent.training_spec import PlainSpec
@@ -55,14 +63,9 @@ class PlainTrainer:
 
     def __init__(self, spec: PlainSpec, train: Records, *, entropy: Entropy = os.urandom) -> None:
         torch.set_num_threads(1)  # hospitals share machines
-        if train.features.shape != (len(train.labels), *spec.network.input_shape):
-            raise TrainingFailed(
-                f"records of shape {train.features.shape[1:]} do not fit a network of inputs {spec.network.input_shape}"
-            )
         self._spec = spec
         self._generator = CryptographicGenerator(entropy)
-        self._features = torch.tensor(train.features, dtype=torch.float32)
-        self._labels = torch.tensor(train.labels, dtype=torch.float32)
+        self._features, self._labels = tensors_of(train, spec.network)
         self._records_of_patient = rows_of_patients(train.patients)
         if not self._records_of_patient:
             raise TrainingFailed("there is no patient to train on")

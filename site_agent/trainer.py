@@ -41,7 +41,15 @@ from site_agent.gradients.admission import EngineChoice, first_suited
 from site_agent.gradients.ddp import spread
 from site_agent.gradients.engine import FLOAT_MARGIN, Batch, PatientSum
 from site_agent.gradients.losses import loss_of
-from site_agent.local_steps import FRESH, LocalFigures, LocalStart, TrainedUpdate, local_optimizer, rows_of_patients
+from site_agent.local_steps import (
+    FRESH,
+    LocalFigures,
+    LocalStart,
+    TrainedUpdate,
+    local_optimizer,
+    rows_of_patients,
+    tensors_of,
+)
 from site_agent.networks import build_from
 from site_agent.progress import StepDone, unheard
 from site_agent.shared_step import SharedStep
@@ -88,14 +96,9 @@ class DpTrainer:
         entropy: Entropy = os.urandom,
     ) -> None:
         torch.set_num_threads(1)  # hospitals share machines, and these networks gain nothing from more
-        if train.features.shape != (len(train.labels), *spec.network.input_shape):
-            raise TrainingFailed(
-                f"records of shape {train.features.shape[1:]} do not fit a network of inputs {spec.network.input_shape}"
-            )
         self._spec = spec
         self._generator = CryptographicGenerator(entropy)
-        self._features = torch.tensor(train.features, dtype=torch.float32)
-        self._labels = torch.tensor(train.labels, dtype=torch.float32)
+        self._features, self._labels = tensors_of(train, spec.network)
         self._records_of_patient = rows_of_patients(train.patients)
         self._module = build_from(spec.network)
         self._first_kept = kept_vector_of(self._module)

@@ -93,10 +93,6 @@ class GlobalModel:
             self._digest.append(Digest(hasher.hexdigest()))
         return self._digest[0]
 
-    def with_vector(self, vector: Float32Vector) -> "GlobalModel":
-        """The same parameters with other values, and no optimizer's state."""
-        return GlobalModel(self.parameters, vector)
-
     def file_parts(self) -> Iterator[bytes | memoryview]:
         """The file it travels and rests as, in parts: the header, and the values, which are not copied."""
         entries: dict[str, Any] = {"__metadata__": {"schema": SCHEMA}}

@@ -71,7 +71,7 @@ class GhostEngine(Engine):
         self._copies = tuple(parameter for _, parameter in named_parameters(self._double))
 
     def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
-        """Two backward passes; what is not finite is left out of the second."""
+        """One pass forward and two backward, for as many patients as have finite gradients."""
         if any(size != 1 for size in part.sizes):
             raise EngineUnsuited(self.name, "patients have several records")
         with torch.no_grad():
@@ -79,26 +79,38 @@ class GhostEngine(Engine):
                 own.copy_(given)
         self._double.train(self.module.training)
         features, labels = part.features.double(), part.labels.double()
-        self._losses(features, labels).sum().backward()  # type: ignore[no-untyped-call]
-        weights = factors_of(self._hooked.get_norm_sample().detach().double().square(), clip_norm_l2, tally)
-        counted = weights > 0
-        self._clear()
-        if counted.any():
-            self._hooked.disable_hooks()
-            try:
-                (self._losses(features[counted], labels[counted]) * weights[counted]).sum().backward()  # type: ignore[no-untyped-call]
-            finally:
-                self._hooked.enable_hooks()
-            place = 0
-            for parameter in self._copies:
-                stop = place + parameter.numel()
-                if parameter.grad is not None:
-                    tally.total[place:stop] += parameter.grad.flatten()
-                place = stop
-        self._clear()
+        while len(features):
+            losses = self.loss(self._hooked(features.detach().requires_grad_()), labels)
+            losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+            squares = self._hooked.get_norm_sample().detach().double().square()
+            self._clear()
+            finite = torch.isfinite(squares)
+            if finite.all():
+                self._add_weighted(losses, factors_of(squares, clip_norm_l2, tally), tally.total)
+                return
+            # Broken patients would reach the sum as 0 times NaN: everybody else goes forward again, and is measured
+            # again, because the random layers draw again.
+            factors_of(squares[~finite], clip_norm_l2, tally)
+            features, labels = features[finite], labels[finite]
 
-    def _losses(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.loss(self._hooked(features.detach().requires_grad_()), labels)
+    def _add_weighted(self, losses: torch.Tensor, weights: torch.Tensor, total: torch.Tensor) -> None:
+        """The second pass runs backward through the very forward pass whose norms gave the weights.
+
+        A second forward pass would draw other random numbers (dropout, stochastic depth), and no norm taken in the
+        first would bound what a patient moves.
+        """
+        self._hooked.disable_hooks()
+        try:
+            (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+        finally:
+            self._hooked.enable_hooks()
+        place = 0
+        for parameter in self._copies:
+            stop = place + parameter.numel()
+            if parameter.grad is not None:
+                total[place:stop] += parameter.grad.flatten()
+            place = stop
+        self._clear()
 
     def _clear(self) -> None:
         for parameter in self._copies:

@@ -1,4 +1,4 @@
-"""The checks that keep a patient's privacy (d01 to d28), and those that keep its figures honest (a13, a15, s17).
+"""The checks that keep a patient's privacy (d01 to d29), and those that keep its figures honest (a13, a15, s17).
 
 What stands here is as in `mutations.py`: a text that stands exactly once in its file, what is put in its place, and
 the test that has to fail.
@@ -15,6 +15,10 @@ CLOSED_FORM, BOOKKEEPING = "site_agent/gradients/closed_form.py", "site_agent/gr
 MECHANISM, VERIFY = "privacy/dp/mechanism.py", "audit/verify.py"
 SHARED_NOISE = "consortium/contract/shared_noise.py"
 FIGURES = "site_agent/private_figures.py"
+OPACUS = "site_agent/gradients/opacus_engines.py"
+WEIGHTED = "self._add_weighted(losses, factors_of(squares, clip_norm_l2, tally), tally.total)"
+AGAIN = "losses = self.loss(self._hooked(features.requires_grad_()), labels)"
+REDRAWN = f"self._hooked.disable_hooks()\n                {AGAIN}\n                {WEIGHTED}"
 SIGN_FIGURES = "sign_figures(self._ledger, self._events, self._study, self._digest, self._dataset)"
 NOISE = "noisy(clean, self._mechanism.noise_std, self.grid, self._random)"
 BOUNDS = 'if not lower - 1e-6 <= body["epsilon"] <= upper + 1e-6:\n            where = f"leaf {leaf} (dp.spent'
@@ -301,6 +305,23 @@ PRIVACY_MUTATIONS = (
         "noise = discrete_gaussian(generator, mechanism.dimension, mechanism.share_std / mechanism.grid_spacing)",
         "noise = np.rint(np.random.normal(0, 2.0**20, mechanism.dimension)).astype(np.int64)",
         "test_no_generator_of_the_process_is_read",
+    ),
+    # Random layers
+    Mutation("d29", OPACUS, WEIGHTED, REDRAWN, "test_nobody_moves_more_than_the_clip_norm_whatever_is_dropped"),
+    Mutation(
+        "d29",
+        "site_agent/gradients/self_test.py",
+        "not norm <= one.patients * tight * (1 + FLOAT_MARGIN)",
+        "False",
+        "test_such_an_engine_is_refused_before_it_trains",
+    ),
+    # Exact sums
+    Mutation(
+        "s18",
+        "site_agent/study_work.py",
+        "return not self._prepared.study.is_private or any(",
+        "return any(",
+        "test_a_round_over_all_but_one_of_the_last_survivors_is_not_confirmed",
     ),
     # Groups of few
     Mutation(

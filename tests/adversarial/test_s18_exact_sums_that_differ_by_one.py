@@ -1,7 +1,7 @@
 """S-18: without differential privacy, a coordinator sums updates over almost the same hospitals and subtracts.
 
 Tried by deleting the check: with `StudyWork._is_exact` looking at test figures alone, as it did when every update was
-private, the hospital signs both survivor sets and both tests fail.
+private, the hospital signs both survivor sets and both tests fail; row s18 of `mutations.py`.
 """
 
 from dataclasses import replace

@@ -1,6 +1,5 @@
 """The two public data sets of `utility.py`, as the cohorts of four hospitals each."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,17 +67,6 @@ def divided(
         for part, piece in zip(parts, np.split(members, cuts), strict=True):
             part.append(piece)
     return tuple(np.sort(np.concatenate(part)) for part in parts)
-
-
-def joined(parts: Sequence[Records]) -> Records:
-    """Several sites' records in one place, which only a benchmark may do; patients are numbered on."""
-    offsets = np.cumsum([0, *(part.patient_count for part in parts)])
-    return Records(
-        features=np.concatenate([part.features for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        patients=np.concatenate([part.patients + offset for part, offset in zip(parts, offsets, strict=False)]),
-        patient_count=int(offsets[-1]),
-    )
 
 
 def _records(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Records:

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from consortium.demo_images import joined
 from site_agent.cohort import Records
 from site_agent.evaluate import score_patients
 from site_agent.networks import build_from
 from site_agent.training_spec import NetworkSpec
 from site_agent.update import vector_of
-from tests.benchmarks.utility_data import Hospital, joined
+from tests.benchmarks.utility_data import Hospital
 from tests.benchmarks.utility_runs import Run, figures
 from tests.benchmarks.utility_settings import SETTINGS, Data
 

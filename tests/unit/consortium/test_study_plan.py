@@ -81,7 +81,7 @@ def test_test_figures_with_a_budget_are_planned_and_added():
     text = " ".join(describe_plan(found).split())
     assert "epsilon 0.5 at delta 0.0001 over 3 measured rounds" in text
     assert "With the training, epsilon 1.5 at delta 0.0011" in text
-    assert "right at most 82% of the time" in text
+    assert "right at most 81.8% of the time" in text
     assert "must allow training and test figures together" in text
     plain = plan(small_study())
     assert (plain.figures, plain.together) == (None, (1.0, 1e-3))

@@ -56,17 +56,6 @@ def test_metadata_of_the_file_is_not_part_of_the_model() -> None:
     assert read.digest() == first_model().digest()
 
 
-def test_other_values_for_the_same_parameters() -> None:
-    model = first_model()
-    moved = model.with_vector(np.ones(3, np.float32))
-    assert moved.parameters == model.parameters
-    assert moved.digest() != model.digest()
-    with pytest.raises(ModelRefused):
-        model.with_vector(np.ones(4, np.float32))
-    with pytest.raises(ModelRefused):
-        model.with_vector(np.ones(3, np.float64))  # type: ignore[arg-type]
-
-
 def test_parameters_are_sorted_and_distinct() -> None:
     with pytest.raises(ModelRefused, match="sorted"):
         GlobalModel((("b", (1,)), ("a", (1,))), np.zeros(2, np.float32))
