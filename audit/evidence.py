@@ -23,8 +23,10 @@ from audit import tiles
 from audit.checkpoint import encode_hashes
 from audit.entries import ExportCreated, Stamp, entry_bytes
 from audit.errors import ExportRefused, LogUnwritable
+from audit.exchange import events, fhir_events
 from audit.log import Log, LogView
 from audit.note import NoteSigner, sign_note
+from audit.policy import policy_for
 from audit.report import Report, Stated, read_report, render_html
 from audit.storage import sync_directory
 
@@ -99,6 +101,8 @@ def export(
         "verify.py": resources.files("audit").joinpath("verify.py").read_bytes(),
         "log/checkpoint": view.to_bytes(),
         "log/policy.txt": policy,
+        "events.ndjson": events(log.entries(0, checkpoint.size), study),
+        "fhir.ndjson": fhir_events(log.entries(0, checkpoint.size), study=study, origin=checkpoint.origin),
     }
     if model is not None:
         files["model.safetensors"] = model
@@ -132,12 +136,6 @@ def export(
 def policy_text(log: LogView) -> bytes:
     """The policy file to hand to auditors out of band (C2SP tlog-policy): the log's key; no witnesses yet."""
     return policy_for(log.verifier.vkey())
-
-
-def policy_for(log_vkey: str) -> bytes:
-    """The same file, made from the log's key as a hospital's enrolment kit carried it."""
-    comment = f"# The key of the log {log_vkey.partition('+')[0]}. Compare this file with a hospital's copy."
-    return f"{comment}\nlog {log_vkey}\nquorum none\n".encode()
 
 
 def write_archive(out: Path, files: dict[str, bytes]) -> None:

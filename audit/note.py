@@ -39,6 +39,27 @@ def key_id(name: str, type_byte: int, public_key: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + bytes([type_byte]) + public_key).digest()[:4]
 
 
+def vkey_of(name: str, type_byte: int, public_key: bytes) -> str:
+    """A public key as text: `<name>+<key id>+<base64 of type and key>`."""
+    encoded = base64.b64encode(bytes([type_byte]) + public_key).decode()
+    return f"{name}+{key_id(name, type_byte, public_key).hex()}+{encoded}"
+
+
+def parse_vkey(text: str, type_byte: int, what: str) -> tuple[str, bytes]:
+    """Name and 32-byte key of a vkey; raises VerificationError when its key id is not the one its key has."""
+    parts = text.split("+", 2)
+    if len(parts) != 3:
+        raise VerificationError(what, "<name>+<key id>+<key>", repr(text[:120]))
+    name, identifier, encoded = parts
+    data = decode_base64(encoded, what)
+    if len(data) != 33 or data[0] != type_byte:
+        raise VerificationError(what, f"an Ed25519 key (type {type_byte}, 32 bytes)", f"{len(data)} bytes")
+    expected = key_id(check_key_name(name), type_byte, data[1:]).hex()
+    if expected != identifier:
+        raise VerificationError(what, f"key id {expected}", repr(identifier))
+    return name, data[1:]
+
+
 def decode_base64(text: str, what: str) -> bytes:
     """Strict base64: standard alphabet, padded, one spelling per value; raises VerificationError."""
     try:
@@ -95,23 +116,13 @@ class NoteVerifier:
 
     def vkey(self) -> str:
         """`<name>+<key id>+<base64>`, as it stands in policy files."""
-        key = base64.b64encode(bytes([ED25519]) + self.public_key).decode()
-        return f"{self.name}+{self.key_id.hex()}+{key}"
+        return vkey_of(self.name, ED25519, self.public_key)
 
     @classmethod
     def from_vkey(cls, text: str) -> "NoteVerifier":
         """Parse a vkey; raises VerificationError when its key id is not the one its key has."""
-        parts = text.split("+", 2)
-        if len(parts) != 3:
-            raise VerificationError("verifier key", "<name>+<key id>+<key>", repr(text[:120]))
-        name, identifier, encoded = parts
-        data = decode_base64(encoded, "verifier key")
-        if len(data) != 33 or data[0] != ED25519:
-            raise VerificationError("verifier key", "an Ed25519 key (type 1, 32 bytes)", f"{len(data)} bytes")
-        verifier = cls(name=name, public_key=data[1:])
-        if verifier.key_id.hex() != identifier:
-            raise VerificationError("verifier key", f"key id {verifier.key_id.hex()}", repr(identifier))
-        return verifier
+        name, public_key = parse_vkey(text, ED25519, "verifier key")
+        return cls(name=name, public_key=public_key)
 
     def verify(self, text: str, signature: NoteSignature) -> None:
         """Check one line over the note's text; raises VerificationError."""
