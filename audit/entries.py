@@ -38,6 +38,7 @@ from audit.fields import (
     Line,
     Lines,
     MaybeDigest,
+    MaybeFigure,
     MaybeName,
     Name,
     Names,
@@ -599,6 +600,22 @@ class ModelEvaluated(RoundEntry):
     basis: Line = EXACT_SUMS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChosen(RoundEntry):
+    """The study ends with this round, and keeps the best model that was measured (`evaluation.keep_best`).
+
+    The coordinator's word; every hospital that verified the round computed the same choice, and verify.py computes it
+    again from the figures in the log.
+    """
+
+    TYPE: ClassVar[str] = "model.chosen"
+    model_digest: Digest  # of its parameters alone
+    metric: Label
+    figure: MaybeFigure  # rounded to millionths; null if no round had one
+    origin: Count  # the round that made it; 0 for the first model
+    reason: Line
+
+
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
@@ -676,6 +693,7 @@ KINDS: dict[str, type[Entry]] = {
         RoundAborted,
         ModelVerified,
         ModelEvaluated,
+        ModelChosen,
         ModelReleased,
         ModelCertificate,
         ExportCreated,

@@ -215,6 +215,7 @@ Probability: TypeAlias = Annotated[float, Number(0.0, 1.0)]
 Size: TypeAlias = Annotated[float, Number(0.0, 1e12)]
 MaybeName: TypeAlias = Annotated[str | None, Optional(NAME)]
 MaybeDigest: TypeAlias = Annotated[str | None, Optional(DIGEST)]
+MaybeFigure: TypeAlias = Annotated[float | None, Optional(Number(0.0, 16.0))]
 Figures: TypeAlias = Annotated[tuple[tuple[str, float | None], ...], Metrics()]
 Columns: TypeAlias = Annotated[tuple[str, ...], Each(Text(64), most=500)]
 Bucket: TypeAlias = Annotated[

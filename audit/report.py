@@ -7,7 +7,7 @@ the log (who exported, which software) is kept apart under `stated`, since nothi
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -198,6 +198,7 @@ class Report:
     refused: tuple[Line, ...]
     certificates: tuple[tuple[int, str, entries.DpCertificate], ...]  # leaf, site; the last of each site
     model_certificate: tuple[int, entries.ModelCertificate] | None  # leaf; the last
+    chosen: tuple[int, entries.ModelChosen] | None  # leaf; where the study keeps its best model and has ended
     key_leaves: tuple[int, ...]  # of the entries that get a receipt of their own
     document: JsonObject  # study.json
     stated: Stated
@@ -214,6 +215,7 @@ class Report:
             "refusals": dict(self.refusals),
             "sites": [asdict(site) for site in self.sites],
             "rounds": [_round_json(one) for one in self.rounds],
+            "chosen": _chosen_json(self.chosen),
         }
 
     def to_json(self) -> bytes:
@@ -248,6 +250,21 @@ def _model_certificate_json(found: "tuple[int, entries.ModelCertificate] | None"
         "delta_two_sites": said.delta_two_sites,
         "epsilon_unmasked": said.epsilon_unmasked,
         "log_size": said.log_size,
+    }
+
+
+def _chosen_json(found: "tuple[int, entries.ModelChosen] | None") -> JsonObject | None:
+    if found is None:
+        return None
+    leaf, said = found
+    return {
+        "leaf": leaf,
+        "round": said.round,
+        "model_digest": said.model_digest,
+        "metric": said.metric,
+        "figure": said.figure,
+        "origin": said.origin,
+        "reason": said.reason,
     }
 
 
@@ -288,6 +305,7 @@ class _Reader:
         self.certificates: dict[str, tuple[int, entries.DpCertificate]] = {}
         self.model_certificate: tuple[int, entries.ModelCertificate] | None = None
         self.last_spent: dict[str, int] = {}
+        self.chosen: tuple[int, entries.ModelChosen] | None = None
 
     def last_figures(self) -> list[int]:
         """The last `figures.spent` of each site."""
@@ -456,6 +474,9 @@ class _Reader:
                 self.key_leaves.append(leaf)
             case entries.RoundAborted():
                 self.rounds[key] = replace(one, state="aborted", ended_leaf=leaf)
+            case entries.ModelChosen():
+                self.chosen = (leaf, entry)
+                self.key_leaves.append(leaf)
             case entries.ModelEvaluated():
                 self.rounds[key] = replace(one, metrics=entry.metrics, metrics_leaf=leaf)
             case _:
@@ -531,6 +552,7 @@ def read_report(
         refused=tuple(reader.refused),
         certificates=tuple((leaf, name, said) for name, (leaf, said) in sorted(reader.certificates.items())),
         model_certificate=reader.model_certificate,
+        chosen=reader.chosen,
         key_leaves=tuple(sorted({*reader.key_leaves, *reader.last_spent.values(), *reader.last_figures()})),
         document=content,
         stated=stated,
@@ -546,12 +568,13 @@ def render_html(report: Report) -> bytes:
         [(one.round, dict(one.metrics or ())) for one in measured], quality.values_of(report.document)
     )
     epsilons = [(one.round, spent.site, spent.epsilon) for one in report.rounds for spent in one.spent]
-    shown = quality.quality_of(dict(measured[-1].metrics or ()), report.document) if measured else None
+    final = _final(report, measured)
+    shown = quality.quality_of(dict(final.metrics or ()), report.document) if final else None
     return template.render(
         report=report,
         study=report.document,
         closed=closed,
-        final=measured[-1] if measured else None,
+        final=final,
         largest_epsilon=max((site.epsilon for site in report.sites if site.epsilon is not None), default=None),
         threshold=min((one.threshold for one in report.rounds), default="the agreed number of"),
         charts=charted,
@@ -582,6 +605,14 @@ def render_html(report: Report) -> bytes:
         certificates=certificate_view.view(report.certificates, report.model_certificate),
         guesses=certificate_view.GUESSES,
     ).encode()
+
+
+def _final(report: Report, measured: Sequence[RoundFigures]) -> RoundFigures | None:
+    """The round with the figures of the model that is kept: it starts from it. Without a choice, the last measured."""
+    if report.chosen is not None:
+        _, said = report.chosen
+        return next((one for one in measured if one.round == said.origin + 1), None)
+    return measured[-1] if measured else None
 
 
 def _columns(measured: list[RoundFigures]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -45,6 +45,7 @@ VERSION = 1
 FILES_MAX = 200_000
 MODEL_BYTES_MAX = 8 << 30
 TEXT_BYTES_MAX = 64 << 20
+LINES_BYTES_MAX = 2 << 30
 TILE_BYTES_MAX = 256 * 32
 BUNDLE_BYTES_MAX = 256 * (65_535 + 2)
 TOTAL_BYTES_MAX = 32 << 30
@@ -54,6 +55,7 @@ EXPANSION_FREE = 16 << 20
 REQUIRED = (
     "README.txt",
     "VERIFY.md",
+    "events.ndjson",
     "log/checkpoint",
     "log/policy.txt",
     "manifest.consistency",
@@ -283,25 +285,28 @@ def decimal(where: str, text: str) -> int:
     return int(text)
 
 
-class Key:
-    """An Ed25519 verifier key with a name (a `vkey`)."""
+NOTE_KEY, WITNESS_KEY = 1, 4
 
-    def __init__(self, where: str, vkey: str) -> None:
+
+class Key:
+    """An Ed25519 verifier key with a name (a `vkey`), of a log or of a witness."""
+
+    def __init__(self, where: str, vkey: str, kind: int = NOTE_KEY) -> None:
         parts = vkey.split("+", 2)
         if len(parts) != 3:
             raise Failure(where, "<name>+<key id>+<key>", repr(vkey[:100]))
         self.vkey, self.name = vkey, parts[0]
         data = base64_bytes(where, parts[2])
-        if len(data) != 33 or data[0] != 1:
-            raise Failure(where, "an Ed25519 key", f"{len(data)} bytes of type {data[:1].hex()}")
+        if len(data) != 33 or data[0] != kind:
+            raise Failure(where, f"an Ed25519 key of type {kind:02x}", f"{len(data)} bytes of type {data[:1].hex()}")
         self.public = data[1:]
         self.key_id = hashlib.sha256(self.name.encode() + b"\n" + data).digest()[:4]
         if not self.name or self.key_id.hex() != parts[1]:
             raise Failure(where, f"key id {self.key_id.hex()}", parts[1][:40])
 
 
-def open_note(where: str, data: bytes, key: Key) -> str:
-    """The text of a note that `key` signed; lines of other keys are skipped."""
+def note_lines(where: str, data: bytes) -> tuple[str, list[tuple[str, bytes]]]:
+    """A note's text, and the name and bytes of each signature line."""
     try:
         content = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -310,20 +315,40 @@ def open_note(where: str, data: bytes, key: Key) -> str:
     lines = tail[:-1].split("\n")
     if not blank or not tail.endswith("\n") or len(lines) > 100 or any(c < " " and c != "\n" for c in content):
         raise Failure(where, "a signed note: text, a blank line, signature lines", "another form")
-    signed = False
+    signatures: list[tuple[str, bytes]] = []
     for line in lines:
         name, space, encoded = line[2:].partition(" ")
         if not line.startswith("\u2014 ") or not name or not space:
             raise Failure(where, "a signature line", repr(line[:60]))
-        payload = base64_bytes(f"{where}, signature line", encoded)
-        if (name, payload[:4]) == (key.name, key.key_id):
-            if not signature_holds(key.public, payload[4:], (head + "\n").encode()):
-                raise Failure(where, f"a valid signature by {key.vkey}", "one that does not verify")
-            signed = True
-    if not signed:
-        found = ", ".join(line[2:].partition(" ")[0] for line in lines)
+        signatures.append((name, base64_bytes(f"{where}, signature line", encoded)))
+    return head + "\n", signatures
+
+
+def open_note(where: str, data: bytes, key: Key) -> str:
+    """The text of a note that `key` signed; lines of other keys are skipped."""
+    text, lines = note_lines(where, data)
+    mine = [payload[4:] for name, payload in lines if (name, payload[:4]) == (key.name, key.key_id)]
+    if not all(signature_holds(key.public, signature, text.encode()) for signature in mine):
+        raise Failure(where, f"a valid signature by {key.vkey}", "one that does not verify")
+    if not mine:
+        found = ", ".join(name for name, _ in lines)
         raise Failure(where, f"a signature by {key.vkey}", f"only lines of other keys ({found[:200]})")
-    return head + "\n"
+    return text
+
+
+def cosigners(where: str, data: bytes, witnesses: Mapping[str, Key]) -> dict[str, int]:
+    """Which of the policy's witnesses cosigned a checkpoint (C2SP tlog-cosignature), and when, in Unix seconds."""
+    text, lines = note_lines(where, data)
+    found: dict[str, int] = {}
+    for name, payload in lines:
+        for witness, key in witnesses.items():
+            if (name, payload[:4]) == (key.name, key.key_id):
+                time_s = int.from_bytes(payload[4:12], "big")
+                message = f"cosignature/v1\ntime {time_s}\n{text}".encode()
+                if not 0 < time_s < 2**63 or not signature_holds(key.public, payload[12:], message):
+                    raise Failure(where, f"a valid cosignature by {key.vkey}", "one that does not verify")
+                found[witness] = time_s
+    return found
 
 
 def parse_checkpoint(where: str, text: str) -> tuple[str, int, bytes]:
@@ -349,27 +374,69 @@ def parse_receipt(where: str, data: bytes) -> tuple[int, list[bytes], bytes]:
     return decimal(where, lines[1][6:]), proof, note
 
 
-def parse_policy(where: str, data: bytes) -> list[Key]:
-    """The log keys of a policy file (C2SP tlog-policy)."""
-    keys: list[Key] = []
-    quorum: str | None = None
-    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
-        words = line.partition("#")[0].split()
-        place = f"{where}, line {number}"
-        if not words:
-            continue
-        if words[0] == "log" and len(words) in (2, 3):
-            keys.append(Key(place, words[1]))
-        elif words[0] == "quorum" and len(words) == 2 and quorum is None:
-            quorum = words[1]
-        elif words[0] not in ("witness", "group"):
-            raise Failure(place, "log, witness, group or one quorum line", repr(line[:60]))
-    if not keys:
-        raise Failure(where, "a `log <vkey>` line", "none")
-    # Saying PASS to a policy that asks for witnesses we cannot check would be a lie.
-    if quorum != "none":
-        raise Failure(where, "`quorum none` (this verifier checks no witness cosignatures)", f"quorum {quorum}")
-    return keys
+class Policy:
+    """A policy file (C2SP tlog-policy): the keys of logs, witnesses, groups of them, and who must have cosigned."""
+
+    def __init__(self, where: str, data: bytes) -> None:
+        self.logs: list[Key] = []
+        self.witnesses: dict[str, Key] = {}
+        self.groups: dict[str, tuple[int, list[str]]] = {}
+        self._grouped: set[str] = set()
+        quorum: str | None = None
+        for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
+            words = line.partition("#")[0].split()
+            place = f"{where}, line {number}"
+            if not words:
+                continue
+            if words[0] == "log" and len(words) in (2, 3):
+                self.logs.append(Key(place, words[1]))
+            elif words[0] == "witness" and len(words) in (3, 4):
+                self._define(place, words[1])
+                self.witnesses[words[1]] = Key(place, words[2], WITNESS_KEY)
+            elif words[0] == "group" and len(words) > 3:
+                self._group(place, words[1], words[2], words[3:])
+            elif words[0] == "quorum" and len(words) == 2 and quorum is None:
+                quorum = words[1]
+                if quorum != "none":
+                    self._known(place, quorum)
+            else:
+                raise Failure(place, "log, witness, group or one quorum line", repr(line[:60]))
+        if not self.logs:
+            raise Failure(where, "a `log <vkey>` line", "none")
+        if quorum is None:
+            raise Failure(where, "a `quorum` line", "none")
+        keys = [key.public for key in (*self.logs, *self.witnesses.values())]
+        if len(set(keys)) != len(keys):  # or one holder would count as two
+            raise Failure(where, "every key once", "one key under two names")
+        self.quorum = quorum
+
+    def is_met(self, name: str, cosigned: Mapping[str, int]) -> bool:
+        """Whether a witness or a group has cosigned."""
+        if name in self.witnesses:
+            return name in cosigned
+        needed, members = self.groups[name]
+        return sum(self.is_met(member, cosigned) for member in members) >= needed
+
+    def _group(self, place: str, name: str, needed: str, members: list[str]) -> None:
+        for member in members:
+            self._known(place, member)
+            if member in self._grouped:
+                raise Failure(place, "every witness and group in one group at most", repr(member[:60]))
+            self._grouped.add(member)
+        digits = re.fullmatch(r"[1-9][0-9]{0,3}", needed, flags=re.ASCII)
+        number = {"all": len(members), "any": 1}.get(needed, int(needed) if digits else 0)
+        if not 1 <= number <= len(members):
+            raise Failure(place, f"all, any or a number from 1 to {len(members)}", repr(needed[:20]))
+        self._define(place, name)
+        self.groups[name] = (number, members)
+
+    def _define(self, place: str, name: str) -> None:
+        if name == "none" or name in self.witnesses or name in self.groups or len(self.groups) >= 64:
+            raise Failure(place, "a name that is not used yet, for at most 64 groups", repr(name[:60]))
+
+    def _known(self, place: str, name: str) -> None:
+        if name not in self.witnesses and name not in self.groups:
+            raise Failure(place, "a witness or group defined above", repr(name[:60]))
 
 
 # --- the bundle as hostile input -------------------------------------------------------------------------------------
@@ -385,6 +452,8 @@ def size_limit(name: str) -> int:
         return BUNDLE_BYTES_MAX
     if name.startswith("log/tile/"):
         return TILE_BYTES_MAX
+    if name.endswith(".ndjson"):
+        return LINES_BYTES_MAX
     return TEXT_BYTES_MAX
 
 
@@ -617,6 +686,7 @@ class Figures:
         self.sites: dict[str, Record] = {}
         self.concerned: set[str] = set()
         self.rounds: dict[tuple[int, int], Record] = {}
+        self.chosen: Record | None = None
 
     def site(self, name: str) -> Record:
         """The line of one site."""
@@ -697,6 +767,8 @@ class Figures:
             one.update({"state": "aborted", "ended_leaf": leaf})
         elif kind == "model.evaluated":
             one.update({"metrics": body["metrics"], "metrics_leaf": leaf})
+        elif kind == "model.chosen":
+            self.chosen = {"leaf": leaf, "round": key[0], **body}
 
     def result(self, origin: str, size: int, root: bytes) -> Record:
         """All figures, with the tree head they were read under."""
@@ -709,6 +781,7 @@ class Figures:
             "refusals": self.refusals,
             "sites": [self.site(name) for name in sorted(self.concerned)],
             "rounds": list(self.rounds.values()),
+            "chosen": self.chosen,
         }
 
 
@@ -744,6 +817,7 @@ class Case:
         self.outside_policy = policy
         self.notes: list[str] = []
         self.manifest: bytes | None = None
+        self.policy: Policy | None = None
         self.log_key: Key | None = None
         self.tree: tuple[str, int, bytes] | None = None  # origin, size, root: of a checkpoint that is signed
         self.leaves: list[bytes] | None = None
@@ -804,15 +878,16 @@ def step_files(case: Case) -> str:
 
 
 def step_policy(case: Case) -> str:
-    """The log's key is known from the policy."""
+    """The keys of the log and its witnesses are known from the policy."""
     inside = case.bundle.read("log/policy.txt")
     chosen = inside if case.outside_policy is None else case.outside_policy
     source = "from the evidence itself" if case.outside_policy is None else "given by you"
     origin = case.bundle.read("log/checkpoint").split(b"\n", 1)[0].decode("utf-8", "replace")
-    keys = [key for key in parse_policy("policy", chosen) if key.name == origin]
+    policy = Policy("policy", chosen)
+    keys = [key for key in policy.logs if key.name == origin]
     if len(keys) != 1:
         raise Failure("policy", f"one key for the log {origin[:80]!r}", f"{len(keys)} keys")
-    case.log_key = keys[0]
+    case.policy, case.log_key = policy, keys[0]
     if case.outside_policy is None:
         case.notes.append(
             "The log's key was taken from the evidence and NOT obtained independently: this run shows that the evidence"
@@ -825,15 +900,27 @@ def step_policy(case: Case) -> str:
 
 
 def step_checkpoint(case: Case) -> str:
-    """The checkpoint is signed by the log's key."""
-    if case.log_key is None:
+    """The checkpoint is signed by the log's key, and cosigned by as many witnesses as the policy asks for."""
+    if case.log_key is None or case.policy is None:
         raise NotChecked("the policy gives no key")
     text = open_note("log/checkpoint", case.bundle.read("log/checkpoint"), case.log_key)
     tree = parse_checkpoint("log/checkpoint", text)
     if tree[0] != case.log_key.name:
         raise Failure("log/checkpoint", f"origin {case.log_key.name}", tree[0])
+    cosigned = cosigners("log/checkpoint", case.bundle.read("log/checkpoint"), case.policy.witnesses)
+    quorum = case.policy.quorum
+    if quorum != "none" and not case.policy.is_met(quorum, cosigned):
+        raise Failure("log/checkpoint, cosignatures", _wanted(case.policy), ", ".join(sorted(cosigned)) or "none")
     case.tree = tree
-    return f"{tree[0]}, {tree[1]} entries, root {tree[2].hex()}"
+    seen = f"; cosigned by {', '.join(sorted(cosigned))}" if cosigned else ""
+    return f"{tree[0]}, {tree[1]} entries, root {tree[2].hex()}{seen}"
+
+
+def _wanted(policy: Policy) -> str:
+    if policy.quorum in policy.witnesses:
+        return f"a cosignature of {policy.quorum}"
+    needed, members = policy.groups[policy.quorum]
+    return f"cosignatures of {needed} of {', '.join(members)}"
 
 
 def _number_path(number: int) -> str:
@@ -948,12 +1035,14 @@ def step_entries(case: Case) -> str:
         raise Failure("manifest.note, line 2", "study <name>", repr(note[1:2]))
     case.study = match[1]
     records: list[tuple[int, Record]] = []
+    lines: list[bytes] = []
     for leaf, data in entries_of(case.bundle, size):
         record = _entry(leaf, data)
         if record["type"] in SITE_TYPES or "sig" in record:
             case.signed.append((leaf, data, record))
         if record.get("study", case.study) == case.study:
             records.append((leaf, record))
+            lines.append(b'{"leaf":%d,"entry":%b}\n' % (leaf, data))
         if leaf == 0:
             if record["type"] != "log.opened" or record["body"].get("log_vkey") != getattr(case.log_key, "vkey", None):
                 raise Failure("leaf 0", "log.opened with the policy's key", f"{record['type']}")
@@ -961,7 +1050,19 @@ def step_entries(case: Case) -> str:
     if case.opened is None:
         raise Failure("log", "log.opened as its first entry", f"a log of {size} entries")
     case.records = records
+    _require_lines("events.ndjson", case.bundle.read("events.ndjson"), lines)
     return f"{len(records)} of {size} entries concern the study {case.study} or the whole consortium {origin}"
+
+
+def _require_lines(name: str, found: bytes, expected: Sequence[bytes]) -> None:
+    """A file holds these lines and no others."""
+    at = 0
+    for number, line in enumerate(expected, start=1):
+        if found[at : at + len(line)] != line:
+            raise Failure(f"{name}, line {number}", repr(line[:200]), repr(found[at : at + len(line)][:200]))
+        at += len(line)
+    if at != len(found):
+        raise Failure(name, f"{len(expected)} lines", f"{len(found) - at} bytes after them")
 
 
 def _entry(leaf: int, data: bytes) -> Record:
@@ -1153,7 +1254,8 @@ def step_models(case: Case) -> str:
                 raise Failure(where, "a round that was started and not closed", "another")
             if body["model_digest"] != current:
                 raise Failure(where, f"model {current}", body["model_digest"])
-            if begun[key]["kind"] == "evaluate" and body["next_model_digest"] != current:
+            same = begun[key]["kind"] != "evaluate" or body["next_model_digest"] == current
+            if not same and not _keeps_best(case):  # else see step_choice
                 raise Failure(where, f"the same model {current} after an evaluation", body["next_model_digest"])
             current, last_round, closed = body["next_model_digest"], key[0], closed + 1
             ended[key] = (leaf, body["next_model_digest"])
@@ -1167,6 +1269,74 @@ def step_models(case: Case) -> str:
             raise Failure(where, f"model {ended[key][1]}", record["body"]["next_model_digest"])
         confirmed += key in ended
     return f"{closed} rounds, {confirmed} confirmations signed by sites, last model {current}"
+
+
+def _keeps_best(case: Case) -> str | None:
+    """The metric by which the study chooses its model, if it does."""
+    metric = _inside(case.document or {}, "evaluation", "keep_best")
+    return metric if isinstance(metric, str) else None
+
+
+def step_choice(case: Case) -> str:
+    """Where a study keeps its best model: the choice, and the end of training, follow from the figures in the log."""
+    case.created()
+    if case.document is None:
+        raise NotChecked("the study document could not be read")
+    metric, chosen = _keeps_best(case), case.of("model.chosen")
+    if metric is None:
+        if chosen:
+            raise Failure(f"leaf {chosen[0][0]} (model.chosen)", "no such entry: the study keeps its last model", "one")
+        return "the study keeps its last model"
+    patience = _inside(case.document, "evaluation", "stop_early", "patience")
+    least = round((_inside(case.document, "evaluation", "stop_early", "min_delta") or 0.0) * 1_000_000)
+    figures = {(e["round"], e["attempt"]): e["body"]["metrics"].get(metric) for _, e in case.of("model.evaluated")}
+    kinds = {(e["round"], e["attempt"]): e["body"]["kind"] for _, e in case.of("round.started")}
+    said = {(e["round"], e["attempt"]): (leaf, e["body"]) for leaf, e in chosen}
+    best, origin, since, ended = None, 0, 0, 0
+    for leaf, record in case.of("round.closed", "round.started", "study.completed"):
+        if record["type"] == "study.completed":
+            if not ended:
+                raise Failure(f"leaf {leaf} (study.completed)", "the rounds that the study's rule asks for", "fewer")
+            continue
+        key = (record["round"], record["attempt"])
+        where = f"leaf {leaf} ({record['type']}, round {key[0]})"
+        if ended:
+            raise Failure(where, f"nothing after round {ended}, which ended the study", "one more")
+        if record["type"] == "round.started":
+            continue
+        figure = figures.get(key)
+        if figure is not None:
+            found = round(min(max(figure, 0.0), 16.0) * 1_000_000)
+            gain = None if best is None else (best - found if metric in ("loss", "brier") else found - best)
+            if gain is None or gain > least:
+                best, origin, since = found, key[0] - 1, 0
+            else:
+                since += 1
+        if kinds.get(key) == "evaluate" or (patience is not None and since >= patience):
+            ended = key[0]
+            if key not in said:
+                raise Failure(where, "a model.chosen: the figures end the study here", "none")
+            at, body = said.pop(key)
+            right = (None if best is None else best / 1_000_000, origin, metric, record["body"]["next_model_digest"])
+            wrong = (body["figure"], body["origin"], body["metric"], body["model_digest"])
+            if wrong != right:
+                raise Failure(f"leaf {at} (model.chosen)", f"figure, round, metric and model {right}", wrong)
+    if said:
+        raise Failure(
+            f"leaf {min(leaf for leaf, _ in said.values())} (model.chosen)", "a round that ends the study", "none"
+        )
+    if not ended:
+        return f"by {metric}: no choice yet"
+    case.notes.append(
+        f"The model was chosen by {metric} of the patients it was tested on: that figure is optimistic"
+        + (
+            ". It has noise and a budget."
+            if isinstance(_inside(case.document, "evaluation", "privacy"), dict)
+            else ", and what the choice says about them is in no epsilon."
+        )
+    )
+    shown = "no figure" if best is None else f"{metric} {best / 1_000_000:g}"
+    return f"{shown} of the model of round {origin}, chosen after round {ended}"
 
 
 def step_model_file(case: Case) -> str:
@@ -1698,6 +1868,7 @@ STEPS: list[tuple[str, Callable[[Case], str]]] = [
     ("privacy spent", step_privacy),
     ("privacy certificates", step_certificates),
     ("figures of the report", step_report),
+    ("choice of the model", step_choice),
 ]
 
 

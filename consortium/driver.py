@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 
 from consortium.attempt import Attempt, Progress
+from consortium.contract.best_model import Choice, in_words
 from consortium.contract.event_file import EventFolder
 from consortium.contract.layout import measures, round_layout
 from consortium.contract.messages import (
@@ -28,16 +29,17 @@ from consortium.contract.messages import (
     StudyEnded,
     StudyOutcome,
 )
+from consortium.contract.mlflow_run import MlflowRun, Tracking
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.noisy_metrics import basis_of, metrics_for
 from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, Participant, RoundKind, RoundPlan, context_of
-from consortium.contract.server_optimizer import AggregateRefused, next_global_model
+from consortium.contract.server_optimizer import AggregateRefused, choice_after, next_global_model
 from consortium.contract.study import StudyFile
 from consortium.contract.tensor_clips import TensorClipsRefused, clipped_stretches
 from consortium.database import SiteRow, StudyRow
 from consortium.rooms import Rooms
 from consortium.sessions import Session
-from consortium.studies import RoundClosedFacts, StudyState
+from consortium.studies import ChosenModel, RoundClosedFacts, StudyState
 from consortium.study_run import Complete, Pause, Prepare, Run, decide
 from consortium.training_round import (
     Aborted,
@@ -66,6 +68,7 @@ VERIFIED_WAIT_S = 10.0
 """How long survivors have to say that they computed the next model too, before the next round is planned."""
 
 NO_MODEL = Digest("0" * 64)
+ALL_CLOSED = "every round is closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,7 @@ class StudyDriver:
         self._last: LastRound | None = None
         self._awaited_for = NO_MODEL  # the model whose endorsements were waited for
         self._curves = EventFolder(rooms.curves / study.id) if rooms.curves is not None else None
+        self._tracked = self._run_of(rooms.tracking) if rooms.tracking is not None else None
         self._log = log.bind(study=study.id)
 
     # --- what reaches it -------------------------------------------------------------------------------------------
@@ -172,12 +176,14 @@ class StudyDriver:
             await self._finish_open_attempts()
             while self._is_running():
                 row = self._row()
-                match decide(self.study, row):
+                match decide(self.study, row, ended=self._why_ended() is not None):
                     case Prepare():
                         await self._agree_on_first_model(row)
                     case Run(kind=RoundKind.EVALUATE) as decision if not await self._can_evaluate(row, decision):
                         await self._hear_verifications()
-                        if self._is_running():
+                        if self._is_running() and self.study.evaluation.keep_best is not None:
+                            self._pause("the last model cannot be measured without singling a hospital out")
+                        elif self._is_running():
                             self._log.warning("study.final_evaluation_skipped", survivors=list(row.measured))
                             self._complete(row)
                     case Run() as decision:
@@ -207,7 +213,7 @@ class StudyDriver:
             case StudyState.RUNNING:
                 self.prepare(site)
             case StudyState.COMPLETED:
-                self._tell_end(row, site, StudyOutcome.COMPLETED, "every round is closed")
+                self._tell_end(row, site, StudyOutcome.COMPLETED, self._why_ended() or ALL_CLOSED)
             case StudyState.ABORTED:
                 self._tell_end(row, site, StudyOutcome.ABORTED, "aborted by the operator")
             case _:
@@ -218,6 +224,13 @@ class StudyDriver:
         row = self._row()
         for site in self.study.sites.roster:
             self._tell_end(row, site, outcome, reason)
+
+    def _why_ended(self) -> str | None:
+        """Why the round that closed last is the last one, in a study that chooses its model; None if it is not."""
+        if self.study.evaluation.keep_best is None:
+            return None
+        closed = self._rooms.studies.last_closed(self.digest)
+        return None if closed is None else closed.ended
 
     def _tell_end(self, row: StudyRow, site: SiteId, outcome: StudyOutcome, reason: str) -> None:
         ended = StudyEnded(
@@ -251,7 +264,9 @@ class StudyDriver:
     def _complete(self, row: StudyRow) -> None:
         self._rooms.studies.complete(row)
         self._log.info("study.completed", model=row.model_digest)
-        self.end(StudyOutcome.COMPLETED, "every round is closed")
+        if self._tracked is not None:
+            self._tracked.finish()
+        self.end(StudyOutcome.COMPLETED, self._why_ended() or ALL_CLOSED)
 
     def _pause(self, reason: str) -> None:
         """Stop until the lead resumes the study, unless somebody stopped it in the meantime."""
@@ -517,6 +532,8 @@ class StudyDriver:
                 self._tell(site, RoundAborted(context=summed.context, reason="the sum cannot be used"))
             return
         self._rooms.studies.close_round(row, attempt.plan, facts, is_exact=not self.study.is_private)
+        if self._tracked is not None and facts.metrics:
+            self._tracked.add(attempt.plan.round, facts.metrics)
         if self._curves is not None and facts.metrics:
             await asyncio.to_thread(self._draw, self._curves, attempt.plan, facts)
         survivors = len(summed.survivors)
@@ -540,6 +557,15 @@ class StudyDriver:
         for site in summed.survivors:
             self._tell(site, result)
 
+    def _run_of(self, tracking: Tracking) -> MlflowRun:
+        """A run of the MLflow server, which hears what the log says and no more."""
+        return MlflowRun(
+            tracking,
+            name=self.study.id,
+            tags={"consortium.study_digest": self.digest, "consortium.side": "coordinator"},
+            failed=lambda words: log.warning("mlflow.not_written", study=self.study.id, reason=words),
+        )
+
     def _draw(self, curves: EventFolder, plan: RoundPlan, facts: RoundClosedFacts) -> None:
         """The round's figures, for TensorBoard; that a disk refuses them costs no round."""
         try:
@@ -555,6 +581,7 @@ class StudyDriver:
         sums = decode(aggregate, plan.layout, survivors=len(summed.survivors))
         model = self._rooms.models.load(plan.model_digest)
         after = next_global_model(self.study, plan, model, sums, survivors=len(summed.survivors))
+        choice = choice_after(self.study, plan, model, sums)
         return RoundClosedFacts(
             survivors=summed.survivors,
             transcript=Digest(summed.transcript.hex()),
@@ -563,7 +590,15 @@ class StudyDriver:
             metrics=metrics_for(self.study, sums).named() if is_measured(plan) else {},
             basis=basis_of(self.study),
             seconds=seconds,
+            chosen=self._chosen(plan, choice) if choice is not None and choice.ends else None,
         )
+
+    def _chosen(self, plan: RoundPlan, choice: Choice) -> ChosenModel:
+        """What the log says of a choice that ends the study."""
+        early = plan.kind is RoundKind.TRAIN
+        reason = in_words(choice, self.study.evaluation.stop_early, after_round=plan.round, early=early)
+        tally = choice.tally
+        return ChosenModel(metric=choice.metric, figure=tally.figure, origin=tally.origin, reason=reason)
 
     # --- the result of the last round ------------------------------------------------------------------------------
 

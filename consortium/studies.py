@@ -54,6 +54,16 @@ class RoundName(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenModel:
+    """Which model a study keeps, and why it ended with the round that was just closed."""
+
+    metric: str
+    figure: float | None  # None if no round had one
+    origin: int  # the round that made it; 0 for the first model
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundClosedFacts:
     """What a closed round leaves behind in the state."""
 
@@ -64,6 +74,7 @@ class RoundClosedFacts:
     metrics: Mapping[str, float]
     seconds: float
     basis: str | None = None  # of the metrics, where they are not exact sums
+    chosen: ChosenModel | None = None  # where this round ends a study that keeps its best model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +86,7 @@ class ClosedRound:
     transcript: Digest
     aggregate_sha256: Digest
     next_model_digest: Digest
+    ended: str | None = None  # why no round follows, where the study has chosen its model
 
 
 class Studies:
@@ -254,6 +266,18 @@ class Studies:
                     basis=facts.basis or entries.EXACT_SUMS,
                 )
             )
+        if facts.chosen is not None:
+            logged.append(
+                entries.ModelChosen(
+                    **now_stamp(),
+                    **about,
+                    model_digest=facts.next_model_digest,
+                    metric=facts.chosen.metric,
+                    figure=facts.chosen.figure,
+                    origin=facts.chosen.origin,
+                    reason=facts.chosen.reason,
+                )
+            )
         record = {
             "participants": [participant.site for participant in plan.participants],
             "survivors": list(facts.survivors),
@@ -262,6 +286,7 @@ class Studies:
             "next_model_digest": facts.next_model_digest,
             "metrics": dict(facts.metrics),
             "seconds": facts.seconds,
+            **({} if facts.chosen is None else {"ended": facts.chosen.reason}),
         }
         with self._writing() as connection:
             _end_round(connection, plan, "closed", record)
@@ -397,6 +422,7 @@ class Studies:
             transcript=Digest(facts["transcript"]),
             aggregate_sha256=Digest(facts["aggregate_sha256"]),
             next_model_digest=Digest(facts["next_model_digest"]),
+            ended=facts.get("ended"),
         )
 
     def hands_out(self, site: SiteId, digest: Digest) -> Digest | None:

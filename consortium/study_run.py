@@ -35,20 +35,25 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Every round is closed."""
+    """Every round is closed, or the study's own rule has ended it before."""
 
 
 Decision: TypeAlias = Prepare | Run | Pause | Complete
 
 
-def decide(study: StudyFile, row: StudyRow) -> Decision:
+def decide(study: StudyFile, row: StudyRow, *, ended: bool = False) -> Decision:
     """Training rounds 1 to `training.rounds`, then one evaluation of the final model, then nothing.
 
     In groups there is no evaluation: its sums are exact (protocol section 10).
+
+    Args:
+        study: The study.
+        row: Where it stands.
+        ended: Whether the round that closed last made the study's choice (`contract/best_model.py`): none follows it.
     """
     if not row.model_digest:
         return Prepare()
-    if row.next_round > study.training.rounds + (study.aggregation.group_size is None):
+    if ended or row.next_round > study.training.rounds + (study.aggregation.group_size is None):
         return Complete()
     if row.next_attempt > row.last_attempt:
         times = row.next_attempt - 1
