@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 
 from consortium.contract.errors import shown
 from consortium.contract.fields import ColumnName, Line
+from consortium.contract.record_views import Augmentation, Patch, misfits_of_patch, misfits_of_transforms
 from consortium.contract.schema import Finding, Rule, Section
 from consortium.contract.subgroups import Category
 
@@ -133,6 +134,7 @@ class TabularData(Section):
     missing: Literal["drop"]
     minimum_patients: Annotated[int, Ge(1), Le(10_000_000)]
     split: Split
+    patch: ClassVar[None] = None  # the network sees whole records
 
     rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("patient_id", "features", "label"), check=_columns_differ),)
 
@@ -261,7 +263,7 @@ class ImagingData(Section):
     task: Literal["classification", "segmentation"]
     modality: Modality
     channels: Annotated[int, Ge(1), Le(16)]
-    # One record as the network sees it: rows and columns, or the axes to the right, to the front and upwards.
+    # One record: rows and columns, or the axes to the right, to the front and upwards.
     shape: Annotated[tuple[Annotated[int, Ge(8), Le(1024)], ...], Len(2, 3)]
     # Millimetres along each axis, to which records are resampled; without it pixels are taken as they are.
     spacing: Annotated[tuple[Annotated[float, Ge(0.01), Le(100)], ...], Len(2, 3)] | None = None
@@ -269,18 +271,37 @@ class ImagingData(Section):
     label: ImageLabel
     minimum_patients: Annotated[int, Ge(1), Le(10_000_000)]
     split: Split
+    augmentation: Augmentation | None = None  # what training does to records, in order; evaluation does not
+    patch: Patch | None = None  # without it the network sees whole records
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(reads=("task", "label"), check=_label_fits_task),
         Rule(reads=("shape", "spacing"), check=_axes_have_spacing),
         Rule(reads=("channels", "shape"), check=_record_is_bounded),
         Rule(reads=("label", "split"), check=_masks_without_strata),
+        Rule(reads=("shape", "augmentation"), check=misfits_of_transforms),
+        Rule(reads=("task", "channels", "shape", "patch"), check=misfits_of_patch),
     )
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one record as the network sees it: (channels, *shape)."""
+    def record_shape(self) -> tuple[int, ...]:
+        """Shape of one record as it is read: (channels, *shape)."""
         return (self.channels, *self.shape)
+
+    @property
+    def record_label_shape(self) -> tuple[int, ...]:
+        """Shape of one record's label as it is read: a single number, or `shape` of a mask."""
+        return self.shape if isinstance(self.label, MaskLabel) else ()
+
+    @property
+    def network_sides(self) -> tuple[int, ...]:
+        """Sides of what the network sees: of a patch, or of the whole record."""
+        return self.shape if self.patch is None else self.patch.shape
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what the network sees of a record: (channels, *network_sides)."""
+        return (self.channels, *self.network_sides)
 
     @property
     def outputs(self) -> int:
@@ -289,8 +310,8 @@ class ImagingData(Section):
 
     @property
     def label_shape(self) -> tuple[int, ...]:
-        """Shape of one record's label: a single number, or `shape` of a mask."""
-        return self.shape if isinstance(self.label, MaskLabel) else ()
+        """Shape of the label of what the network sees: a single number, or `network_sides` of a mask."""
+        return self.network_sides if isinstance(self.label, MaskLabel) else ()
 
     @property
     def label_values(self) -> Sequence[int | str]:

@@ -137,7 +137,7 @@ def _check_files_have_one_patient(listing: Listing, faults: Faults) -> None:
 
 
 def _check_memory(records: int, data: ImagingData, faults: Faults) -> None:
-    values = int(np.prod(data.input_shape)) + int(np.prod(data.label_shape))
+    values = int(np.prod(data.record_shape)) + int(np.prod(data.record_label_shape))
     wanted = _COPIES * 4 * values * records
     limit = int(_MEMORY_PART * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     if wanted > limit:

@@ -46,7 +46,7 @@ class Loaded:
     """A record that fits."""
 
     prepared: PreparedImage
-    label: npt.NDArray[np.float32]  # [*label_shape]: 0 or 1, or indices of the label's values
+    label: npt.NDArray[np.float32]  # [*record_label_shape]: 0 or 1, or indices of the label's values
 
 
 def load(record: ImageRecord, data: ImagingData, cache: ImageCache | None) -> Loaded:
@@ -62,7 +62,7 @@ def _kept_or_made(record: ImageRecord, data: ImagingData, cache: ImageCache | No
     if isinstance(record.image, ArrayImage) or cache is None or cache.quota_bytes == 0:
         return _prepared(record, data)
     key = key_of(record, data)
-    held = cache.get(key, data.input_shape, data.label_shape)
+    held = cache.get(key, data.record_shape, data.record_label_shape)
     if held is not None:
         return held
     made = _prepared(record, data)
@@ -72,7 +72,9 @@ def _kept_or_made(record: ImageRecord, data: ImagingData, cache: ImageCache | No
 
 def key_of(record: ImageRecord, data: ImagingData) -> str:
     """SHA-256 over the bytes of the record's files and all of the contract that decides what becomes of them."""
-    contract = data.model_dump(mode="json", exclude_none=True, exclude={"split", "minimum_patients"})
+    # What training makes of a record anew in every step is made after the cache.
+    later = {"split", "minimum_patients", "augmentation", "patch"}
+    contract = data.model_dump(mode="json", exclude_none=True, exclude=later)
     hasher = hashlib.sha256(_PREPARED + canonical_bytes(contract))
     for path in (*record.image_paths, *(paths_of(record.label) if isinstance(data.label, MaskLabel) else ())):
         hasher.update(_digest(path))
