@@ -8,27 +8,28 @@ All of it happens on made-up records of the right shape (`workload`), before tra
    memory allocator, meets all alike. What counts is the least time of this thread: everything that disturbs a step
    makes it longer. Steps are of fewer patients where they are slow, the turns are bounded, and who is clearly slower
    is not asked again.
+   On a GPU it is the time until the GPU has done them.
 3. The first within NEARLY of the fastest is taken, so that a tie is always decided alike. It is held to `loop`
    (`self_test`); if it fails, the next is.
 """
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
 
+from site_agent.device import ON_PROCESSOR, Compute, clock_of, device_of, generators_kept, growth_bytes
 from site_agent.errors import EngineUnsuited
 from site_agent.gradients.bookkeeping import BookkeepingEngine
 from site_agent.gradients.engine import Engine
 from site_agent.gradients.loop import LoopEngine
 from site_agent.gradients.losses import RecordLoss, loss_of
-from site_agent.gradients.memory import growth_bytes
 from site_agent.gradients.opacus_engines import GhostEngine, HooksEngine
-from site_agent.gradients.self_test import self_test
+from site_agent.gradients.self_test import precision_test, self_test
 from site_agent.gradients.vectorised import VmapEngine
 from site_agent.gradients.workload import Workload
 from site_agent.networks import build_from
@@ -42,6 +43,8 @@ ENGINES: Mapping[str, type[Engine]] = {
 RECORDS_MAX = 512
 FAST_ENOUGH_S = 1e-3
 """An engine whose step takes less is taken without trying the others: nothing is left to gain."""
+SHORT_STUDY_S = 10.0
+"""The same holds for a step whose whole study takes less: trying the others takes as long as one could save."""
 NEARLY = 1.05
 """Part of the least time within which engines count as equally fast."""
 CLEARLY_SLOWER, FAR_SLOWER = 1.5, 3.0
@@ -61,14 +64,24 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """An engine and how much it computes at a time."""
+    """An engine, how much it computes at a time, and where."""
 
     name: str  # a key of `ENGINES`
     records_max: int = RECORDS_MAX
+    compute: Compute = ON_PROCESSOR
 
     def build(self, module: nn.Module, loss: RecordLoss) -> Engine:
-        """The engine for a network and a loss; raises EngineUnsuited."""
-        return ENGINES[self.name](module, loss, records_max=self.records_max)
+        """The engine for a network, which it moves to the device, and a loss; raises EngineUnsuited."""
+        kind, precision = ENGINES[self.name], self.compute.precision
+        module = module.to(self.compute.device)
+        if precision == "float32":
+            return kind(module, loss, records_max=self.records_max)
+        if kind is not LoopEngine:
+            raise EngineUnsuited(self.name, _PATIENTS_TOGETHER)
+        return LoopEngine(module, loss, records_max=self.records_max, precision=precision)
+
+
+_PATIENTS_TOGETHER = "in bfloat16 one patient more would move the gradients of others, whom it computes together"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +120,13 @@ class Trial:
         return f"{self.choice.name} ({how}; {'; '.join(candidate.words for candidate in self.candidates)})"
 
 
-def first_suited(module: nn.Module, loss: RecordLoss) -> Engine:
+def first_suited(module: nn.Module, loss: RecordLoss) -> EngineChoice:
     """The first engine that can do the network, neither tested nor timed; `loop` can do every one."""
     try:
-        return EngineChoice(name=BookkeepingEngine.name).build(module, loss)
+        BookkeepingEngine(copy.deepcopy(module), loss)
     except EngineUnsuited:
-        return EngineChoice(name=LoopEngine.name).build(module, loss)
+        return EngineChoice(name=LoopEngine.name)
+    return EngineChoice(name=BookkeepingEngine.name)
 
 
 def choose(
@@ -121,41 +135,45 @@ def choose(
     workload: Workload,
     *,
     pinned: str | None = None,
-    clock: Clock = time.thread_time,
+    compute: Compute | None = None,
+    clock: Clock | None = None,
 ) -> Trial:
     """The fastest engine that can do the network, fits in memory and passes its test; or the pinned one.
 
     Args:
-        module: The network; it stays as it is.
+        module: The network, on the device; it stays as it is.
         loss: Of each record.
         workload: What to try it on.
         pinned: An engine of the hospital's own choice, which is tested and not timed.
-        clock: Seconds that this thread has worked.
+        compute: The device and the precision; without it float32 where the network is.
+        clock: Seconds of work; without it the device's.
 
     Raises:
         EngineUnsuited: The pinned engine cannot do the network, or failed its test; or none can.
     """
     torch.set_num_threads(1)  # as the trainer does; with more, a step would be timed that is never taken
-    with torch.random.fork_rng(devices=[]):  # dropout draws from torch's global generator
+    compute = Compute(device=device_of(module)) if compute is None else compute
+    with generators_kept(compute.device):  # dropout draws from torch's global generator
         if pinned is None:
-            return _Contest(module, loss, workload, clock).decide()
-        choice = _fitted(pinned, module, workload)
-        _tested(pinned, module, loss, workload)
+            return _Contest(module, loss, workload, compute, clock or clock_of(compute.device)).decide()
+        choice = _fitted(pinned, module, workload, compute)
+        _tested(pinned, module, loss, workload, compute)
     return Trial(choice=choice, pinned=True, patients=0, candidates=(Candidate(engine=pinned),))
 
 
 _TRIALS: dict[tuple[object, ...], Trial] = {}
 
 
-def chosen_for(network: NetworkSpec, workload: Workload, pinned: str | None) -> Trial:
+def chosen_for(network: NetworkSpec, workload: Workload, pinned: str | None, compute: Compute) -> Trial:
     """`choose` for the network a study names, under its loss; remembered while the process lives.
 
     Raises:
         EngineUnsuited: See `choose`.
     """
-    key = (repr(replace(network, args=dict(network.args))), workload, pinned)
+    key = (repr(replace(network, args=dict(network.args))), workload, pinned, compute)
     if key not in _TRIALS:
-        _TRIALS[key] = choose(build_from(network), loss_of(network), workload, pinned=pinned)
+        module = build_from(network).to(compute.device)
+        _TRIALS[key] = choose(module, loss_of(network), workload, pinned=pinned, compute=compute)
     return _TRIALS[key]
 
 
@@ -184,10 +202,11 @@ class _Runner:
 class _Contest:
     """One choice. Mutable: it fills up, engine by engine."""
 
-    def __init__(self, module: nn.Module, loss: RecordLoss, workload: Workload, clock: Clock) -> None:
+    def __init__(self, module: nn.Module, loss: RecordLoss, workload: Workload, compute: Compute, clock: Clock) -> None:
         self._module = module
         self._loss = loss
         self._workload = workload
+        self._compute = compute
         self._clock = clock
         self._patients = 0  # in a timed step, known when the first engine has run
         self._runners: list[_Runner] = []
@@ -197,7 +216,7 @@ class _Contest:
         """See `choose`."""
         for name in ENGINES:
             runner = self._started(name)
-            if runner is not None and runner.least_s < FAST_ENOUGH_S and self._passes(runner):
+            if runner is not None and self._is_fast_enough(runner) and self._passes(runner):
                 return self._trial(runner)
         self._take_turns()
         while self._runners:
@@ -206,10 +225,15 @@ class _Contest:
                 return self._trial(runner)
         raise EngineUnsuited(LoopEngine.name, self._unsuited[LoopEngine.name])
 
+    def _is_fast_enough(self, runner: _Runner) -> bool:
+        """Whether there is nothing to gain by trying another; `least_s` is of the patients tried, of a step's."""
+        step_s = runner.least_s * self._workload.patients / self._patients
+        return runner.least_s < FAST_ENOUGH_S or step_s * self._workload.steps < SHORT_STUDY_S
+
     def _started(self, name: str) -> _Runner | None:
         """An engine that has taken its first steps: one of a single patient, one whose memory is watched, one timed."""
         try:
-            choice = _fitted(name, self._module, self._workload)
+            choice = _fitted(name, self._module, self._workload, self._compute)
             runner = _Runner(choice, choice.build(copy.deepcopy(self._module).train(), self._loss))
             runner.step(self._workload, 1)  # what a library does once is not timed
             if not self._patients:
@@ -217,7 +241,8 @@ class _Contest:
                 affordable = STEP_S / pace_s if pace_s else math.inf
                 self._patients = int(min(self._workload.patients, max(PATIENTS_MIN, affordable)))
                 runner.least_s = math.inf
-            runner.peak_bytes = growth_bytes(lambda: runner.step(self._workload, self._patients))
+            step = partial(runner.step, self._workload, self._patients)
+            runner.peak_bytes = growth_bytes(self._compute.device, step)
             self._require_room(name, runner.peak_bytes)
             runner.timed(self._workload, self._patients, self._clock)
         except EngineUnsuited as refused:
@@ -257,7 +282,7 @@ class _Contest:
     def _passes(self, runner: _Runner) -> bool:
         """Whether it passes its test; if not, it is out."""
         try:
-            _tested(runner.choice.name, self._module, self._loss, self._workload)
+            _tested(runner.choice.name, self._module, self._loss, self._workload, self._compute)
         except EngineUnsuited as refused:
             self._unsuited[runner.choice.name] = refused.why
             self._runners.remove(runner)
@@ -279,10 +304,12 @@ class _Contest:
         )
 
 
-def _tested(name: str, module: nn.Module, loss: RecordLoss, workload: Workload) -> None:
-    """`self_test`; what a library raises over a network it cannot do is a reason like any other."""
+def _tested(name: str, module: nn.Module, loss: RecordLoss, workload: Workload, compute: Compute) -> None:
+    """`self_test`, and `precision_test` where that is lower; what a library raises is a reason like any other."""
     try:
         self_test(ENGINES[name], module, loss, workload)
+        if compute.precision != "float32":
+            precision_test(module, loss, workload, compute.precision)
     except EngineUnsuited:
         raise
     except Exception as error:
@@ -297,16 +324,18 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
-def _fitted(name: str, module: nn.Module, workload: Workload) -> EngineChoice:
+def _fitted(name: str, module: nn.Module, workload: Workload, compute: Compute) -> EngineChoice:
     """How many records an engine may hold at a time; raises EngineUnsuited if not those of one patient."""
+    if compute.precision != "float32" and name != LoopEngine.name:
+        raise EngineUnsuited(name, _PATIENTS_TOGETHER)
     if workload.records_each > 1 and not ENGINES[name].several_records:
         raise EngineUnsuited(name, "a patient may have several records in this study")
     if name == LoopEngine.name:
-        return EngineChoice(name=name)
+        return EngineChoice(name=name, compute=compute)
     records = int(workload.memory_bytes // _record_bytes(name, module, workload))
     if records < workload.records_each:
         raise EngineUnsuited(name, "one patient's records would not fit in memory")
-    return EngineChoice(name=name, records_max=min(RECORDS_MAX, records))
+    return EngineChoice(name=name, records_max=min(RECORDS_MAX, records), compute=compute)
 
 
 def _record_bytes(name: str, module: nn.Module, workload: Workload) -> int:
@@ -326,7 +355,7 @@ def _record_bytes(name: str, module: nn.Module, workload: Workload) -> int:
         if not any(True for _ in part.children()):
             part.register_forward_hook(count)
     with torch.no_grad():
-        probe(torch.zeros(1, *workload.input_shape))
+        probe(torch.zeros(1, *workload.input_shape, device=device_of(module)))
     copies = {BookkeepingEngine.name: 1, VmapEngine.name: 3, HooksEngine.name: 3}.get(name, 0)
     size = 8 if name == GhostEngine.name else 4
     return size * (3 * values + math.prod(workload.input_shape)) + 4 * copies * parameter_count(module)

@@ -60,7 +60,7 @@ class BookkeepingEngine(Engine):
             start += parameter.numel()
         self._formula = LogisticRegression.of(module, loss, self._places)
         self._book: _Book | None = None
-        self._anchor = torch.zeros(0, requires_grad=True)
+        self._anchor = torch.zeros(0, requires_grad=True, device=self.device)
         followed = [
             layer for layer in module.modules() if any(p.requires_grad for p in layer.parameters(recurse=False))
         ]
@@ -117,7 +117,7 @@ class _Listen(torch.autograd.Function):
     def forward(context: Any, output: torch.Tensor, anchor: torch.Tensor, seen: "_Seen") -> torch.Tensor:
         """Nothing happens to the output."""
         context.seen = seen
-        context.anchor_shape = anchor.shape
+        context.anchor = anchor.detach()
         context.mark_dirty(output)
         return output
 
@@ -129,7 +129,7 @@ class _Listen(torch.autograd.Function):
         if seen.inputs._version != seen.version:  # noqa: SLF001 - how torch itself finds overwritten tensors
             raise EngineUnsuited(BookkeepingEngine.name, f"the input of {type(seen.layer).__name__} was overwritten")
         seen.book.enter(seen.layer, seen.inputs, slopes)
-        return slopes, torch.zeros(context.anchor_shape), None
+        return slopes, torch.zeros_like(context.anchor), None
 
 
 class _Book:
@@ -138,6 +138,7 @@ class _Book:
     def __init__(self, part: Batch, *, factors_allowed: bool) -> None:
         self.records = len(part.features)
         self._sizes = part.sizes
+        self._device = part.features.device
         self._most = max(part.sizes)
         self._factors_allowed = factors_allowed
         self._found: dict[nn.Parameter, list[Gradient]] = defaultdict(list)
@@ -153,8 +154,8 @@ class _Book:
         """Norms over all layers, clip, and the sum."""
         with torch.no_grad():
             found = {parameter: self._together(parameter, uses) for parameter, uses in self._found.items()}
-            squares = torch.zeros(len(self._sizes), dtype=torch.float64)
-            spread = torch.zeros(len(self._sizes), dtype=torch.float64)
+            squares = torch.zeros(len(self._sizes), dtype=torch.float64, device=self._device)
+            spread = torch.zeros_like(squares)
             for gradient in found.values():
                 if isinstance(gradient, Rows):
                     squares += squares_of(gradient.values)
@@ -214,9 +215,9 @@ class _Book:
         factor = factor.squeeze(1)
         if self._most == 1:
             return factor
-        sizes = torch.tensor(self._sizes)
-        patient = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        slot = torch.arange(self.records) - (sizes.cumsum(0) - sizes)[patient]
+        sizes = torch.tensor(self._sizes, device=self._device)
+        patient = torch.repeat_interleave(torch.arange(len(sizes), device=self._device), sizes)
+        slot = torch.arange(self.records, device=self._device) - (sizes.cumsum(0) - sizes)[patient]
         out = factor.new_zeros((len(sizes), self._most, *factor.shape[1:]))
         out[patient, slot] = factor
         return out.flatten(1, 2)

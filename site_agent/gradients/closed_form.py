@@ -40,8 +40,9 @@ class LogisticRegression:
         return cls(layer=layer, weight=places[layer.weight], bias=places[layer.bias])
 
     def suits(self, part: Batch) -> bool:
-        """Whether a batch is a table, and short."""
-        return part.features.dim() == 2 and part.labels.dim() == 1 and part.features.numel() <= VALUES_MAX
+        """Whether a batch is a table, short, and on the processor."""
+        there = part.features.device.type == "cpu"
+        return there and part.features.dim() == 2 and part.labels.dim() == 1 and part.features.numel() <= VALUES_MAX
 
     def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
         """Gradients, norms, clipping and the sum."""

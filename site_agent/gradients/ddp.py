@@ -11,6 +11,9 @@ it sends is a sum that the hospital itself computes.
 What travels: network names and numbers of a study as JSON, and tensors as they are. Nothing is unpickled. Records
 travel too, unencrypted: on this machine, or on a network that is the hospital's own and trusted with them.
 
+Every process computes on a GPU of its own where the agent's is one (`site_agent.device`). What travels and is added up
+stays on the processor, by gloo: sums of float64, and nothing to keep apart from the way it is without a GPU.
+
 A step is one exchange: it gives the whole sum or raises at rank 0. A rank that is lost ends all of them, and the
 hospital is a dropout of that round, as if its one process had ended.
 """
@@ -26,6 +29,7 @@ import structlog
 import torch
 import torch.distributed as dist
 
+from site_agent.device import PROCESSOR, compute_for
 from site_agent.errors import TrainingFailed
 from site_agent.gradients.admission import EngineChoice
 from site_agent.gradients.engine import Batch, Engine, PatientSum, Tally
@@ -73,19 +77,22 @@ def dismiss() -> None:
         _networks.clear()
 
 
-def spread(engine: Engine, network: NetworkSpec) -> Engine:
+def spread(engine: Engine, network: NetworkSpec, choice: EngineChoice) -> Engine:
     """The same engine, or where this process has helpers, one that computes with them."""
-    return SpreadEngine(engine, network) if dist.is_initialized() and dist.get_world_size() > 1 else engine
+    return SpreadEngine(engine, network, choice) if dist.is_initialized() and dist.get_world_size() > 1 else engine
 
 
 class SpreadEngine(Engine):
     """A rank 0's engine and those of its helpers."""
 
-    def __init__(self, engine: Engine, network: NetworkSpec) -> None:
+    def __init__(self, engine: Engine, network: NetworkSpec, choice: EngineChoice) -> None:
         super().__init__(engine.module, engine.loss)
+        self.device = PROCESSOR  # of what is dealt out and added up
         self.name = engine.name  # type: ignore[misc] # of the instance: what a step is computed with
         self._engine = engine
-        self._described = json.dumps([_fields_of(network), engine.name, engine.records_max]).encode()
+        compute = choice.compute
+        how = [choice.name, choice.records_max, compute.device.type, compute.precision]
+        self._described = json.dumps([_fields_of(network), *how]).encode()
 
     def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
         """Deal out, compute a share here, and add up; `part` is the whole batch."""
@@ -175,8 +182,8 @@ def dealt(batch: Batch, ranks: int) -> list[Batch]:
 
 
 def weights_of(module: torch.nn.Module) -> torch.Tensor:
-    """Every parameter, trained or not, as float32[values]."""
-    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+    """Every parameter, trained or not, as float32[values] on the processor."""
+    return torch.cat([parameter.detach().flatten().cpu() for parameter in module.parameters()])
 
 
 def _added_up(engine: Engine, share: Batch, clip_norm_l2: float, patients: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,8 +203,10 @@ def _added_up(engine: Engine, share: Batch, clip_norm_l2: float, patients: int) 
 
 
 def _fields_of(network: NetworkSpec) -> dict[str, object]:
-    """What `NetworkSpec` is built from, for JSON."""
-    return {field.name: getattr(network, field.name) for field in fields(network)} | {"args": dict(network.args)}
+    """What `NetworkSpec` is built from, for JSON. A helper gets every weight with each step: it needs no file."""
+    adapter = None if network.adapter is None else dict(network.adapter)
+    named = {field.name: getattr(network, field.name) for field in fields(network)}
+    return named | {"args": dict(network.args), "adapter": adapter, "initial": None}
 
 
 def _with_tuples(value: Any) -> Any:
@@ -214,9 +223,9 @@ def _counts_of(found: PatientSum) -> torch.Tensor:
 def _received_engine(length: int) -> tuple[NetworkSpec, Engine]:
     given = torch.zeros(length, dtype=torch.uint8)
     dist.recv(given, AGENT)
-    described, name, records_max = json.loads(bytes(given.numpy()))
+    described, name, records_max, device, precision = json.loads(bytes(given.numpy()))
     network = NetworkSpec(**_with_tuples(described))
-    choice = EngineChoice(name=name, records_max=records_max)
+    choice = EngineChoice(name=name, records_max=records_max, compute=compute_for(device, precision))
     return network, choice.build(build_from(network), loss_of(network))
 
 

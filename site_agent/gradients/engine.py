@@ -6,6 +6,8 @@ mechanism's grid comes once, at the end of a step (`PatientSum.on_grid`).
 
 A batch larger than memory is cut between patients, never inside one, and the parts are added up before anything is
 handed out. The whole logical batch is one call, which returns the whole sum or raises; nothing is kept between calls.
+A batch is on the processor; its parts go to the device of the network, one after the other, and the sum comes back. A
+part that does not fit into a GPU's memory makes the whole call begin anew, with smaller parts.
 So there is no state in which a step could go on with half a sum, no flag that says "this step is skipped", and no
 loader whose length would decide how many steps there are.
 
@@ -34,6 +36,11 @@ Does not cover: a gradient that depends on who else is in the batch. No allowed 
 library may pick another order of summation in float32 for another batch size, and then everybody's gradient moves in
 its last bits. `loop` computes every patient alone and has no such effect. That nothing but rounding couples patients is
 tried, in float64, by `self_test`.
+
+Lower precision. In bfloat16 that effect would not be of last bits. Layers answer with 8 significant bits, so a float32
+sum that differs in its last bit now and then rounds to another bfloat16, 2^-8 away, and what follows goes on from
+there: one patient more could move everybody's gradient by some 2^-8 of it. Part 1 holds in any precision for what is
+written down, but it is about one patient alone. So only `loop` runs in bfloat16, which never has two in one call.
 """
 
 from abc import ABC, abstractmethod
@@ -42,14 +49,18 @@ from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from privacy.dp.mechanism import Grid
+from site_agent.device import device_of, give_back
 from site_agent.errors import TrainingFailed
 from site_agent.gradients.losses import RecordLoss
 from site_agent.update import named_parameters, parameter_count
+
+log = structlog.get_logger(__name__)
 
 FLOAT_MARGIN = 2.0**-16
 """Part of the clip norm that pays for float arithmetic; see above."""
@@ -85,6 +96,12 @@ class Batch:
             records += size
         if records:
             yield self if not start else self._part(start, records, self.sizes[first:])
+
+    def on(self, device: torch.device) -> "Batch":
+        """The same records on a device."""
+        if self.features.device == device:
+            return self
+        return Batch(features=self.features.to(device), labels=self.labels.to(device), sizes=self.sizes)
 
     def _part(self, start: int, records: int, sizes: tuple[int, ...]) -> "Batch":
         stop = start + records
@@ -124,7 +141,8 @@ class Engine(ABC):
     """One way to compute the sum; made for one network and one loss.
 
     Args:
-        module: The network. Its parameters are read at every call; what the engine hangs on it stays on it.
+        module: The network, on the device on which everything is computed. Its parameters are read at every call; what
+            the engine hangs on it stays on it.
         loss: From `losses.record_loss`.
         records_max: Records computed at a time.
 
@@ -134,11 +152,13 @@ class Engine(ABC):
 
     name: ClassVar[str]
     several_records: ClassVar[bool] = True  # of one patient, in one step
+    begins_anew: ClassVar[bool] = True  # whether a call that broke off leaves nothing behind
 
     def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
         self.module = module
         self.loss = loss
         self.records_max = records_max
+        self.device = device_of(module)
         self.parameters: tuple[nn.Parameter, ...] = tuple(p for _, p in named_parameters(module))
         self.dimension = parameter_count(module)
 
@@ -153,17 +173,37 @@ class Engine(ABC):
 
         Raises:
             EngineUnsuited: The network did something that this engine does not follow. Nothing was summed.
+            TrainingFailed: The device has not enough memory for the smallest parts. Nothing was summed.
         """
-        tally = Tally(
-            total=torch.zeros(self.dimension, dtype=torch.float64),
-            batch_patients=len(batch.sizes) if batch_patients is None else batch_patients,
-        )
+        of_step = len(batch.sizes) if batch_patients is None else batch_patients
+        while True:
+            try:
+                return self._summed(batch, clip_norm_l2, of_step)
+            except torch.OutOfMemoryError:
+                pass  # what it holds is let go before the next try
+            self._take_less(batch)
+
+    def _summed(self, batch: Batch, clip_norm_l2: float, of_step: int) -> PatientSum:
+        total = torch.zeros(self.dimension, dtype=torch.float64, device=self.device)
+        tally = Tally(total=total, batch_patients=of_step)
         for part in batch.parts(self.records_max):
-            self.add(part, clip_norm_l2, tally)
+            self.add(part.on(self.device), clip_norm_l2, tally)
             tally.patients += len(part.sizes)
         return PatientSum(
-            total=tally.total.numpy(), patients=tally.patients, clipped=tally.clipped, broken=tally.broken
+            total=tally.total.cpu().numpy(), patients=tally.patients, clipped=tally.clipped, broken=tally.broken
         )
+
+    def _take_less(self, batch: Batch) -> None:
+        """Parts of half as many records from now on; raises TrainingFailed if they cannot be made smaller."""
+        taken = min(self.records_max, sum(batch.sizes))
+        if not self.begins_anew or taken <= max(batch.sizes, default=1):
+            raise TrainingFailed(
+                f"{self.device} has not enough memory for the engine {self.name}; in site.yaml `engine: loop` computes "
+                "one patient at a time, and `device: cpu` uses the processor's memory"
+            )
+        self.records_max = taken // 2
+        give_back(self.device)
+        log.warning("gradients.cut_smaller", engine=self.name, device=str(self.device))
 
     @abstractmethod
     def add(self, part: Batch, clip_norm_l2: float, tally: Tally) -> None:
@@ -171,7 +211,7 @@ class Engine(ABC):
 
     def record_weights(self, part: Batch) -> torch.Tensor:
         """float32[records]: one over the number of records of the record's patient."""
-        sizes = torch.tensor(part.sizes)
+        sizes = torch.tensor(part.sizes, device=part.features.device)
         return torch.repeat_interleave(1.0 / sizes, sizes)
 
 
@@ -213,7 +253,7 @@ def squares_of(rows: torch.Tensor) -> torch.Tensor:
 
 def add_all_rows(rows: list[torch.Tensor], clip_norm_l2: float, tally: Tally) -> None:
     """Clip and add gradients that are written down: for each parameter, in order, float32[patients, values]."""
-    squares = torch.zeros(len(rows[0]), dtype=torch.float64)
+    squares = torch.zeros(len(rows[0]), dtype=torch.float64, device=rows[0].device)
     for values in rows:
         squares += squares_of(values)
     factors = factors_of(squares, clip_norm_l2, tally)
@@ -231,6 +271,7 @@ def by_patient(records: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
     """Sum over each run of consecutive records: [records, ...] -> [patients, ...]."""
     if len(sizes) == len(records):
         return records
-    patients = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    device = records.device
+    patients = torch.repeat_interleave(torch.arange(len(sizes), device=device), torch.tensor(sizes, device=device))
     shape = (len(sizes), *records.shape[1:])
-    return torch.zeros(shape, dtype=records.dtype).index_add_(0, patients, records)
+    return torch.zeros(shape, dtype=records.dtype, device=device).index_add_(0, patients, records)

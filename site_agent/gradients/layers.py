@@ -170,7 +170,7 @@ def _embedding(layer: nn.Embedding, inputs: torch.Tensor, slopes: torch.Tensor) 
     words, slopes = inputs.reshape(records, -1), slopes.reshape(records, -1, layer.embedding_dim)
     if layer.padding_idx is not None:
         slopes = slopes * (words != layer.padding_idx).unsqueeze(2)
-    rows = torch.zeros(records, layer.num_embeddings, layer.embedding_dim, dtype=slopes.dtype)
+    rows = slopes.new_zeros(records, layer.num_embeddings, layer.embedding_dim)
     yield layer.weight, rows.scatter_add_(1, words.unsqueeze(2).expand_as(slopes), slopes).flatten(1)
 
 

@@ -25,6 +25,7 @@ class HooksEngine(Engine):
     """Every record's gradient is written down by a hook on every layer."""
 
     name: ClassVar[str] = "hooks"
+    begins_anew: ClassVar[bool] = False  # its hooks keep what a broken pass left
 
     def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
         super().__init__(module, loss, records_max=records_max)
@@ -57,6 +58,7 @@ class GhostEngine(Engine):
 
     name: ClassVar[str] = "ghost"
     several_records: ClassVar[bool] = False
+    begins_anew: ClassVar[bool] = False
 
     def __init__(self, module: nn.Module, loss: RecordLoss, *, records_max: int = 2**31) -> None:
         super().__init__(module, loss, records_max=records_max)

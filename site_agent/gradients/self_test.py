@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from site_agent.device import Precision, device_of, generators_kept
 from site_agent.errors import EngineUnsuited
 from site_agent.gradients.engine import FLOAT_MARGIN, Batch, Engine
 from site_agent.gradients.loop import LoopEngine
@@ -22,6 +23,8 @@ from site_agent.gradients.workload import Workload
 
 TOLERANCE = 1e-5
 """Relative difference from `loop`, in L2, that an engine may show."""
+PRECISION_TOLERANCE = 0.1
+"""The same of a lower precision, from `loop` in float32, over all patients. bfloat16 has 8 significant bits."""
 PATIENTS = 5
 BESIDE = 0.97
 _CHANCES = ("p", "dropout", "drop_prob", "drop_connect_rate")
@@ -104,11 +107,49 @@ def _as_it_trains(kind: type[Engine], module: nn.Module, loss: RecordLoss, batch
     the other cases, because one who is not clipped shows nothing.
     """
     tight = clip / 4
-    with torch.random.fork_rng(devices=[]):
+    with generators_kept(device_of(module)):
         tried = kind(copy.deepcopy(module).float().train(), loss)
-        found = [tried.clipped_sum(alone, tight) for alone in (*batch.parts(1), batch)]
-    for one in found:
+        _require_within(tried, batch, tight, "with its random layers on")
+
+
+def _require_within(tried: Engine, batch: Batch, clip: float, how: str) -> None:
+    """Nobody is broken, or moves the sum by more than the clip norm, alone or among the others."""
+    for part in (*batch.parts(1), batch):
+        one = tried.clipped_sum(part, clip)
         norm = float(np.linalg.norm(one.total))
-        if one.broken or not norm <= one.patients * tight * (1 + FLOAT_MARGIN):
+        if one.broken or not norm <= one.patients * clip * (1 + FLOAT_MARGIN):
             who = "a patient" if one.patients == 1 else f"{one.patients} patients"
-            raise EngineUnsuited(kind.name, f"with its random layers on, {who} moved {norm / tight:.3g} C")
+            raise EngineUnsuited(tried.name, f"{how}, {who} moved {norm / clip:.3g} C")
+
+
+def precision_test(module: nn.Module, loss: RecordLoss, workload: Workload, precision: Precision) -> None:
+    """Try `loop` in a lower precision against itself in float32.
+
+    | what is tried | what must hold |
+    |---|---|
+    | random layers off, each patient alone, unclipped | the gradient is that of float32 to PRECISION_TOLERANCE |
+    | random layers on, each patient alone and all | it goes through, and nobody moves more than the clip norm |
+
+    The first is about whether a network learns in this precision; the second about what patients are promised.
+
+    Raises:
+        EngineUnsuited: With what was found.
+    """
+    each = (1, workload.records_each)
+    batch = workload.batch(tuple(each[patient % 2] for patient in range(PATIENTS)))
+    quiet = copy.deepcopy(module).float().train()
+    draw_nothing(quiet)
+    exact, rounded = LoopEngine(quiet, loss), LoopEngine(quiet, loss, precision=precision)
+    alone = list(batch.parts(1))
+    wanted = [exact.clipped_sum(part, math.inf).total for part in alone]
+    found = [rounded.clipped_sum(part, math.inf).total for part in alone]
+    scale = sum(float(np.linalg.norm(one)) for one in wanted)
+    apart = sum(float(np.linalg.norm(one - other)) for one, other in zip(found, wanted, strict=True))
+    if not apart <= PRECISION_TOLERANCE * scale:
+        raise EngineUnsuited(
+            LoopEngine.name, f"in {precision} its gradients differ by {apart / (scale or 1.0):.2g} of those in float32"
+        )
+    tight = float(np.median([np.linalg.norm(one) for one in wanted])) / 4 or 1.0
+    with generators_kept(device_of(module)):
+        tried = LoopEngine(copy.deepcopy(module).float().train(), loss, precision=precision)
+        _require_within(tried, batch, tight, f"in {precision}")

@@ -33,6 +33,8 @@ class VmapEngine(Engine):
         values = {name: parameter.detach() for name, parameter in named_parameters(self.module)}
         try:
             found = self._gradients(values, part.features, part.labels, self.record_weights(part))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise EngineUnsuited(self.name, str(error).partition("\n")[0][:200]) from error
         with torch.no_grad():

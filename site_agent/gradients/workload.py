@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from site_agent.device import PROCESSOR, free_bytes
 from site_agent.gradients.engine import Batch
-from site_agent.gradients.memory import free_bytes
 
 PATIENTS_TRIED_MAX = 64
 
@@ -23,6 +23,7 @@ class Workload:
     memory_bytes: int  # what the batch may take
     label_shape: tuple[int, ...] = ()  # of one record's label
     classes: int = 2  # labels are whole numbers below this
+    steps: float = math.inf  # in the whole study, of so many patients
 
     @classmethod
     def of(
@@ -33,23 +34,29 @@ class Workload:
         records_each: int,
         label_shape: tuple[int, ...] = (),
         classes: int = 2,
+        device: torch.device = PROCESSOR,
+        steps: float = math.inf,
     ) -> "Workload":
-        """For a study, on this machine: half of the memory that is free now."""
+        """For a study of so many steps, on this machine: half of the memory that is free now on the device."""
+        patients = min(PATIENTS_TRIED_MAX, max(1, math.ceil(expected_patients)))
         return cls(
             input_shape=input_shape,
-            patients=min(PATIENTS_TRIED_MAX, max(1, math.ceil(expected_patients))),
+            patients=patients,
             records_each=records_each,
-            memory_bytes=free_bytes() // 2,
+            memory_bytes=free_bytes(device) // 2,
             label_shape=label_shape,
             classes=classes,
+            steps=steps * max(1.0, expected_patients / patients),
         )
 
     def batch(self, sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> Batch:
-        """Made-up records for patients of so many records each; the same every time."""
+        """Made-up records for patients of so many records each, on the processor; the same every time."""
         random = np.random.default_rng(len(sizes))
         records = sum(sizes)
+        features = random.normal(size=(records, *self.input_shape))
+        labels = random.integers(0, self.classes, size=(records, *self.label_shape))
         return Batch(
-            features=torch.tensor(random.normal(size=(records, *self.input_shape)), dtype=dtype),
-            labels=torch.tensor(random.integers(0, self.classes, size=(records, *self.label_shape)), dtype=dtype),
+            features=torch.tensor(features, dtype=dtype, device=PROCESSOR),
+            labels=torch.tensor(labels, dtype=dtype, device=PROCESSOR),
             sizes=tuple(sizes),
         )

@@ -14,6 +14,7 @@ from site_agent.gradients.admission import (
     FAST_ENOUGH_S,
     NEARLY,
     PATIENTS_MIN,
+    SHORT_STUDY_S,
     TURNS_MAX,
     TURNS_MIN,
     EngineChoice,
@@ -144,6 +145,17 @@ def test_nothing_is_tried_when_nothing_is_left_to_gain(monkeypatch):
     assert set(machine.steps) == {"bookkeeping"}
 
 
+def test_a_short_study_does_not_wait_for_what_it_could_not_win_back(monkeypatch):
+    step_s = 4 * SCRIPT["bookkeeping"]
+    machine, trial = chosen(monkeypatch, SCRIPT | {"vmap": 0.01}, steps=0.99 * SHORT_STUDY_S / step_s)
+    assert trial.choice.name == "bookkeeping"
+    assert set(machine.steps) == {"bookkeeping"}
+    _, trial = chosen(monkeypatch, SCRIPT | {"vmap": 0.01}, steps=1.01 * SHORT_STUDY_S / step_s)
+    assert trial.choice.name == "vmap"
+    # A step of more patients than are tried takes so much longer.
+    assert Workload.of((5,), expected_patients=128, records_each=1, steps=100).steps == 200
+
+
 def test_an_engine_that_fails_its_test_is_passed_over(monkeypatch):
     for speed in (SCRIPT["bookkeeping"], FAST_ENOUGH_S / 5):
         _, trial = chosen(monkeypatch, SCRIPT | {"bookkeeping": speed}, failing={"bookkeeping"})
@@ -165,7 +177,7 @@ def test_ghost_is_not_taken_where_patients_have_several_records(monkeypatch):
 
 def test_an_engine_that_takes_more_memory_than_it_may_is_passed_over(monkeypatch):
     peaks = iter([2**30, 2**20, 2**20, 2**20, 2**31])
-    monkeypatch.setattr(admission, "growth_bytes", lambda work: (work(), next(peaks))[1])
+    monkeypatch.setattr(admission, "growth_bytes", lambda _device, work: (work(), next(peaks))[1])
     _, trial = chosen(monkeypatch, SCRIPT, memory_bytes=2**29)
     assert trial.choice.name == "vmap"
     assert trial.candidates[0].unsuited == "a step needed 1024.0 MiB, of 512.0 MiB that it may use"
