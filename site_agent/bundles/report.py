@@ -10,6 +10,7 @@ from site_agent.bundles.checking import Bundle, Component, LeftOut, check_bundle
 from site_agent.bundles.definition import definition_of, study_name_of
 from site_agent.bundles.reading import BundleFiles, read_bundle, read_weights
 from site_agent.bundles.refusals import BundleRefused, Finding
+from site_agent.bundles.study_loss import StudyLoss, study_loss_of
 from site_agent.errors import LossRefused, NetworkRefused
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Report:
     changes: tuple[str, ...]  # what is done otherwise than it says
     refused: tuple[Finding, ...]  # what is not allowed in any bundle, or keeps its network from being built
     unfit: tuple[Finding, ...]  # in parts that a study says itself: what couples patients, or does not go together
+    loss: StudyLoss | Finding | None  # what a study names in its loss's place, or why there is nothing; None without
 
     @property
     def accepted(self) -> bool:
@@ -69,6 +71,7 @@ class Report:
                 for part in bundle.components
             ],
             "changes": list(self.changes),
+            "training_loss": self.loss.name if isinstance(self.loss, StudyLoss) else None,
             "left_out": []
             if bundle is None
             else [{"place": one.place, "what": one.what, "why": one.why} for one in bundle.left_out],
@@ -133,14 +136,16 @@ def _built(path: Path, files: BundleFiles, bundle: Bundle) -> Report:
     except LossRefused as error:
         assert bundle.loss is not None
         unfit += (bundle.loss.finding("", error.loss, error.why, "Use another loss."),)
+    loss = None if bundle.loss is None else study_loss_of(bundle.loss)
     return Report(
         digest=files.digest,
         bundle=bundle,
         parameters=parameters,
         weights=weights,
-        changes=tuple(fitting.changes(bundle)),
+        changes=(*fitting.changes(bundle), *(loss.changes if isinstance(loss, StudyLoss) else ())),
         refused=refused,
         unfit=unfit,
+        loss=loss,
     )
 
 
@@ -165,6 +170,7 @@ def _refusal(files: BundleFiles | None, refused: BundleRefused) -> Report:
         changes=(),
         refused=refused.findings,
         unfit=(),
+        loss=None,
     )
 
 

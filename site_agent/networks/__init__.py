@@ -9,6 +9,7 @@ Refused whatever its name: networks that keep statistics of the batches they saw
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -24,6 +25,8 @@ from consortium.contract.schema import problems_of
 from site_agent.errors import NetworkRefused
 from site_agent.gradients.refusals import require_private
 from site_agent.networks import small
+from site_agent.networks.adapters import with_adapter
+from site_agent.networks.initial import load_initial
 from site_agent.networks.private_layers import with_private_layers
 from site_agent.networks.records import RecordShape
 from site_agent.networks.scattering import scattering_network
@@ -100,27 +103,52 @@ def build(
 
 
 def build_from(spec: NetworkSpec) -> nn.Module:
-    """`build`, from a spec, with what the study freezes frozen and what is kept marked; raises PartsRefused too."""
+    """`build`, from a spec, with the study's initial weights and adapter, what it freezes frozen, what is kept marked.
+
+    Raises:
+        NetworkRefused: See `build`.
+        WeightsRefused: The file of initial weights is missing, another one, or not this network's.
+        AdapterRefused: The adapter does not fit the network.
+        PartsRefused: The study's patterns do not fit the network.
+    """
     module = build(spec.network, spec.args, input_shape=spec.input_shape, outputs=spec.outputs, seed=spec.seed)
+    if spec.initial is not None:
+        load_initial(module, spec.initial)
+    if spec.adapter is not None:
+        module = with_adapter(module, spec.adapter, seed=spec.seed)
     divide(module, spec.trainable, spec.site_kept)
     return module
+
+
+def outline_of(spec: NetworkSpec) -> nn.Module:
+    """`build_from` for names and shapes alone: initial weights are not read."""
+    return build_from(replace(spec, initial=None))
 
 
 def layout_of(spec: NetworkSpec) -> ParameterLayout:
     """Name and shape of every parameter of the network that is sent; the network is built for it once.
 
     Raises:
-        NetworkRefused: See `build`.
+        NetworkRefused, AdapterRefused: See `build_from`.
         PartsRefused: The study's patterns do not fit the network.
     """
-    every = _layout(spec.network, json.dumps(dict(spec.args), sort_keys=True), spec.input_shape, spec.outputs)
+    adapter = None if spec.adapter is None else json.dumps(dict(spec.adapter), sort_keys=True)
+    args = json.dumps(dict(spec.args), sort_keys=True)
+    every = _layout(spec.network, args, spec.input_shape, spec.outputs, adapter)
     return parts_of(every, spec.trainable, spec.site_kept).sent
 
 
 @lru_cache(maxsize=8)
-def _layout(network: str, args: str, input_shape: tuple[int, ...], outputs: int) -> ParameterLayout:
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(args).items()}
-    return parameter_layout(build(network, known, input_shape=input_shape, outputs=outputs, seed=0))
+def _layout(
+    network: str, args: str, input_shape: tuple[int, ...], outputs: int, adapter: str | None
+) -> ParameterLayout:
+    module = build(network, _with_tuples(args), input_shape=input_shape, outputs=outputs, seed=0)
+    return parameter_layout(module if adapter is None else with_adapter(module, _with_tuples(adapter), seed=0))
+
+
+def _with_tuples(section: str) -> dict[str, object]:
+    """A section of a study from JSON, with the tuples that it has."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(section).items()}
 
 
 def _checked(network: str, args: Mapping[str, object]) -> contract.Model:
