@@ -57,6 +57,7 @@ def _rooms(home: CoordinatorHome, database: Database, log: Log) -> Rooms:
         evidence=VectorStore(home.folder / "evidence"),
         models=Models(home.folder / "models"),
         journal=Journal(database),
+        tracking=home.config.mlflow,
         curves=home.folder / "tensorboard" if home.config.tensorboard else None,
     )
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 
 from consortium.contract import yaml_file
 from consortium.contract.fields import Address, RelativePath, SiteName, Version
+from consortium.contract.mlflow_run import Tracking
 from consortium.contract.schema import Finding, Refused, Rule, Section, Words
 
 _SQLITE = re.compile(r"sqlite:///[^?#]+")
@@ -62,6 +63,7 @@ class CoordinatorFile(Section):
     token_lifetime_hours: Annotated[float, Gt(0), Le(24 * 365)] = 72.0
     certificate_days: Annotated[int, Gt(0), Le(3650)] = 365
     tensorboard: bool = False  # curves of the masked sums, for TensorBoard
+    mlflow: Tracking | None = None  # the same for an MLflow tracking server
 
     rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("address", "enrolment_address"), check=_ports_differ),)
 
@@ -119,4 +121,6 @@ certificate_days: 365
 # Whether the figures of every measured round, summed over hospitals, are also written for TensorBoard, to the folder
 # tensorboard/STUDY of the home.
 tensorboard: false
+# The same figures for an MLflow tracking server: server (https://host:port, or http://127.0.0.1:port) and experiment.
+mlflow: null
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from consortium.contract.mlflow_run import Tracking
 from consortium.journal import Journal
 from consortium.models import Models
 from consortium.record import Recorder
@@ -29,4 +30,5 @@ class Rooms:
     evidence: VectorStore  # messages that broke a rule; their digests are in the log
     models: Models
     journal: Journal
+    tracking: Tracking | None = None  # the MLflow server that gets the figures, if there is one
     curves: Path | None = None  # the folder of figures for TensorBoard, if there is to be one

@@ -22,7 +22,7 @@ from site_agent.errors import SiteError
 from site_agent.home import AgentHome, open_home
 from site_agent.ledger import Ledger
 from site_agent.ledger_restore import restore_ledger
-from site_agent.preparation import engine_for
+from site_agent.preparation import compute_of, engine_for
 from site_agent.privacy_certificate import PrivacyCertificate
 from site_agent.progress import Standing, standings
 from site_agent.signed_events import SignedEvents
@@ -254,8 +254,8 @@ def audit_of_study(folder: Path, name: str) -> "MechanismAudit":
     config = home.config
     dataset = config.dataset_for(study.study_id)
     declared = dataset.declared_patients if dataset is not None else study.data.minimum_patients
-    spec = spec_of(study, declared_patients=declared)
-    found = audited(spec, engine_for(spec, config.engine), THOROUGH)
+    spec = spec_of(study, declared_patients=declared, weights=config.weights)
+    found = audited(spec, engine_for(spec, config.engine, compute_of(config)), THOROUGH)
     if found is None:
         raise NotAudited(f"no made-up record can be counted in the network of {name!r}")
     return found

@@ -22,7 +22,9 @@ from consortium.contract.private_process import keep_memory_private
 
 if TYPE_CHECKING:
     from site_agent.budget import DatasetBudget
+    from site_agent.bundles.refusals import Finding
     from site_agent.bundles.report import Report
+    from site_agent.bundles.study_loss import StudyLoss
     from site_agent.ledger import LedgerRow
     from site_agent.progress import Standing
 
@@ -33,6 +35,8 @@ app.add_typer(studies_app, name="studies")
 app.add_typer(peers_app, name="peers")
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at MONAI bundles; nothing in one is ever run.")
 app.add_typer(bundle_app, name="bundle")
+weights_app = typer.Typer(no_args_is_help=True, help="Files of weights that studies begin from, or end with.")
+app.add_typer(weights_app, name="weights")
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
 HOSPITAL_PACKAGES = frozenset({"monai", "opacus", "pandas", "sklearn", "torch"})
@@ -130,12 +134,12 @@ def status(
 def _standing_table(found: "tuple[Standing, ...]") -> Table:
     from site_agent.progress import time_left
 
-    table = _table("study", "round", "now", "step", "left in this round", "as of (UTC)")
+    table = _table("study", "round", "now", "step", "left in this round", "computed on", "as of (UTC)")
     for one in found:
         where = f"{one.round} of {one.rounds}" if one.round <= one.rounds else "after the last"
         step = f"{one.steps_done:,} of {one.steps:,}" if one.steps else ""
         left = "" if one.seconds_left is None else time_left(one.seconds_left)
-        table.add_row(one.study, where, one.doing, step, left, one.at[:19].replace("T", " "))
+        table.add_row(one.study, where, one.doing, step, left, one.device, one.at[:19].replace("T", " "))
     return table
 
 
@@ -311,7 +315,7 @@ def egress(home: Home, *, as_json: Json = False) -> None:
 @app.command()
 def policy(home: Home) -> None:
     """Print policy.txt, the log's key as this hospital's kit had it: what an auditor checks evidence against."""
-    from audit.evidence import policy_for
+    from audit.policy import policy_for
     from site_agent.home import open_home
 
     print(policy_for(open_home(home).identity.log_vkey).decode(), end="")  # noqa: T201 - a result, byte for byte
@@ -454,7 +458,83 @@ def _print_bundle(found: "Report") -> None:
         _out.print("\nIn a study:\n  model:", markup=False)
         _out.print(f"    network: {found.model['network']}\n    args:", markup=False)
         _out.print(f"      digest: {given['digest']}\n      definition: '{given['definition']}'", markup=False)
+        _print_loss(found.loss)
         _out.print(f"In site.yaml, to let studies use it:\n  bundles:\n    {found.digest}: PATH", markup=False)
+
+
+def _print_loss(loss: "StudyLoss | Finding | None") -> None:
+    from site_agent.bundles.study_loss import StudyLoss
+
+    if isinstance(loss, StudyLoss):
+        _out.print(f"  training:\n    loss: {loss.name}", markup=False)
+    elif loss is not None:
+        _out.print(f"Its loss is none that a study has, because of {loss.place}:", markup=False)
+        _out.print(f"  found {loss.found}; allowed: {loss.allowed}. {loss.advice}", markup=False)
+
+
+StudyPath = Annotated[Path, typer.Argument(help="The study's YAML file.")]
+NewFile = Annotated[Path, typer.Option("--out", help="Where to write; must not exist yet.")]
+
+
+@weights_app.command("make")
+def weights_make(study: StudyPath, out: NewFile) -> None:
+    """Draw a network's first weights from the study's seed, so that all hospitals can begin from the same file."""
+    from consortium.contract.study import load_study
+    from site_agent.weights_files import drawn, write_new
+
+    _print_initial(write_new(out, drawn(load_study(study))), out, whole=True)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    source: Annotated[Path, typer.Argument(help="A .pt or .safetensors file, or a MONAI bundle.")],
+    study: Annotated[Path, typer.Option(help="The study's YAML file: which network they are for.")],
+    out: NewFile,
+    *,
+    partial: Annotated[bool, typer.Option("--partial", help="Also if tensors are left out or missing.")] = False,
+) -> None:
+    """Bring weights from elsewhere into the form studies begin from. Nothing but tensors is read of a file."""
+    from consortium.contract.study import load_study
+    from site_agent.weights_files import converted, write_new
+
+    found = converted(load_study(study), source)
+    for what, names in (("Left out, not of the network", found.left_out), ("Missing in the file", found.missing)):
+        for name in names:
+            _talk.print(f"{what}: {name[:200]!r}", markup=False)
+    if (found.left_out or found.missing) and not partial:
+        _talk.print("[bold red]error:[/bold red] the file does not have exactly the network's parameters")
+        _talk.print("  Nothing was written. Convert what fits with --partial.")
+        raise typer.Exit(EXIT_REFUSED)
+    _print_initial(write_new(out, found.model), out, whole=not found.missing)
+
+
+@weights_app.command("export")
+def weights_export(
+    study: StudyPath,
+    model: Annotated[Path, typer.Argument(help="A model that the study released, in safetensors.")],
+    out: NewFile,
+    weights: Annotated[Path | None, typer.Option(help="The file of the study's initial_weights.")] = None,
+) -> None:
+    """Make a released model whole: with the parameters that were not trained, and adapters worked into layers."""
+    from consortium.contract.study import load_study
+    from site_agent.weights_files import whole, write_new
+
+    read = load_study(study)
+    named = read.initial_weights
+    files = {} if named is None or weights is None else {named.sha256: str(weights)}
+    sha256 = write_new(out, whole(read, model, files))
+    _out.print(f"Every parameter of the network is in {out}.\n  SHA-256  {sha256}", markup=False)
+    if read.training.site_kept is not None:
+        _talk.print(
+            "Parameters that hospitals keep are in it as they were before training: train them where it is used."
+        )
+
+
+def _print_initial(sha256: str, out: Path, *, whole: bool) -> None:
+    _out.print(f"Weights are in {out}.\nIn the study:\n  initial_weights:\n    sha256: {sha256}", markup=False)
+    if not whole:
+        _out.print("    missing: drawn", markup=False)
+    _out.print(f"In every hospital's site.yaml:\n  weights:\n    {sha256}: PATH", markup=False)
 
 
 def _table(*columns: str) -> Table:

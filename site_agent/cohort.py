@@ -36,8 +36,8 @@ _Indices = npt.NDArray[np.int64]
 class Records:
     """Records of the patients on one side of the split, read-only."""
 
-    features: npt.NDArray[np.float32]  # [records, *input_shape]; of a table in the order of `TabularData.input_names`
-    labels: npt.NDArray[np.float32]  # [records, *label_shape]: 0 or 1, or the index of one of the label's values
+    features: npt.NDArray[np.float32]  # [records, *record shape]; of a table in the order of `TabularData.input_names`
+    labels: npt.NDArray[np.float32]  # [records, *its shape]: 0 or 1, or the index of one of the label's values
     patients: _Indices  # [records], 0 to patient_count - 1: which patient a record belongs to, the unit of privacy
     patient_count: int
 

@@ -64,4 +64,4 @@ def _cut(shift: NDArray[np.float32], parameters: Sequence[nn.Parameter]) -> list
     if shift.shape != (sum(sizes),):
         raise TrainingFailed(f"a control variate of {shift.size} values for an update of {sum(sizes)}")
     parts = torch.split(torch.from_numpy(shift.copy()), sizes)
-    return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+    return [part.view(p.shape).to(p.device) for part, p in zip(parts, parameters, strict=True)]

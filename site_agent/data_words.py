@@ -16,7 +16,14 @@ def sentence_of(data: TabularData | ImagingData) -> str:
     words = f"{_images(data)} ({data.modality}, {_counted(data.channels, 'channel')}), "
     if data.spacing is not None:
         words += f"resampled to {_times(data.spacing)} mm and "
-    return f"{words}cut or padded to {_times(data.shape)}, each with {_label(data)}; nothing else of a file is used"
+    words += f"cut or padded to {_times(data.shape)}, each with {_label(data)}; nothing else of a file is used"
+    seen = []
+    if data.augmentation is not None:
+        seen.append(f"changed at random ({', '.join(one.transform for one in data.augmentation)})")
+    if data.patch is not None:
+        patches = "a patch" if data.patch.per_record == 1 else f"{data.patch.per_record} patches"
+        seen.append(f"seen in {patches} of {_times(data.patch.shape)}")
+    return f"{words}; in every training step a record is {' and '.join(seen)}" if seen else words
 
 
 def columns_of(data: TabularData | ImagingData) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from audit.certificate import percent_right
+from consortium.contract.best_model import choice_costs
 from consortium.contract.figures_budget import figures_privacy
 from consortium.contract.layout import largest_layout
 from consortium.contract.names import Digest
@@ -14,12 +15,14 @@ from consortium.contract.study_training import NoPrivacy
 from privacy.dp import accountant, distributed
 from privacy.errors import BudgetExceeded
 from site_agent.bundles.approval import objection_to_bundle
+from site_agent.client_algo_file import objection_to_client_algo
 from site_agent.data_words import sentence_of
 from site_agent.figures_account import admit_figures, budget_digest, budget_of, figures_event
 from site_agent.ledger import Ledger
 from site_agent.ledger_caps import all_events, events_of
 from site_agent.policy import BUDGET_REFUSED, Answer, Refuse, SiteFacts, decide, facts_of, limits_of
 from site_agent.site_file import SiteFile
+from site_agent.starting_point import objection_to_weights, words_of
 from site_agent.training_spec import PrivacySpec, parameters_of, spec_of
 
 
@@ -46,7 +49,11 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
             f"on {sentence_of(study.data)}; read from the dataset "
             f"{dataset_name or '(none named in site.yaml yet)'}; then its quality on patients set aside.",
         ),
+        *_steps(study),
+        *_choice(study),
         *_bundle(study, config),
+        *(line for name, text in words_of(study, config.weights) for line in _said(name, text)),
+        *_client_algo(study, config),
         *_said("Leaves, per round", _leaves(study)),
         *_said("A patient's risk", _risk(study)),
         *_said("Noise", _noise(study, config)),
@@ -61,6 +68,39 @@ def _said(name: str, text: str) -> list[str]:
     return [textwrap.fill(text, 110, initial_indent=head, subsequent_indent=" " * len(head))]
 
 
+def _steps(study: StudyFile) -> list[str]:
+    """What stays here between rounds, and how large the steps are, where the study says anything about it."""
+    training, said = study.training, []
+    if training.schedule is not None:
+        said.append(f"the learning rate follows a schedule ({training.schedule.name}), which looks at no patient")
+    if training.optimizer_state is not None:
+        said.append(
+            "the optimizer's state is kept in this agent's home from round to round and never leaves"
+            + ("; it is made of noisy gradients, so it costs no privacy" if study.is_private else "")
+        )
+    if not said:
+        return []
+    text = "; ".join(said)
+    return _said("Steps", f"{text[0].upper()}{text[1:]}.")
+
+
+def _choice(study: StudyFile) -> list[str]:
+    """By what the released model is chosen, and what that gives away."""
+    wanted = study.evaluation
+    if wanted.keep_best is None:
+        return []
+    early = ""
+    if wanted.stop_early is not None:
+        early = (
+            f" Training stops after {wanted.stop_early.patience} measured rounds without a better one; rounds that do "
+            "not take place cost nothing."
+        )
+    costs = choice_costs(has_budget=wanted.privacy is not None, is_private=study.is_private)
+    return _said(
+        "Model", f"the best of those measured, by {wanted.keep_best} of the patients set aside.{early} {costs}"
+    )
+
+
 def _bundle(study: StudyFile, config: SiteFile) -> list[str]:
     """Where the network comes from, if a bundle defines it."""
     if not isinstance(study.model, BundleClassifier | BundleSegmenter):
@@ -69,6 +109,22 @@ def _bundle(study: StudyFile, config: SiteFile) -> list[str]:
     copy = config.bundles.get(args.digest)
     known = f"this hospital's copy is {copy}" if copy is not None else "site.yaml does not name it, so it is refused"
     return _said("Network", f"defined by the MONAI bundle {args.digest} ({known}): {args.definition}")
+
+
+def _client_algo(study: StudyFile, config: SiteFile) -> list[str]:
+    """Whose code takes the steps, if it is not this program's."""
+    name = study.training.client_algo
+    if name is None:
+        return []
+    registered = config.client_algos.get(name)
+    known = "site.yaml has no client algorithm of that name, so the study is refused"
+    if registered is not None:
+        known = f"here {registered.class_name} in {registered.file}, SHA-256 {registered.sha256}"
+    return _said(
+        "Trained by",
+        f"code of each hospital's own, under the name {name} ({known}). It runs with this agent's rights. What the "
+        "study says about steps, batches, optimizer and loss is told to it, and nobody holds it to that.",
+    )
 
 
 def _risk(study: StudyFile) -> str:
@@ -264,9 +320,13 @@ def _example(study: StudyFile, config: SiteFile) -> str:
 
 def _answer(study: StudyFile, config: SiteFile) -> Answer:
     """What the rules of site.yaml say, but for the number of patients: `site-agent check` reads the data."""
-    bundle_refused = objection_to_bundle(study, config.bundles)
-    if bundle_refused is not None:
-        return bundle_refused
+    refused = (
+        objection_to_bundle(study, config.bundles)
+        or objection_to_client_algo(study, config.client_algos)
+        or objection_to_weights(study, config.weights)
+    )
+    if refused is not None:
+        return refused
     enough = max(config.policy.minimum_patients, study.data.minimum_patients)
     layout = largest_layout(study, parameters=parameters_of(study))
     return decide(

@@ -42,6 +42,36 @@ class NetworkRefused(SiteError):
         return f"Ask the study's author to change {self.field}; nothing was trained."
 
 
+class AdapterRefused(SiteError):
+    """A study's adapter does not fit its network. Whose fault: the study's author."""
+
+    def __init__(self, field: str, found: str, allowed: str) -> None:
+        super().__init__(f"{field}: found {found}; allowed: {allowed}")
+        self.field = field
+        self.found = found
+        self.allowed = allowed
+
+    def advice(self) -> str:
+        """What to do next."""
+        return f"Ask the study's author to change {self.field}; nothing was trained."
+
+
+class WeightsRefused(SiteError):
+    """A file of weights is not the one a study names, or not its network's. Whose fault: whoever handed it out.
+
+    Its words are about the file and the network; nothing in them is about patients.
+    """
+
+    def __init__(self, found: str, allowed: str) -> None:
+        super().__init__(f"the weights: found {found}; allowed: {allowed}")
+        self.found = found
+        self.allowed = allowed
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Nothing was trained. `sha256sum FILE` gives the digest that initial_weights in a study names."
+
+
 class LossRefused(SiteError):
     """A loss does not keep patients apart, so clipping one would bound nothing. Whose fault: the study's author."""
 

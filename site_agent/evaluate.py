@@ -8,6 +8,7 @@ Records go through the network a few at a time and nothing but numbers of a pati
 many places of each class were found. So it takes no more memory with a thousand volumes than with four.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,10 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from consortium.contract.layout import LaneName
+from consortium.contract.record_views import Patch
 from consortium.contract.study import Evaluation as Wanted
 from site_agent.class_tally import ClassScores
 from site_agent.cohort import Records
+from site_agent.device import PROCESSOR, device_of
 from site_agent.dice_tally import Overlaps, overlaps
+from site_agent.imaging.patches import whole_answers
 from site_agent.tally import Scores, metric_lanes
 from site_agent.update import load_vector
 
@@ -92,23 +96,26 @@ def evaluate(
     groups: NDArray[np.int64] | None = None,
     *,
     outputs: int = 1,
+    patch: Patch | None = None,
 ) -> Evaluation:
     """Measure a global model on every held-out patient.
 
     Args:
-        module: The study's network, from `networks.build_from`; its parameters are overwritten.
+        module: The study's network, from `networks.build_from`, on any device; its parameters are overwritten.
         model: float32[d], the global model.
         test: The cohort's test part.
         wanted: The study's section on evaluation.
         groups: int64[patients, subgroups], `Cohort.test_groups`; None puts every patient in no cell. Of binary labels.
         outputs: Of the network for each label (`data.outputs` of the study): 1 of a binary label, else the classes.
+        patch: `data.patch` of the study: the network is led over a record in windows. Of masks.
 
     Raises:
         TrainingFailed: The model does not fit the network.
     """
+    if test.labels.ndim > 1:
+        return Evaluation(scores=segment_patients(module, model, test, outputs, patch), wanted=wanted)
     if outputs > 1:
-        measure = segment_patients if test.labels.ndim > 1 else classify_patients
-        return Evaluation(scores=measure(module, model, test, outputs), wanted=wanted)
+        return Evaluation(scores=classify_patients(module, model, test, outputs), wanted=wanted)
     scores, positive = score_patients(module, model, test)
     if groups is None:
         groups = np.full((len(scores), len(wanted.subgroups or ())), -1, dtype=np.int64)
@@ -150,7 +157,9 @@ def classify_patients(module: nn.Module, model: NDArray[np.float32], test: Recor
     return ClassScores(probabilities=np.clip(sums / np.maximum(counts, 1)[:, None], 0.0, 1.0), labels=labels)
 
 
-def segment_patients(module: nn.Module, model: NDArray[np.float32], test: Records, classes: int) -> Overlaps:
+def segment_patients(
+    module: nn.Module, model: NDArray[np.float32], test: Records, classes: int, patch: Patch | None = None
+) -> Overlaps:
     """Dice and loss of every patient, by the patients' numbers; what a mean over records is says `dice_tally`.
 
     The class predicted at a place is the one with the highest logit, the first of several. A logit that is not a number
@@ -160,7 +169,7 @@ def segment_patients(module: nn.Module, model: NDArray[np.float32], test: Record
     empty = [np.zeros((0, classes), dtype=np.int64)]
     counts: list[list[NDArray[np.int64]]] = [list(empty), list(empty), list(empty)]
     losses = [np.zeros(0)]
-    for answers, labels in _answers(module, test, classes):
+    for answers, labels in _answers(module, test, classes, patch):
         logits, true = torch.nan_to_num(answers), labels.long().flatten(1)
         predicted = logits.argmax(dim=1).flatten(1)
         for found, places in zip(counts, (predicted.where(predicted == true, -1), predicted, true), strict=True):
@@ -171,18 +180,31 @@ def segment_patients(module: nn.Module, model: NDArray[np.float32], test: Record
     return overlaps(common, predictions, truths, np.concatenate(losses), _owners(test)[0])
 
 
-def _answers(module: nn.Module, test: Records, outputs: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The network's answers and the labels of a few records at a time, in their order."""
+def _answers(
+    module: nn.Module, test: Records, outputs: int, patch: Patch | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The network's answers and the labels of a few records at a time, in their order.
+
+    With a patch the network sees as many windows at a time as have the numbers of so many records; of the answers, no
+    more is held than one record's, where a record is large.
+    """
     module.eval()
     shape = test.features.shape[1:]
     answers = outputs * int(np.prod(test.labels.shape[1:], dtype=np.int64))
     values = max(1, int(np.prod(shape, dtype=np.int64)), answers)
     at_once = max(1, min(_RECORDS_AT_ONCE, _VALUES_AT_ONCE // values))
+    windows = 1 if patch is None else windows_at_once(patch, channels=shape[0], outputs=outputs)
     for start in range(0, len(test), at_once):
         rows = slice(start, start + at_once)
         with torch.inference_mode():
-            found = module(torch.tensor(test.features[rows], dtype=torch.float32))
-        yield found, torch.tensor(test.labels[rows])
+            records = torch.tensor(test.features[rows], dtype=torch.float32, device=device_of(module))
+            found = whole_answers(module, records, patch, windows_at_once=windows).cpu()
+        yield found, torch.tensor(test.labels[rows], device=PROCESSOR)
+
+
+def windows_at_once(patch: Patch, *, channels: int, outputs: int) -> int:
+    """Windows that go through the network together: with what it says to them, at most `_VALUES_AT_ONCE` numbers."""
+    return max(1, _VALUES_AT_ONCE // (max(channels, outputs) * math.prod(patch.shape)))
 
 
 def _owners(test: Records) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

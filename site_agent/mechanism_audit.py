@@ -200,6 +200,7 @@ class _Audit:
         return replace(
             self._spec,
             optimizer=optimizer,
+            views=None,  # probes are seen as they are, so that what comes out can be told from what went in
             privacy=replace(privacy, mechanism=mechanism, local_steps=local_steps, sum_bound=bound),
         )
 

@@ -18,13 +18,16 @@ from consortium.contract.study import StudyFile
 from consortium.contract.study_data import MASK
 from site_agent.carried import Carried
 from site_agent.cohort import Records, read_cohort
+from site_agent.device import PROCESSOR, compute_for
 from site_agent.errors import SiteError
+from site_agent.evaluate import windows_at_once
 from site_agent.home import AgentHome
+from site_agent.imaging.patches import whole_answers
 from site_agent.model_folder import ModelFolder
 from site_agent.networks import build_from
 from site_agent.overlay_picture import side_by_side, slice_shown
 from site_agent.store import Store
-from site_agent.training_spec import network_spec_of
+from site_agent.training_spec import NO_FILES, WeightFiles, network_spec_of
 from site_agent.update import load_kept, load_vector
 
 FOLDER = "overlays"
@@ -55,7 +58,7 @@ def draw_overlays(home: AgentHome, store: Store, study: StudyFile, digest: Diges
 
     Raises:
         NoOverlays: The study's labels are not masks, or there is no model or no dataset yet.
-        DataInvalid: See `read_cohort`.
+        DataInvalid, DeviceMissing: See `read_cohort` and `compute_for`.
     """
     if study.data.label.type != MASK:
         raise NoOverlays(f"the labels of {study.id} are of type {study.data.label.type}, not masks")
@@ -70,35 +73,45 @@ def draw_overlays(home: AgentHome, store: Store, study: StudyFile, digest: Diges
         study, home.folder / "carried" / digest[:16], model=model, was_released=lambda _: False
     ).kept(link.round + 1)  # fmt: skip
     test = read_cohort(study, dataset, home.images).test
+    compute = compute_for(home.config.device, home.config.precision)
     folder = home.folder / FOLDER / study.id
     for part in (folder.parent, folder):
         part.mkdir(mode=0o700, exist_ok=True)
     for old in folder.glob("[0-9][0-9][0-9].png"):
         old.unlink()
-    return tuple(
-        _saved(picture, folder / f"{number:03}.png")
-        for number, picture in enumerate(pictures(study, model, kept, test, count), start=1)
-    )
+    drawn = pictures(study, model, kept, test, count, device=compute.device, weights=home.config.weights)
+    return tuple(_saved(picture, folder / f"{number:03}.png") for number, picture in enumerate(drawn, start=1))
 
 
 def pictures(
-    study: StudyFile, model: GlobalModel, kept: NDArray[np.float32] | None, test: Records, count: int
+    study: StudyFile,
+    model: GlobalModel,
+    kept: NDArray[np.float32] | None,
+    test: Records,
+    count: int,
+    *,
+    device: torch.device = PROCESSOR,
+    weights: WeightFiles = NO_FILES,
 ) -> tuple[NDArray[np.uint8], ...]:
     """One picture of each of at most `count` patients, spread evenly over the test patients; see `side_by_side`."""
-    module = build_from(network_spec_of(study))
+    module = build_from(network_spec_of(study, weights)).to(device)
     if kept is not None:
         load_kept(module, kept)
     load_vector(module, model.vector)
     module.eval()
     _, first = np.unique(test.patients, return_index=True)
     chosen = first[np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(np.int64)]
-    drawn = []
+    drawn, patch = [], study.data.patch
+    windows = 1
+    if patch is not None:
+        windows = windows_at_once(patch, channels=test.features.shape[1], outputs=study.data.outputs)
     for row in chosen:
-        record = torch.tensor(np.asarray(test.features[row : row + 1]), dtype=torch.float32)
+        record = torch.tensor(np.asarray(test.features[row : row + 1]), dtype=torch.float32, device=device)
         with torch.inference_mode():
-            predicted = torch.nan_to_num(module(record)).argmax(dim=1)[0].numpy()
+            answers = whole_answers(module, record, patch, windows_at_once=windows)
+            predicted = torch.nan_to_num(answers).argmax(dim=1)[0].cpu().numpy()
         truth = np.asarray(test.labels[row]).astype(np.int64)
-        drawn.append(_picture(record[0, 0].numpy(), truth, predicted))
+        drawn.append(_picture(record[0, 0].cpu().numpy(), truth, predicted))
     return tuple(drawn)
 
 

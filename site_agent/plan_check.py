@@ -134,6 +134,9 @@ def _check_turn(plan: RoundPlan, expected: Expectation) -> None:
     last = expected.study.training.rounds + (expected.study.aggregation.group_size is None)
     if plan.round > last:
         raise PlanRefused("round", str(plan.round), f"at most {last}, the last of the study")
+    if expected.chain is not None and expected.chain.ended:
+        # By the study's own rule on figures that this site has seen: nobody may have one more round of its patients.
+        raise PlanRefused("round", str(plan.round), f"none: the study ended with round {expected.chain.round}")
     if (plan.round, plan.attempt) <= expected.joined:
         raise PlanRefused(
             "attempt",

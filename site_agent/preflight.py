@@ -14,12 +14,14 @@ from consortium.contract.study import StudyFile
 from consortium.contract.study_data import ImagingData
 from site_agent.agent import CoordinatorLine, dial
 from site_agent.bundles.approval import bundle_at
+from site_agent.client_algo_file import made_client_algo
 from site_agent.datasets import FOLDERS
 from site_agent.errors import SiteError
 from site_agent.home import AgentHome, HomeInvalid, open_home
 from site_agent.ledger import Ledger
 from site_agent.patient_marks import identifiers_in, marks_of
-from site_agent.preparation import trial_of
+from site_agent.preparation import compute_of, trial_of
+from site_agent.starting_point import require_named_file
 from site_agent.store import Store
 from site_agent.training_spec import spec_of
 
@@ -87,10 +89,16 @@ async def _configuration(home: AgentHome) -> str:
     config = home.config
     for digest, path in config.bundles.items():
         bundle_at(digest, Path(path))
+    for registered in config.client_algos.values():
+        await asyncio.to_thread(made_client_algo, registered)
+    algos = f"; client_algos {', '.join(config.client_algos)}, each made of its file" if config.client_algos else ""
+    for sha256, path in config.weights.items():
+        await asyncio.to_thread(require_named_file, sha256, Path(path))
+    weights = f"; weights {len(config.weights)}, each as its digest says" if config.weights else ""
     bundles = f"; bundles {len(config.bundles)}, each as its digest says" if config.bundles else ""
     return (
         f"site.yaml is valid: datasets {', '.join(config.datasets)}; studies {', '.join(config.studies) or 'none yet'}"
-        f"{bundles}"
+        f"{bundles}{algos}{weights}"
     )
 
 
@@ -170,17 +178,20 @@ def _is_there(path: Path, kind: str) -> bool:
 async def _engines(home: AgentHome) -> str:
     """How gradients would be computed for each approved study, tried on made-up records as before its first round."""
     config = home.config
-    found = []
+    compute = await asyncio.to_thread(compute_of, config)
+    found = [f"device: {compute.words}"]
     for decision in Store(home.folder / "agent.db").decisions():
         dataset = config.dataset_for(decision.study)
         if decision.decision != "approved" or dataset is None:
             continue
         study = StudyFile.from_document(decision.document)
         if study.is_private:
-            spec = spec_of(study, declared_patients=dataset.declared_patients)
-            trial = await asyncio.to_thread(trial_of, spec, config.engine)
+            spec = spec_of(study, declared_patients=dataset.declared_patients, weights=config.weights)
+            trial = await asyncio.to_thread(trial_of, spec, config.engine, compute)
             found.append(f"{decision.study}: {trial.words}")
-    return "\n".join(found) or f"engine: {config.engine}; they are tried on a study's network once it is approved"
+    if not found[1:]:
+        found.append(f"engine: {config.engine}; they are tried on a study's network once it is approved")
+    return "\n".join(found)
 
 
 async def _ledger(home: AgentHome) -> str:

@@ -6,6 +6,7 @@ Runs in a worker thread. torch and pandas are loaded here, when a study first ne
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -18,6 +19,7 @@ from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
 from privacy.dp import accountant
 from site_agent.bundles.approval import objection_to_bundle
+from site_agent.client_algo_file import made_client_algo, objection_to_client_algo
 from site_agent.data_words import columns_of
 from site_agent.errors import SiteError
 from site_agent.figures_account import admit_figures
@@ -27,6 +29,8 @@ from site_agent.logged_event import logged_event
 from site_agent.patient_marks import identifiers_in, marks_of
 from site_agent.policy import Refuse, SiteFacts, decide, facts_of, limits_of
 from site_agent.signed_events import SignedEvents, bucket_of
+from site_agent.site_file import SiteFile
+from site_agent.starting_point import objection_to_weights
 from site_agent.store import Store
 from site_agent.training_spec import (
     PlainSpec,
@@ -38,10 +42,11 @@ from site_agent.training_spec import (
 )
 
 if TYPE_CHECKING:
-    from site_agent.cohort import Cohort
+    from site_agent.cohort import Cohort, Records
+    from site_agent.device import Compute
+    from site_agent.exact_trainer import ExactTrainer
     from site_agent.gradients.admission import EngineChoice, Trial
     from site_agent.mechanism_audit import MechanismAudit
-    from site_agent.plain_trainer import PlainTrainer
     from site_agent.trainer import DpTrainer
 
 
@@ -57,7 +62,7 @@ class Declined(SiteError):
 
 
 RECORDS_TRIED_MAX = 8
-"""Records of a patient on which engines are tried; one patient's records are never split."""
+"""Records of a patient, or patches, on which engines are tried; one patient's records are never split."""
 
 NOT_APPROVED = Refuse("require_approval", "the steward of this hospital has not approved this study")
 NOT_AS_CLAIMED = Refuse("mechanism_audit", "what this hospital measured of its training is not what the study claims")
@@ -73,7 +78,7 @@ class Prepared:
     dataset: str
     cohort: "Cohort"
     spec: TrainingSpec | PlainSpec
-    trainer: "DpTrainer | PlainTrainer"
+    trainer: "DpTrainer | ExactTrainer"
     audit: "MechanismAudit | None"  # None where it cannot be measured
     first_model: GlobalModel
 
@@ -85,12 +90,11 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
         Declined: A rule of this hospital stands against it.
         BudgetExceeded: The whole study would not fit what is left.
         LedgerBehind: The ledger is older than what this hospital has signed.
-        DataInvalid, FileInvalid, NetworkRefused: See there.
+        ClientAlgoRefused, DataInvalid, FileInvalid, NetworkRefused: See there.
     """
     from site_agent.admission_audit import audited_at_admission  # noqa: PLC0415 - torch
     from site_agent.cohort import read_cohort  # noqa: PLC0415 - pandas
     from site_agent.networks import build_from  # noqa: PLC0415 - torch
-    from site_agent.plain_trainer import PlainTrainer  # noqa: PLC0415 - torch
     from site_agent.trainer import DpTrainer  # noqa: PLC0415 - torch
     from site_agent.update import global_model_of  # noqa: PLC0415 - torch
 
@@ -99,12 +103,16 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     dataset = config.dataset_for(study.study_id)
     if dataset is None:
         raise Declined(NO_DATASET)
-    bundle_refused = objection_to_bundle(study, config.bundles)
-    if bundle_refused is not None:
-        raise Declined(bundle_refused)
+    refused = objection_to_bundle(study, config.bundles) or objection_to_client_algo(study, config.client_algos)
+    if refused is not None:
+        raise Declined(refused)
+    without_weights = objection_to_weights(study, config.weights)
+    if without_weights is not None:
+        raise Declined(without_weights)
     name = config.studies[study.id]
+    compute = compute_of(config)
     cohort = read_cohort(study, dataset, home.images)
-    first_model = global_model_of(build_from(network_spec_of(study)))
+    first_model = global_model_of(build_from(network_spec_of(study, config.weights)))
     layout = largest_layout(study, parameters=first_model.parameters)
     answer = decide(
         config.policy,
@@ -116,18 +124,20 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     # Also for a study that spends nothing: a certificate of another study has to know whose data it used.
     ledger.register(name, marks_of(identifiers_in(dataset), home.long_term_secret))
     if not study.is_private:
-        plain = plain_spec_of(study, declared_patients=dataset.declared_patients)
+        plain = plain_spec_of(study, declared_patients=dataset.declared_patients, weights=config.weights).at(
+            config.site
+        )
         return Prepared(
             study=study,
             digest=digest,
             dataset=name,
             cohort=cohort,
             spec=plain,
-            trainer=PlainTrainer(plain, cohort.train),
+            trainer=_exact_trainer(study, plain, cohort.train, config, compute),
             audit=None,  # there is no mechanism to measure
             first_model=first_model,
         )
-    spec = spec_of(study, declared_patients=dataset.declared_patients)
+    spec = spec_of(study, declared_patients=dataset.declared_patients, weights=config.weights).at(config.site)
     ledger.admit(
         dataset=name,
         study_digest=digest,
@@ -137,7 +147,7 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     admit_figures(
         ledger, study=study, digest=digest, dataset=name, policy=config.policy, training=spec.privacy.study_event()
     )
-    engine = engine_for(spec, config.engine)
+    engine = engine_for(spec, config.engine, compute)
     return Prepared(
         study=study,
         digest=digest,
@@ -150,12 +160,43 @@ def prepare(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> Pr
     )
 
 
-def engine_for(spec: TrainingSpec, wanted: str) -> "EngineChoice":
+def _exact_trainer(
+    study: StudyFile, spec: PlainSpec, train: "Records", config: SiteFile, compute: "Compute"
+) -> "ExactTrainer":
+    """Who takes the steps of a study without differential privacy: this program, or the hospital's own class."""
+    from site_agent.plain_trainer import PlainTrainer  # noqa: PLC0415 - torch
+
+    if study.training.client_algo is None:
+        return PlainTrainer(spec, train, compute=compute)
+    from site_agent.client_algo import ClientAlgoTrainer  # noqa: PLC0415 - MONAI
+
+    registered = config.client_algos[study.training.client_algo]
+    log.info("client_algo.made", code=registered.sha256)
+    return ClientAlgoTrainer(
+        made_client_algo(registered),
+        spec,
+        train,
+        site=config.site,
+        folder=Path(registered.file).parent,
+        compute=compute,
+    )
+
+
+def compute_of(config: SiteFile) -> "Compute":
+    """Where this hospital computes and in what precision, said in its log; raises DeviceMissing."""
+    from site_agent.device import compute_for  # noqa: PLC0415 - torch
+
+    compute = compute_for(config.device, config.precision)
+    log.info("device.chosen", device=compute.words, wanted=config.device)
+    return compute
+
+
+def engine_for(spec: TrainingSpec, wanted: str, compute: "Compute") -> "EngineChoice":
     """The engine for a study on this machine, tried on its network before training; raises EngineUnsuited.
 
     What was tried goes to the hospital's own log: times and memory are those of made-up records.
     """
-    trial = trial_of(spec, wanted)
+    trial = trial_of(spec, wanted, compute)
     for tried in trial.candidates:
         log.info("engine.tried", engine=tried.engine, seconds=tried.seconds, memory_bytes=tried.peak_bytes,
                  reason=tried.unsuited or None)  # fmt: skip
@@ -163,7 +204,7 @@ def engine_for(spec: TrainingSpec, wanted: str) -> "EngineChoice":
     return trial.choice
 
 
-def trial_of(spec: TrainingSpec, wanted: str) -> "Trial":
+def trial_of(spec: TrainingSpec, wanted: str, compute: "Compute") -> "Trial":
     """What engines were tried for a study, and the one that was chosen; raises EngineUnsuited."""
     from site_agent.gradients.admission import chosen_for  # noqa: PLC0415 - torch
     from site_agent.gradients.workload import Workload  # noqa: PLC0415 - torch
@@ -171,11 +212,13 @@ def trial_of(spec: TrainingSpec, wanted: str) -> "Trial":
     workload = Workload.of(
         spec.network.input_shape,
         expected_patients=spec.privacy.denominator,
-        records_each=min(spec.privacy.max_records_per_patient, RECORDS_TRIED_MAX),
+        records_each=min(spec.privacy.max_records_per_patient * spec.views_per_record, RECORDS_TRIED_MAX),
         label_shape=spec.network.label_shape,
         classes=max(2, spec.network.outputs),
+        device=compute.device,
+        steps=spec.privacy.mechanism.steps,
     )
-    return chosen_for(spec.network, workload, None if wanted == "auto" else wanted)
+    return chosen_for(spec.network, workload, None if wanted == "auto" else wanted, compute)
 
 
 _study_of = lru_cache(maxsize=8)(StudyFile.from_document)

@@ -15,6 +15,7 @@ from typing import Any
 
 from audit import entries
 from audit.certificate import DISTRIBUTED, EPSILON_MAX, LOCAL, against_cohort, percent_right
+from consortium.contract.best_model import choice_costs
 from consortium.contract.digest import Canonical, canonical_bytes
 from consortium.contract.names import Digest
 from consortium.contract.study import StudyFile
@@ -194,8 +195,13 @@ def outside_of(study: StudyFile, policy: Policy) -> tuple[str, ...]:
         )
     else:
         metrics = "Test figures: this hospital shared none."
+    chosen: tuple[str, ...] = ()
+    if study.evaluation.keep_best is not None:
+        costs = choice_costs(has_budget=study.evaluation.privacy is not None, is_private=study.is_private)
+        chosen = (f"The model was chosen by {study.evaluation.keep_best} of patients set aside. {costs}",)
     return (
         metrics,
+        *chosen,
         "Choices made before the study from these patients' data: network, learning rate, clip norm, columns.",
         "Ending the study early because of what its models showed: then the planned epsilon is the one to rely on.",
         "Scaling of columns is no part of it, because it uses constants of the study document and counts nothing.",

@@ -45,6 +45,7 @@ class Standing:
     steps_done: int
     steps: int  # 0 where there are none to count
     seconds_left: float | None  # of this round's training
+    device: str  # what it is computed on, and in what precision
     at: str  # RFC 3339
 
     def to_json(self) -> dict[str, Any]:
@@ -56,11 +57,18 @@ class Progress:
     """One study's. Mutable: it knows which round is being trained. Safe to use from several threads."""
 
     def __init__(
-        self, folder: Path, study: StudyId, rounds: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        study: StudyId,
+        rounds: int,
+        *,
+        device: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = folder / f"{study}.json"
         self._study = study
         self._rounds = rounds
+        self._device = device
         self._clock = clock
         self._lock = threading.Lock()
         self._training = 0  # which training is the one to follow: an older one may still be ending
@@ -113,6 +121,7 @@ class Progress:
             steps_done=done,
             steps=steps,
             seconds_left=left,
+            device=self._device,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         scratch = self._path.with_suffix(".partial")
@@ -140,6 +149,7 @@ def standings(home: Path) -> tuple[Standing, ...]:
                     steps_done=int(said["steps_done"]),
                     steps=int(said["steps"]),
                     seconds_left=None if left is None else float(left),
+                    device=str(said["device"]),
                     at=str(said["at"]),
                 )
             )

@@ -7,7 +7,7 @@ from consortium.contract.parameter_parts import PartsRefused
 from consortium.contract.shared_noise import NoiseRefused
 from consortium.contract.tensor_clips import TensorClipsRefused
 from privacy.errors import BudgetExceeded, PrivacyError
-from site_agent.errors import SiteError, TrainingFailed
+from site_agent.errors import AdapterRefused, SiteError, TrainingFailed, WeightsRefused
 from site_agent.plan_check import PlanRefused
 from site_agent.policy import BUDGET_REFUSED, Refuse
 from site_agent.preparation import Declined
@@ -41,7 +41,15 @@ def is_about_others(error: Exception) -> bool:
     """Whether an error's words are about the coordinator, a peer or the model: then the agent's log may have them."""
     about = isinstance(
         error,
-        PlanRefused | PeerChanged | TrainingFailed | PrivacyError | TensorClipsRefused | NoiseRefused | PartsRefused,
+        PlanRefused
+        | PeerChanged
+        | TrainingFailed
+        | PrivacyError
+        | TensorClipsRefused
+        | NoiseRefused
+        | PartsRefused
+        | WeightsRefused
+        | AdapterRefused,
     )
     return about and not isinstance(error, BudgetExceeded)
 

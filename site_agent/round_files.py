@@ -1,6 +1,7 @@
 """Vectors that a hospital carries from round to round and never sends: one small file a round, on its own disk.
 
-Two things are kept so: the parameters of `training.site_kept`, and SCAFFOLD's control variate. A file is named for the
+Three things are kept so: the parameters of `training.site_kept`, SCAFFOLD's control variate, and the state of the
+optimizer where a study carries it. A file is named for the
 round that made it, and a round starts from the newest file of an earlier round. So a round that is trained again after
 a crash, or for another attempt, starts from what it started from before; and what an attempt made that came to nothing
 is written over by the next.
@@ -38,11 +39,15 @@ class RoundFiles:
         self._layout = layout
 
     def newest_before(
-        self, round_number: int, counts: Callable[[int], bool] = lambda _: True
+        self,
+        round_number: int,
+        counts: Callable[[int], bool] = lambda _: True,
+        read: Callable[[int, NDArray[np.float32]], NDArray[np.float32] | None] = lambda _, vector: vector,
     ) -> NDArray[np.float32] | None:
         """The vector of the last round before this one that counts; None if there is none.
 
-        A damaged file is passed over like one that was never written.
+        A damaged file is passed over like one that was never written, and so is one of which `read`, given its round
+        and its values, makes nothing.
         """
         for number in sorted(self._rounds(), reverse=True):
             if number < round_number and counts(number):
@@ -50,8 +55,11 @@ class RoundFiles:
                     found = GlobalModel.open(self._path(number))
                 except (ModelRefused, OSError):
                     continue
-                if found.parameters == self._layout:
-                    return np.array(found.vector, dtype=np.float32)
+                if found.parameters != self._layout:
+                    continue
+                vector = read(number, np.array(found.vector, dtype=np.float32))
+                if vector is not None:
+                    return vector
         return None
 
     def save(self, round_number: int, vector: NDArray[np.float32]) -> None:

@@ -22,10 +22,10 @@ from privacy.encoding import Layout
 from site_agent.carried import Carried
 from site_agent.errors import TrainingFailed
 from site_agent.evaluate import Evaluation, evaluate
+from site_agent.exact_trainer import ExactTrainer
 from site_agent.ledger import Ledger
-from site_agent.local_steps import FRESH, LocalFigures, LocalStart, TrainedUpdate
+from site_agent.local_steps import LocalFigures, LocalStart, TrainedUpdate
 from site_agent.networks import build_from
-from site_agent.plain_trainer import PlainTrainer
 from site_agent.policy import Refuse, limits_of
 from site_agent.preparation import Declined, Prepared
 from site_agent.private_figures import PrivateFigures
@@ -139,6 +139,17 @@ class RoundValues:
         if self._prepared.study.is_distributed or not self._prepared.study.is_private:
             self._key = self._update = None
 
+    def close(self) -> None:
+        """The study is over here: a hospital's own class is told. What it says to that is its own matter."""
+        trainer = self._prepared.trainer
+        if not isinstance(trainer, ExactTrainer):
+            return
+        if self._update is not None and not self._update.done():
+            with contextlib.suppress(TrainingFailed):
+                trainer.abort()
+        with contextlib.suppress(TrainingFailed):
+            trainer.finalize()
+
     @property
     def _weight(self) -> float:
         if self._prepared.study.training.weighting == "patients":
@@ -158,8 +169,8 @@ class RoundValues:
 
     def _train(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> PrivateUpdate:
         prepared = self._prepared
-        start = FRESH if self._carried is None else self._carried.start(plan.round, model)
-        if isinstance(prepared.trainer, PlainTrainer):
+        start = LocalStart(round=plan.round) if self._carried is None else self._carried.start(plan.round, model)
+        if isinstance(prepared.trainer, ExactTrainer):
             trained = prepared.trainer.train_round(model.vector, start, self._followed(plan))
         else:
             trained = self._train_privately(prepared.trainer, plan, model, policy, start)
@@ -204,7 +215,7 @@ class RoundValues:
 
     def _evaluate(self, plan: RoundPlan, model: GlobalModel) -> Evaluation:
         # A network of its own, also for an evaluation nobody waits for any more; kept no longer than it takes.
-        module = build_from(self._prepared.spec.network)
+        module = build_from(self._prepared.spec.network).to(self._prepared.trainer.compute.device)
         kept = None if self._carried is None else self._carried.kept(plan.round)
         if kept is not None:
             load_kept(module, kept)
@@ -215,6 +226,7 @@ class RoundValues:
             self._prepared.study.evaluation,
             self._prepared.cohort.test_groups,
             outputs=self._prepared.study.data.outputs,
+            patch=self._prepared.study.data.patch,
         )
 
 

@@ -7,7 +7,7 @@ No study and no coordinator can change or override anything in it. Every option 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, Field
@@ -15,10 +15,12 @@ from pydantic import AfterValidator, Field
 from consortium.contract import yaml_file
 from consortium.contract.catalogue import MechanismName, SuiteChoice
 from consortium.contract.errors import shown
-from consortium.contract.fields import Address, FilePath, SiteName, StudyName
-from consortium.contract.names import SiteId, StudyId
+from consortium.contract.fields import Address, ClientAlgoName, FilePath, SiteName, StudyName
+from consortium.contract.mlflow_run import Tracking
+from consortium.contract.names import SiteId, StudyId, is_digest
 from consortium.contract.networks import BundleDigest, NetworkName
 from consortium.contract.schema import Finding, Refused, Rule, Section, Words
+from consortium.contract.starting_point import FileDigest
 from site_agent.datasets import Dataset
 
 _PROXY = re.compile(r"http://(?P<address>[^/@]+)/?")
@@ -32,7 +34,7 @@ def _proxy(url: str) -> str:
 
 
 class Coordinator(Section):
-    """The one host this agent talks to. Whoever answers must still hold a certificate of the kit's authority."""
+    """The one host outside that this agent talks to. It must still hold a certificate of the kit's authority."""
 
     address: Address
 
@@ -42,6 +44,10 @@ def _study_within_total(per_study: float, total: float) -> Iterator[Finding]:
         yield Finding(
             "max_epsilon_per_study", shown(per_study), f"a number of at most max_epsilon_total, {shown(total)}"
         )
+
+
+OWN_NETWORKS: tuple[NetworkName, ...] = tuple(name for name in get_args(NetworkName) if not name.startswith("bundle-"))
+"""Networks whose code comes with this software. A bundle's is put together by whoever wrote the bundle."""
 
 
 class Policy(Section):
@@ -54,7 +60,7 @@ class Policy(Section):
     minimum_patients: Annotated[int, Ge(1), Le(10_000_000)] = 30
     minimum_sites: Annotated[int, Ge(3), Le(128)] = 3
     minimum_threshold: Annotated[int, Ge(2), Le(128)] = 3
-    allowed_networks: tuple[NetworkName, ...] = ("logistic", "mlp")
+    allowed_networks: tuple[NetworkName, ...] = OWN_NETWORKS
     allowed_mechanisms: tuple[MechanismName, ...] = ("local-dp-sgd",)
     allow_no_privacy: bool = False  # whether studies that promise patients no differential privacy may run here
     allowed_suites: tuple[SuiteChoice, ...] = ("hybrid-pq", "p256")
@@ -75,8 +81,52 @@ def _datasets_known(datasets: Mapping[str, Dataset], studies: Mapping[str, str])
             yield Finding(f"studies.{study}", shown(dataset), "one of the names in datasets: " + ", ".join(datasets))
 
 
+_DEVICES = "auto, cpu, cuda, or cuda:N, where N is the number of a GPU"
+
+
+def _device(name: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", name) is None:
+        raise Refused
+    return name
+
+
+def _precision_of_the_engine(precision: str, engine: str) -> Iterator[Finding]:
+    if precision != "float32" and engine not in ("auto", "loop"):
+        yield Finding("engine", shown(engine), f"auto or loop with precision: {precision}")
+
+
 EngineName: TypeAlias = Literal["auto", "loop", "bookkeeping", "vmap", "hooks", "ghost"]
 DatasetName = Annotated[StudyName, Words("a dataset name: 3 to 64 characters of a-z, 0-9 and '-'")]
+
+
+_CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+
+
+def _class_name(name: str) -> str:
+    if _CLASS_NAME.fullmatch(name) is None:
+        raise Refused
+    return name
+
+
+def _file_digest(text: str) -> str:
+    if not is_digest(text):
+        raise Refused
+    return text
+
+
+_PythonName: TypeAlias = Annotated[
+    str, AfterValidator(_class_name), Words("a name in Python: 1 to 100 letters, digits and '_'")
+]
+_Argument: TypeAlias = Annotated[str | int | float | bool, Words("text, a number, true or false")]
+
+
+class ClientAlgoFile(Section):
+    """A class of `monai.fl.client.ClientAlgo` that this hospital wrote or looked at, and runs as its own code."""
+
+    file: FilePath  # one Python file; nothing beside it is imported from its folder
+    sha256: Annotated[str, AfterValidator(_file_digest), Words("the SHA-256 of the file: 64 characters of 0-9 and a-f")]
+    class_name: Annotated[_PythonName, Field(alias="class")]
+    args: Annotated[Mapping[_PythonName, _Argument], Len(0, 100)] = {}  # of the class, by name
 
 
 class SiteFile(Section):
@@ -94,14 +144,27 @@ class SiteFile(Section):
     # How gradients are computed changes what a step costs on this machine and nothing that is promised, so it is the
     # hospital's choice and not the study's.
     engine: EngineName = "auto"
+    # Where networks are computed, and in what precision: this machine's matter too. `gradients/engine.py` says why one
+    # engine alone may take bfloat16.
+    device: Annotated[str, AfterValidator(_device), Words(_DEVICES)] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     # Images as the network sees them are kept in the agent's home, so that the next study or start finds them ready.
     cache_gib: Annotated[float, Ge(0), Le(100_000)] = 10.0
     tensorboard: bool = False  # curves of this hospital's own test figures, in its home
+    mlflow: Tracking | None = None  # the same, exact as they are, for a server of this hospital's own
     # MONAI bundles that were looked at (`site-agent bundle check`) and may define a study's network: digest -> path.
     bundles: Annotated[Mapping[BundleDigest, FilePath], Len(0, 1000)] = {}
+    # Code of this hospital's own that may train in the place of the agent's trainer, in studies without differential
+    # privacy that ask for it by name.
+    client_algos: Annotated[Mapping[ClientAlgoName, ClientAlgoFile], Len(0, 100)] = {}
+    # Files that studies begin from: SHA-256 of the file -> path. A study names one under `initial_weights`.
+    weights: Annotated[Mapping[FileDigest, FilePath], Len(0, 1000)] = {}
     policy: Policy = Policy()
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("datasets", "studies"), check=_datasets_known),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(reads=("datasets", "studies"), check=_datasets_known),
+        Rule(reads=("precision", "engine"), check=_precision_of_the_engine),
+    )
 
     @property
     def site_id(self) -> SiteId:
@@ -127,4 +190,10 @@ def load_site_file(path: Path) -> SiteFile:
     folder = path.resolve().parent
     datasets = {name: dataset.below(folder) for name, dataset in site.datasets.items()}
     bundles = {digest: str(folder / path) for digest, path in site.bundles.items()}
-    return site.model_copy(update={"datasets": datasets, "bundles": bundles})
+    client_algos = {
+        name: algo.model_copy(update={"file": str(folder / algo.file)}) for name, algo in site.client_algos.items()
+    }
+    weights = {digest: str(folder / path) for digest, path in site.weights.items()}
+    return site.model_copy(
+        update={"client_algos": client_algos, "datasets": datasets, "bundles": bundles, "weights": weights}
+    )

@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS peers (
     first_seen REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS chain (
     study_digest TEXT PRIMARY KEY, round INTEGER NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS ended (study_digest TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS announced (study_digest TEXT PRIMARY KEY);
 """
 
@@ -111,6 +112,7 @@ class ChainLink:
     round: int
     model_digest: Digest
     transcript: Digest
+    ended: bool = False  # whether the study's own rule makes it the last round (`evaluation.keep_best`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +294,8 @@ class Store:
                     "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?)",
                     (study_digest, link.round, link.model_digest, link.transcript),
                 )
+                if link.ended:
+                    connection.execute("INSERT OR IGNORE INTO ended VALUES (?)", (study_digest,))
                 connection.execute("DELETE FROM shares_sent WHERE study_digest = ?", (study_digest,))
         if closed is not None and time.monotonic() - self._scrubbed_s >= SCRUB_AFTER_S:
             self._scrub()
@@ -474,11 +478,13 @@ class Store:
         """The last round of the study this site saw closed."""
         with self._reading() as connection:
             row = connection.execute(
-                "SELECT round, model_digest, transcript FROM chain WHERE study_digest = ?", (study_digest,)
+                "SELECT round, model_digest, transcript, EXISTS (SELECT 1 FROM ended WHERE study_digest = ?1)"
+                " FROM chain WHERE study_digest = ?1",
+                (study_digest,),
             ).fetchone()
         if row is None:
             return None
-        return ChainLink(round=row[0], model_digest=Digest(row[1]), transcript=Digest(row[2]))
+        return ChainLink(round=row[0], model_digest=Digest(row[1]), transcript=Digest(row[2]), ended=bool(row[3]))
 
 
 def _remember(connection: sqlite3.Connection, decision: Decision) -> None:

@@ -38,13 +38,15 @@ from consortium.contract.messages import (
     ShareDelivery,
     SiteMessage,
     StudyEnded,
+    StudyOutcome,
     StudyPrepared,
     VectorHeader,
     VectorKind,
 )
+from consortium.contract.mlflow_run import MlflowRun, Tracking
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan, context_of
-from consortium.contract.server_optimizer import next_global_model, state_layout
+from consortium.contract.server_optimizer import has_ended, next_global_model, state_layout
 from consortium.contract.study import StudyFile
 from consortium.wire import codec
 from consortium.wire.errors import WireError
@@ -199,6 +201,7 @@ class StudyWork:
         self._values: RoundValues | None = None
         self._progress: Progress | None = None  # from when the study is prepared
         self._curves: EventFolder | None = None  # from the first round that is measured, if they are wanted
+        self._tracked: MlflowRun | None = None  # the same
         self._attempt: Attempt | None = None
         self._joined = (0, 0)  # the last round and attempt
         self._exhausted = False  # the log has been told that the budget does not allow the study
@@ -223,6 +226,8 @@ class StudyWork:
                 await self._handle_next()
         finally:
             self._leave()
+            if self._values is not None:
+                await asyncio.to_thread(self._values.close)
 
     async def _handle_next(self) -> None:
         event = await self._inbox.get()
@@ -320,7 +325,7 @@ class StudyWork:
                 model=prepared.first_model,
                 was_released=self._was_released,
             ),
-            progress=self._progress_of(prepared.study),
+            progress=self._progress_of(prepared),
         )
         announce(prepared, self._events)
         for sign in (sign_spends, sign_figures):  # what a process that died left without an entry
@@ -337,9 +342,22 @@ class StudyWork:
             self._curves = EventFolder(self._home.folder / "tensorboard" / prepared.study.id)
         return self._curves
 
-    def _progress_of(self, study: StudyFile) -> Progress:
+    def _tracked_by(self, tracking: Tracking, prepared: Prepared) -> MlflowRun:
+        """A run of the hospital's own MLflow server; what it hears is this hospital's and goes nowhere else."""
+        if self._tracked is None:
+            self._tracked = MlflowRun(
+                tracking,
+                name=f"{prepared.study.id} at {self._home.site}",
+                tags={"consortium.study_digest": self._digest, "consortium.side": "site"},
+                failed=lambda words: self._log.warning("mlflow.not_written", reason=words),
+            )
+        return self._tracked
+
+    def _progress_of(self, prepared: Prepared) -> Progress:
         if self._progress is None:
-            self._progress = Progress(self._home.folder / FOLDER, study.study_id, study.training.rounds)
+            study, device = prepared.study, prepared.trainer.compute.words
+            folder = self._home.folder / FOLDER
+            self._progress = Progress(folder, study.study_id, study.training.rounds, device=device)
         return self._progress
 
     def _with_model_on_disk(self, prepared: Prepared) -> Prepared:
@@ -466,6 +484,10 @@ class StudyWork:
         assert values is not None  # a plan is joined only when the study is prepared
         try:
             model = await self._model(attempt.plan.model_digest)
+            assert self._prepared is not None  # with `values`
+            # Also where this site missed the round that ended the study, and only sees the model.
+            if attempt.plan.round > 1 and has_ended(self._prepared.study, model):
+                raise PlanRefused("model", "the one that the study ended with", "one that training goes on from")  # noqa: TRY301 - told as any failure
             contribution = await values.contribution(attempt.plan, model, attempt.policy)
             if contribution.clipped:  # of an update that is private already; said here and to nobody else
                 self._log.info("update.clipped", round=attempt.plan.round, fraction=round(contribution.clipped, 6))
@@ -687,7 +709,8 @@ class StudyWork:
                 f"but the sum gives {digest[:12]}"
             )
         await asyncio.to_thread(self._models.save, after)
-        link = ChainLink(round=plan.round, model_digest=digest, transcript=Digest(result.transcript.hex()))
+        ended = has_ended(prepared.study, after)
+        link = ChainLink(round=plan.round, model_digest=digest, transcript=Digest(result.transcript.hex()), ended=ended)
         endorsement = await self._sign(
             entries.ModelVerified,
             closed=(self._digest, link),
@@ -704,9 +727,11 @@ class StudyWork:
             self._keep(prepared, lambda results: results.add(plan.round, evaluation))
             if self._home.config.tensorboard:
                 self._keep(prepared, lambda _: self._curves_of(prepared).add(plan.round, curves_of(evaluation)))
+            if self._home.config.mlflow is not None:
+                self._tracked_by(self._home.config.mlflow, prepared).add(plan.round, curves_of(evaluation))
         self._leave()
         await self._show("waiting for the next round", plan.round)
-        if plan.round < prepared.study.training.rounds:
+        if plan.round < prepared.study.training.rounds and not ended:
             self._line.submit_events_soon()
         else:  # who hears that the study is complete finds all of it in the log
             await self._line.submit_events()
@@ -737,6 +762,8 @@ class StudyWork:
         """No more rounds will come. A final model that this site did not compute itself is fetched, and marked so."""
         self._ended = True
         self._leave()
+        if self._tracked is not None:
+            self._tracked.finish()
         self._log.info("study.ended", outcome=ended.outcome.value, reason=ended.reason)
         if self._progress is not None:
             await asyncio.to_thread(
@@ -750,6 +777,11 @@ class StudyWork:
         await self._model(ended.model_digest)
         chain = await asyncio.to_thread(self._store.chain, self._digest)
         verified = chain is not None and chain.model_digest == ended.model_digest
+        if ended.outcome is StudyOutcome.COMPLETED and prepared.study.evaluation.keep_best is not None:
+            # The rule that ends the study is computed here too: a model from before its end is not the one it chose.
+            verified = verified and chain is not None and chain.ended
+            if not verified:
+                self._log.warning("study.choice_not_verified", model=ended.model_digest[:12], reason=ended.reason)
         self._keep(prepared, lambda results: results.finish(ended.outcome.value, ended.model_digest, verified=verified))
 
     async def _certify(self) -> None:

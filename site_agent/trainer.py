@@ -12,9 +12,9 @@ on is here:
 
 One `DpTrainer` serves all rounds of a study, with one Opacus accountant attached to its optimizer, so that the steps
 executed are counted where they happen and compared with the plan. Nothing but that count is carried from round to
-round: the optimizer's momentum starts at zero each time, since each round starts from another model. Parameters that
-the hospital keeps (`training.site_kept`) are clipped and noised with all others, in one vector: what is sent later
-depends on them.
+round: the optimizer's momentum starts at zero each time, since each round starts from another model, or with the state
+that the hospital brings from its disk (`optimizer_state.py`). Parameters that the hospital keeps (`training.site_kept`)
+are clipped and noised with all others, in one vector: what is sent later depends on them.
 
 Does not hide: the study's constants. Stays at the site: batch sizes, clipping counts, losses and timings, which would
 undo the amplification by sampling.
@@ -48,9 +48,10 @@ from site_agent.local_steps import (
     TrainedUpdate,
     local_optimizer,
     rows_of_patients,
-    tensors_of,
+    set_rate,
 )
 from site_agent.networks import build_from
+from site_agent.optimizer_state import load_state, read_state
 from site_agent.progress import StepDone, unheard
 from site_agent.shared_step import SharedStep
 from site_agent.training_spec import OptimizerSpec, TrainingSpec
@@ -62,6 +63,7 @@ from site_agent.update import (
     parameter_count,
     vector_of,
 )
+from site_agent.views import RecordViews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +100,14 @@ class DpTrainer:
         torch.set_num_threads(1)  # hospitals share machines, and these networks gain nothing from more
         self._spec = spec
         self._generator = CryptographicGenerator(entropy)
-        self._features, self._labels = tensors_of(train, spec.network)
+        self._views = RecordViews(spec.network, spec.views, train)
         self._records_of_patient = rows_of_patients(train.patients)
         self._module = build_from(spec.network)
         self._first_kept = kept_vector_of(self._module)
         loss = loss_of(spec.network)
-        built = first_suited(self._module, loss) if engine is None else engine.build(self._module, loss)
-        self.engine = spread(built, spec.network)
+        choice = first_suited(self._module, loss) if engine is None else engine
+        self.engine = spread(choice.build(self._module, loss), spec.network, choice)
+        self.compute = choice.compute
         self._accountant = RDPAccountant()
         # How a step ends: with an optimizer of this hospital's own, or with its share of a noise that many add.
         self._ending = self._shared_step() if spec.optimizer is None else self._own_optimizer(spec.optimizer)
@@ -158,6 +161,7 @@ class DpTrainer:
         load_vector(self._module, model)
         load_kept(self._module, self._first_kept if start.kept is None else start.kept)
         self._module.train()
+        self._views.begin(start.round)
         before = self._steps_seen()
         try:
             update, steps = (
@@ -183,17 +187,20 @@ class DpTrainer:
                 broken_patients=sum(step.broken for step in steps),
             ),
             kept=kept if kept.size else None,
+            optimizer=self._state_after(),
         )
 
     def _moved(
         self, optimizer: "PatientOptimizer", model: NDArray[np.float32], start: LocalStart, step_done: StepDone
     ) -> tuple[NDArray[np.float32], list["_Step"]]:
         """The model difference after the round's own steps."""
-        optimizer.state.clear()
-        assert self._spec.optimizer is not None  # it made this optimizer
-        optimizer.correction = Correction(self._module, mu=self._spec.optimizer.proximal_mu, shift=start.shift)
+        spec = self._spec.optimizer
+        assert spec is not None  # it made this optimizer
+        load_state(optimizer.original_optimizer, named_parameters(self._module), spec, start.optimizer)
+        optimizer.correction = Correction(self._module, mu=spec.proximal_mu, shift=start.shift)
         steps: list[_Step] = []
         while len(steps) < self._spec.privacy.local_steps:
+            set_rate(optimizer.original_optimizer, spec, start.round, len(steps))
             steps.append(self._step())
             step_done(len(steps))
         update = vector_of(self._module)
@@ -202,6 +209,14 @@ class DpTrainer:
         if not is_finite(update):
             raise TrainingFailed("training left the finite numbers; the study's learning rate is too large")
         return update, steps
+
+    def _state_after(self) -> NDArray[np.float32] | None:
+        """What the optimizer carries into the next round, in a study that says so: a function of noisy gradients."""
+        spec = self._spec.optimizer
+        if spec is None or not spec.carries_state:
+            return None
+        assert isinstance(self._ending, PatientOptimizer)  # with a spec of its own
+        return read_state(self._ending.original_optimizer, named_parameters(self._module), spec)
 
     def _noisy_sum(self, ending: SharedStep) -> tuple[NDArray[np.float64], list["_Step"]]:
         """One step's sum of gradients at the model's weights, with this hospital's share of the noise."""
@@ -245,10 +260,7 @@ class DpTrainer:
         """The patients of one step, each by a coin of its own, with at most k of their records."""
         coins = self._generator.bernoulli(len(self._records_of_patient), self._spec.privacy.mechanism.sampling_rate)
         chosen = [self._at_most(self._records_of_patient[patient]) for patient in np.flatnonzero(coins)]
-        rows = torch.from_numpy(np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64))
-        return Batch(
-            features=self._features[rows], labels=self._labels[rows], sizes=tuple(len(rows) for rows in chosen)
-        )
+        return self._views.next_step(chosen)
 
     def _at_most(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """A sampled patient's records, at most k of them, drawn at random."""
@@ -350,7 +362,8 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types
         start = 0
         for parameter in self.params:
             stop = start + parameter.numel()
-            parameter.grad = torch.from_numpy(total[start:stop].reshape(parameter.shape)).to(parameter.dtype)
+            noised = torch.from_numpy(total[start:stop].reshape(parameter.shape))
+            parameter.grad = noised.to(device=parameter.device, dtype=parameter.dtype)
             start = stop
 
     def scale_grad(self) -> None:

@@ -6,16 +6,35 @@ What affects privacy stands in one short class of its own.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Self, TypeAlias
 
 from consortium.contract.catalogue import LossName, Sgd
 from consortium.contract.global_model import ParameterLayout, parameter_count
+from consortium.contract.record_views import Patch, Transform
+from consortium.contract.schedules import Rates
 from consortium.contract.shared_noise import shared_noise
 from consortium.contract.study import StudyFile
+from consortium.contract.study_data import ImagingData
+from consortium.contract.study_training import rates_of
 from privacy.dp.calibrate import calibrate
 from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import Mechanism
+
+WeightFiles: TypeAlias = Mapping[str, str]
+"""SHA-256 of a file of initial weights -> where it lies: `weights` in site.yaml."""
+
+NO_FILES: WeightFiles = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialFile:
+    """The file that a study's first weights are read from."""
+
+    sha256: str
+    draw_missing: bool  # whether parameters that are not in it are drawn from the seed
+    path: str | None  # None where nobody said where it lies: then the network cannot be built
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +43,32 @@ class NetworkSpec:
 
     network: str
     args: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-    input_shape: tuple[int, ...]  # of one record: (inputs,) of a table, (channels, height, width) of an image
+    # Of one record as the network sees it: (inputs,) of a table, (channels, *sides) of an image or of its patches.
+    input_shape: tuple[int, ...]
     outputs: int = 1  # for each label
     label_shape: tuple[int, ...] = ()  # of one record's label: () for one number, the sides of an image for a mask
     loss: LossName = "binary-cross-entropy"
     seed: int  # public
-    trainable: tuple[str, ...] | None = None  # patterns; None trains every parameter
+    initial: InitialFile | None = None  # None draws every weight from the seed
+    adapter: Mapping[str, object] | None = None  # the study's `adapter`
+    trainable: tuple[str, ...] | None = None  # patterns, an adapter's among them; None trains every parameter
     site_kept: tuple[str, ...] | None = None  # patterns of trained parameters that never leave
 
     @property
     def input_size(self) -> int:
         """Inputs of a record of a table; the number of values of any other."""
         return math.prod(self.input_shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSpec:
+    """What training makes of a record in every step; nothing here depends on data. See `views.py`."""
+
+    record_shape: tuple[int, ...]  # of one record as it is read: (channels, *sides)
+    augmentation: tuple[Transform, ...] = ()
+    patch: Patch | None = None
+    seed: int  # public
+    site: str = ""  # whose records they are, so that two sites draw differently
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +107,8 @@ class OptimizerSpec:
     betas: tuple[float, float] | None = None  # Adam with these; SGD without
     eps: float = 1e-8  # of Adam
     proximal_mu: float = 0.0  # of FedProx: how strongly a step is pulled back to the global model
+    rates: Rates | None = None  # of every step of the study; the learning rate without
+    carries_state: bool = False  # whether it goes on with the state it had after the last round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +118,21 @@ class TrainingSpec:
     network: NetworkSpec
     optimizer: OptimizerSpec | None  # None with shared noise: the coordinator takes the step, and all repeat it
     privacy: PrivacySpec
+    views: ViewSpec | None = None  # None trains on records as they are
 
     @property
     def declared_patients(self) -> int:
         """A declared cohort size, see `spec_of`."""
         return self.privacy.declared_patients
+
+    @property
+    def views_per_record(self) -> int:
+        """What the network sees of one record in a step: its patches, or the record."""
+        return 1 if self.views is None or self.views.patch is None else self.views.patch.per_record
+
+    def at(self, site: str) -> Self:
+        """The same at a site of this name."""
+        return self if self.views is None else replace(self, views=replace(self.views, site=site))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,30 +145,42 @@ class PlainSpec:
     batch_part: float  # of the site's patients in each step, in (0, 1]
     max_records_per_patient: int
     declared_patients: int  # the site's weight, where sites are weighted by their patients
+    views: ViewSpec | None = None  # None trains on records as they are
+
+    def at(self, site: str) -> Self:
+        """The same at a site of this name."""
+        return self if self.views is None else replace(self, views=replace(self.views, site=site))
 
 
-def plain_spec_of(study: StudyFile, *, declared_patients: int) -> PlainSpec:
+def plain_spec_of(study: StudyFile, *, declared_patients: int, weights: WeightFiles = NO_FILES) -> PlainSpec:
     """The training of a study with `privacy.mechanism: none`; see `spec_of`."""
     training = study.training
     return PlainSpec(
-        network=network_spec_of(study),
-        optimizer=_optimizer_of(study),
+        network=network_spec_of(study, weights),
+        optimizer=optimizer_spec_of(study),
         local_steps=training.local_steps,
         batch_part=training.sampling_rate,
         max_records_per_patient=study.privacy.max_records_per_patient,
         declared_patients=declared_patients if training.weighting == "patients" else study.data.minimum_patients,
+        views=view_spec_of(study),
     )
 
 
-def _optimizer_of(study: StudyFile) -> OptimizerSpec:
+def optimizer_spec_of(study: StudyFile) -> OptimizerSpec:
     """The hospital's own optimizer."""
-    given, mu = study.training.optimizer, study.training.proximal_mu or 0.0
+    training, given = study.training, study.training.optimizer
+    common = OptimizerSpec(
+        learning_rate=given.learning_rate,
+        proximal_mu=training.proximal_mu or 0.0,
+        rates=None if training.schedule is None else rates_of(training),
+        carries_state=training.optimizer_state is not None,
+    )
     if isinstance(given, Sgd):
-        return OptimizerSpec(learning_rate=given.learning_rate, momentum=given.momentum, proximal_mu=mu)
-    return OptimizerSpec(learning_rate=given.learning_rate, betas=given.betas, eps=given.eps, proximal_mu=mu)
+        return replace(common, momentum=given.momentum)
+    return replace(common, betas=given.betas, eps=given.eps)
 
 
-def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
+def spec_of(study: StudyFile, *, declared_patients: int, weights: WeightFiles = NO_FILES) -> TrainingSpec:
     """The training a study asks for, its noise calibrated to its epsilon over all rounds.
 
     What a step's sum is divided by is declared, never counted: with 96 patients instead of 97 it is the same.
@@ -138,6 +195,7 @@ def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
     Args:
         study: The study.
         declared_patients: The size of the training cohort that the hospital declares in site.yaml.
+        weights: Where files of initial weights lie.
 
     Raises:
         LocalProtocolError: No noise multiplier keeps the study's epsilon and delta.
@@ -151,7 +209,7 @@ def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
         shared = shared_noise(study, parameters=parameter_count(parameters_of(study)))
         mechanism, sum_bound = shared.mechanism, shared.sum_bound
     else:
-        optimizer = _optimizer_of(study)
+        optimizer = optimizer_spec_of(study)
         mechanism = calibrate(
             epsilon_target=privacy.epsilon,
             delta=privacy.delta,
@@ -160,7 +218,7 @@ def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
             clip_norm_l2=privacy.clip_norm_l2,
         )
     return TrainingSpec(
-        network=network_spec_of(study),
+        network=network_spec_of(study, weights),
         optimizer=optimizer,
         privacy=PrivacySpec(
             mechanism=mechanism,
@@ -170,11 +228,31 @@ def spec_of(study: StudyFile, *, declared_patients: int) -> TrainingSpec:
             max_records_per_patient=privacy.max_records_per_patient,
             declared_patients=declared_patients if training.weighting == "patients" else study.data.minimum_patients,
         ),
+        views=view_spec_of(study),
     )
 
 
-def network_spec_of(study: StudyFile) -> NetworkSpec:
+def view_spec_of(study: StudyFile) -> ViewSpec | None:
+    """What training makes of records, at a site without a name yet; None where it takes them as they are."""
+    data = study.data
+    if not isinstance(data, ImagingData) or (data.augmentation is None and data.patch is None):
+        return None
+    return ViewSpec(
+        record_shape=data.record_shape,
+        augmentation=data.augmentation or (),
+        patch=data.patch,
+        seed=study.training.seed,
+    )
+
+
+def network_spec_of(study: StudyFile, weights: WeightFiles = NO_FILES) -> NetworkSpec:
     """The network a study names, without calibrating anything."""
+    named, adapter, trainable = study.initial_weights, study.adapter, study.training.trainable
+    initial = None
+    if named is not None:
+        initial = InitialFile(
+            sha256=named.sha256, draw_missing=named.missing == "drawn", path=weights.get(named.sha256)
+        )
     return NetworkSpec(
         network=study.model.network,
         args=MappingProxyType(study.model.args.model_dump()),
@@ -183,7 +261,9 @@ def network_spec_of(study: StudyFile) -> NetworkSpec:
         label_shape=study.data.label_shape,
         loss=study.training.loss,
         seed=study.training.seed,
-        trainable=study.training.trainable,
+        initial=initial,
+        adapter=None if adapter is None else MappingProxyType(adapter.model_dump()),
+        trainable=trainable if adapter is None else (*(trainable or ()), *adapter.patterns),
         site_kept=study.training.site_kept,
     )
 

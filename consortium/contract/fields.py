@@ -88,6 +88,9 @@ StudyName = Annotated[
     AfterValidator(_study_name),
     Words("a study name: 3 to 64 characters of a-z, 0-9 and '-', starting with a letter"),
 ]
+ClientAlgoName = Annotated[
+    str, AfterValidator(_study_name), Words("a name of a client algorithm: 3 to 64 characters of a-z, 0-9 and '-'")
+]
 ColumnName = Annotated[str, AfterValidator(_column), Words("a column name: 1 to 64 letters, digits, '_', '.' and '-'")]
 Line = Annotated[str, AfterValidator(_line), Words(f"one line of text, at most {LINE_CHARACTERS_MAX} characters")]
 Prose = Annotated[str, AfterValidator(_prose), Words(f"text, at most {PROSE_CHARACTERS_MAX} characters")]

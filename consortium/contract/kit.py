@@ -111,13 +111,8 @@ class Kit:
         return buffer.getvalue()
 
 
-def write_kit(path: Path, kit: Kit) -> None:
-    """Write a kit, for its owner only; raises FileExistsError rather than replace one."""
-    write_private(path, kit.to_bytes())
-
-
 def write_kit_bytes(path: Path, data: bytes) -> None:
-    """Write a kit that came as bytes, once it is known to be one; raises KitUnreadable, FileExistsError."""
+    """Write a kit for its owner only, once it is known to be one; raises KitUnreadable, FileExistsError."""
     parse_kit(data)
     write_private(path, data)
 

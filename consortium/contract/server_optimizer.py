@@ -22,7 +22,8 @@ All of it is post-processing of sums, so that it costs no privacy where they are
 next one (momentum, moments, a control variate, the running average of the weights) travels with the model, see
 `GlobalModel.state`, so that the model's digest covers it and a site that missed rounds has it. The first model has
 none, and it counts as zeros. The last round's model has none either: what is released is parameters and nothing else.
-With `training.averaging` the last round's parameters are the running average.
+With `training.averaging` the last round's parameters are the running average. With `evaluation.keep_best` the model
+carries the best one so far (`best_model.py`), and what ends the study is that.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,12 +34,16 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from consortium.contract.best_model import Choice, choice_before, choice_layout
 from consortium.contract.catalogue import Adam, Sgd
 from consortium.contract.errors import ContractError
-from consortium.contract.global_model import STATE_MARK, GlobalModel, ParameterLayout
+from consortium.contract.global_model import STATE_MARK, GlobalModel, ParameterLayout, parameter_count
 from consortium.contract.layout import LaneName, weight_max
+from consortium.contract.noisy_metrics import metrics_for
 from consortium.contract.plan import RoundKind, RoundPlan
+from consortium.contract.schedules import power
 from consortium.contract.study import StudyFile
+from consortium.contract.study_training import rates_of
 from privacy.encoding import Sums
 
 Block: TypeAlias = npt.NDArray[np.float64]
@@ -296,20 +301,10 @@ class Averaged:
             np.divide(average, 1 - power(self.decay, self.step), out=values)
 
 
-def power(base: float, exponent: int) -> float:
-    """Raise to a whole power by repeated squaring, so that it is the same number on every machine."""
-    result = 1.0
-    while exponent:
-        if exponent & 1:
-            result *= base
-        base *= base
-        exponent >>= 1
-    return result
-
-
 def state_layout(study: StudyFile, parameters: ParameterLayout) -> ParameterLayout:
     """Names and shapes of what the study's models carry besides the parameters, from the first round to the last."""
-    return _layout(_step_of(study, 1, 1.0).parts, parameters)
+    layout = _layout(_step_of(study, 1, 1.0).parts, parameters)
+    return layout if study.evaluation.keep_best is None else (*layout, *choice_layout(parameters))
 
 
 def _layout(parts: tuple[str, ...], parameters: ParameterLayout) -> ParameterLayout:
@@ -414,6 +409,8 @@ def next_global_model(
 ) -> GlobalModel:
     """The model after a round, from the decoded lanes of its aggregate; the same one after an evaluation.
 
+    With `evaluation.keep_best`, the best model where the round or the evaluation ends the study.
+
     Args:
         study: The study.
         plan: Of the round. Its number counts the steps taken: a round closes once.
@@ -422,13 +419,65 @@ def next_global_model(
         survivors: How many sites are in the sum.
 
     Raises:
-        AggregateRefused: See `federated_average`. With uniform weighting the weights sum to the number of sites.
+        AggregateRefused: See `federated_average`. With uniform weighting the weights sum to the number of sites. Or
+            the model is the one that the study ended with.
     """
+    if plan.round > 1 and has_ended(study, model):
+        raise AggregateRefused(f"round {plan.round} would go on from the model that the study ended with")
+    choice = choice_after(study, plan, model, sums)
     if plan.kind is RoundKind.EVALUATE:
-        return model
+        return model if choice is None else choice.model(model.parameters)
     weight = _weight(sums, survivors if study.training.weighting == "uniform" else None)
     step = _step_of(study, plan.round, weight)
-    return _moved(model, sums, step, keep_state=plan.round < study.training.rounds)
+    if choice is None:
+        return _moved(model, sums, step, keep_state=plan.round < study.training.rounds)
+    if choice.ends:
+        return choice.model(model.parameters)
+    added = choice_layout(model.parameters)
+    own = model.state[: len(model.state) - len(added)] if model.state else ()
+    inner = GlobalModel(model.parameters, model.vector, own, model.state_vector[: parameter_count(own)])
+    moved = _moved(inner, sums, step, keep_state=True)
+    return GlobalModel(
+        moved.parameters,
+        moved.vector,
+        (*moved.state, *added),
+        np.concatenate([moved.state_vector, choice.as_state()]),
+    )
+
+
+def choice_after(
+    study: StudyFile, plan: RoundPlan, model: GlobalModel, sums: Mapping[str, npt.NDArray[np.float64]]
+) -> Choice | None:
+    """What a round's figure says about the best model, and whether it ends the study; None without a choice.
+
+    Raises:
+        AggregateRefused: The model carries another state than the study's.
+    """
+    metric, rule = study.evaluation.keep_best, study.evaluation.stop_early
+    if metric is None:
+        return None
+    if model.state not in ((), state_layout(study, model.parameters)):
+        raise AggregateRefused("the model carries another state than the study's")
+    figure = None
+    if any(lane.name == LaneName.TEST_PATIENTS for lane in plan.layout.lanes):
+        figure = metrics_for(study, sums).named().get(metric)
+    before, best = choice_before(model)
+    tally = before.after(figure, made_by=plan.round - 1, metric=metric, rule=rule)
+    is_new = tally.best is None or (tally != before and tally.since == 0)
+    return Choice(
+        metric=metric,
+        tally=tally,
+        vector=model.vector if is_new else best,
+        ends=plan.kind is RoundKind.EVALUATE or tally.stops(rule),
+    )
+
+
+def has_ended(study: StudyFile, after: GlobalModel) -> bool:
+    """Whether the study's choice was made by the round that closed with this model; no round follows it then.
+
+    A first model carries no state either, and is not to be asked about.
+    """
+    return study.evaluation.keep_best is not None and not after.state
 
 
 def _step_of(study: StudyFile, number: int, weight: float) -> Step:
@@ -440,11 +489,12 @@ def _step_of(study: StudyFile, number: int, weight: float) -> Step:
     else:
         # Constants of the plan but for the survivors, each of weight 1, whom everybody knows.
         divisor = training.sampling_rate * study.data.minimum_patients * weight
+        rate = rates_of(training).at(number)
         match optimizer:
             case Sgd():
-                step = SgdStep(divisor=divisor, rate=optimizer.learning_rate, momentum=optimizer.momentum)
+                step = SgdStep(divisor=divisor, rate=rate, momentum=optimizer.momentum)
             case Adam():
-                (beta1, beta2), rate = optimizer.betas, optimizer.learning_rate
+                beta1, beta2 = optimizer.betas
                 step = AdamStep(divisor=divisor, rate=rate, beta1=beta1, beta2=beta2, eps=optimizer.eps, step=number)
     if training.averaging is None:
         return step

@@ -19,7 +19,9 @@ from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen
 from pydantic import AfterValidator, Field, ValidationError
 
 from consortium.contract import yaml_file
+from consortium.contract.best_model import ChoiceMetric, StopEarly, choice_fits_metrics, choice_fits_study
 from consortium.contract.catalogue import LABELS_OF_LOSS, MetricName, SuiteChoice
+from consortium.contract.client_algos import client_algo_takes_the_steps, records_go_as_they_are
 from consortium.contract.digest import canonical_bytes, digest_of
 from consortium.contract.errors import DocumentInvalid, Problem, shown
 from consortium.contract.fields import Line, Prose, Seconds, SiteName, StudyName
@@ -29,6 +31,7 @@ from consortium.contract.names import Digest, SiteId, StudyId
 from consortium.contract.networks import Model, ModelChoice, misfits_of_data, parameters_of
 from consortium.contract.parameter_parts import ParameterPattern, parts_of, parts_problems
 from consortium.contract.schema import Finding, Refused, Rule, Section, Words, field_problems
+from consortium.contract.starting_point import InitialWeights, LoraAdapter, adapter_fits_network
 from consortium.contract.study_data import CategoryFeature, Feature, ImagingData, StudyData, TabularData
 from consortium.contract.study_training import (
     DISTRIBUTED,
@@ -251,10 +254,13 @@ class Evaluation(Section):
     subgroup_bins: Annotated[int, Ge(2), Le(1_000)] | None = None  # of each cell's score histograms; see `cell_bins`
     minimum_cell: Annotated[int, Ge(2), Le(10_000)] | None = None  # see `smallest_cell`
     privacy: EvaluationPrivacy | None = None  # a budget for the test figures; without it they are exact sums
+    keep_best: ChoiceMetric | None = None  # the metric by which the model that is released is chosen; without, the last
+    stop_early: StopEarly | None = None  # when training ends before its last round, by the same metric
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(reads=("metrics",), check=_metrics_differ),
         Rule(reads=("metrics", "specificity"), check=_specificity_with_sensitivity),
+        Rule(reads=("metrics", "keep_best", "stop_early"), check=choice_fits_metrics),
         Rule(reads=("subgroups",), check=_cells_not_too_many),
         Rule(reads=("privacy", "per_site", "score_bins", "calibration_bins"), check=_private_figures_from_histograms),
     )
@@ -476,7 +482,10 @@ def _subgroups_of_a_table(kind: str, subgroups: tuple[Subgroup, ...] | None) -> 
 
 def _network_takes_data(model: Model, data: TabularData | ImagingData) -> Iterator[Finding]:
     if isinstance(data, ImagingData):
-        yield from misfits_of_data(model, kind=data.kind, task=data.task, shape=data.shape)
+        for at, found, allowed in misfits_of_data(model, kind=data.kind, task=data.task, shape=data.network_sides):
+            # What the network sees may be a patch, whose sides stand elsewhere in the file.
+            sides = at if data.patch is None else str(at).replace("data.shape", "data.patch.shape")
+            yield Finding(sides, found, allowed)
     else:
         yield from misfits_of_data(model, kind=data.kind)
 
@@ -548,6 +557,8 @@ class StudyFile(Section):
     sites: Sites
     data: StudyData
     model: ModelChoice
+    initial_weights: InitialWeights | None = None  # the first weights are those of a file, and not drawn from the seed
+    adapter: LoraAdapter | None = None  # what is trained in the place of a transformer's own layers
     training: Training
     privacy: PrivacyChoice
     aggregation: Aggregation
@@ -569,7 +580,24 @@ class StudyFile(Section):
             ),
             check=_mechanism_fits,
         ),
-        Rule(reads=("privacy.mechanism", "training.algorithm", "training.site_kept"), check=algorithm_fits_mechanism),
+        Rule(
+            reads=("privacy.mechanism", "training.algorithm", "training.site_kept", "training.optimizer_state"),
+            check=algorithm_fits_mechanism,
+        ),
+        Rule(
+            reads=(
+                "privacy.mechanism",
+                "training.client_algo",
+                "training.algorithm",
+                "training.trainable",
+                "training.site_kept",
+                "training.schedule",
+                "training.optimizer_state",
+                "adapter",
+            ),
+            check=client_algo_takes_the_steps,
+        ),
+        Rule(reads=("training.client_algo", "data.augmentation"), check=records_go_as_they_are),
         Rule(reads=("privacy.mechanism", "aggregation.group_size"), check=no_privacy_stays_in_sums),
         Rule(reads=("privacy.mechanism", "evaluation.privacy"), check=no_budget_without_privacy),
         Rule(
@@ -606,6 +634,10 @@ class StudyFile(Section):
             check=_clips_fit_network,
         ),
         Rule(reads=("training.rounds", "evaluation.every_rounds"), check=_evaluates_once),
+        Rule(
+            reads=("evaluation.keep_best", "aggregation.group_size", "training.averaging", "training.site_kept"),
+            check=choice_fits_study,
+        ),
         Rule(reads=("data.features", "evaluation.subgroups"), check=_subgroups_fit),
         Rule(
             reads=("data.label", "evaluation.metrics", "evaluation.score_bins", "evaluation.privacy"),
@@ -613,6 +645,7 @@ class StudyFile(Section):
         ),
         Rule(reads=("data.kind", "evaluation.subgroups"), check=_subgroups_of_a_table),
         Rule(reads=("model", "data"), check=_network_takes_data),
+        Rule(reads=("model", "adapter"), check=adapter_fits_network),
         Rule(reads=("data", "training.loss"), check=_loss_fits_label),
         Rule(
             reads=(

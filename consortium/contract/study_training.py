@@ -15,8 +15,9 @@ from pydantic import Field
 
 from consortium.contract.catalogue import Averaging, LossName, MechanismName, OptimizerChoice
 from consortium.contract.errors import shown
-from consortium.contract.fields import Prose
+from consortium.contract.fields import ClientAlgoName, Prose
 from consortium.contract.parameter_parts import PARTS_MAX, ParameterPattern
+from consortium.contract.schedules import Rates, Schedule, schedule_fits_rounds
 from consortium.contract.schema import Finding, Rule, Section
 
 DISTRIBUTED = "distributed-dp-sgd"
@@ -86,7 +87,9 @@ def _arguments_fit_algorithm(
         yield Finding("local_steps", "1", "at least 2 with fedprox: in the first step the proximal term is zero")
 
 
-def _scaffold_can_be_derived(algorithm: str, weighting: str, optimizer: OptimizerChoice) -> Iterator[Finding]:
+def _scaffold_can_be_derived(
+    algorithm: str, weighting: str, optimizer: OptimizerChoice, schedule: Schedule | None
+) -> Iterator[Finding]:
     """`site_agent/control_variates.py`: a control variate is read off the update only if steps are plain and alike."""
     if algorithm != "scaffold":
         return
@@ -100,6 +103,20 @@ def _scaffold_can_be_derived(algorithm: str, weighting: str, optimizer: Optimize
             shown(optimizer.momentum),
             "0 with scaffold: an update must be the sum of its gradients",
         )
+    if schedule is not None:
+        yield Finding(
+            "schedule", schedule.name, "nothing with scaffold: its control variate is read off steps of one rate"
+        )
+
+
+def _state_to_carry(algorithm: str, optimizer: OptimizerChoice, optimizer_state: str | None) -> Iterator[Finding]:
+    if optimizer_state is None:
+        return
+    if algorithm == "scaffold":
+        allowed = "nothing with scaffold: its optimizer is sgd without momentum, which has no state"
+        yield Finding("optimizer_state", optimizer_state, allowed)
+    elif optimizer.name == "sgd" and not optimizer.momentum:
+        yield Finding("optimizer_state", optimizer_state, "nothing with sgd without momentum, which has no state")
 
 
 class Training(Section):
@@ -111,6 +128,8 @@ class Training(Section):
     spare_rounds: Annotated[int, Ge(0), Le(1_000)] = 0
     sampling_rate: Annotated[float, Gt(0), Le(1)]  # chance of a patient to be in a step; with none, part of a batch
     optimizer: OptimizerChoice  # the hospital's own, in each round; with distributed-dp-sgd the coordinator's
+    schedule: Schedule | None = None  # of the optimizer's learning rate, over rounds; without it the rate stays
+    optimizer_state: Literal["carried"] | None = None  # of the hospital's own optimizer, from round to round
     algorithm: AlgorithmName
     server_optimizer: ServerOptimizer | None = None
     proximal_mu: Annotated[float, Gt(0), Le(1000)] | None = None  # of fedprox
@@ -121,12 +140,26 @@ class Training(Section):
     trainable: Annotated[tuple[ParameterPattern, ...], Len(1, PARTS_MAX)] | None = None
     # Trained parameters that every hospital keeps to itself.
     site_kept: Annotated[tuple[ParameterPattern, ...], Len(1, PARTS_MAX)] | None = None
+    # A class of monai.fl that takes the local steps, by the name under which each hospital's own site.yaml has one.
+    client_algo: ClientAlgoName | None = None
     loss: LossName
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]  # of the first model's weights, and of nothing secret
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(reads=("algorithm", "server_optimizer", "proximal_mu", "local_steps"), check=_arguments_fit_algorithm),
-        Rule(reads=("algorithm", "weighting", "optimizer"), check=_scaffold_can_be_derived),
+        Rule(reads=("algorithm", "weighting", "optimizer", "schedule"), check=_scaffold_can_be_derived),
+        Rule(reads=("algorithm", "optimizer", "optimizer_state"), check=_state_to_carry),
+        Rule(reads=("rounds", "schedule"), check=schedule_fits_rounds),
+    )
+
+
+def rates_of(training: Training) -> Rates:
+    """The learning rate of every step of `training.optimizer`, whoever takes it."""
+    return Rates(
+        learning_rate=training.optimizer.learning_rate,
+        schedule=training.schedule,
+        rounds=training.rounds,
+        local_steps=training.local_steps,
     )
 
 
@@ -179,7 +212,9 @@ PrivacyChoice: TypeAlias = Annotated[Privacy | NoPrivacy, Field(discriminator="m
 """The `privacy` section of a study; its members are told apart by `mechanism`."""
 
 
-def algorithm_fits_mechanism(mechanism: str, algorithm: str, site_kept: tuple[str, ...] | None) -> Iterator[Finding]:
+def algorithm_fits_mechanism(
+    mechanism: str, algorithm: str, site_kept: tuple[str, ...] | None, optimizer_state: str | None = None
+) -> Iterator[Finding]:
     """A rule of studies: one clear sentence for each pair that does not go together."""
     why = ALGORITHM_REFUSALS.get((mechanism, algorithm))
     if why is not None:
@@ -189,6 +224,12 @@ def algorithm_fits_mechanism(mechanism: str, algorithm: str, site_kept: tuple[st
             "training.site_kept",
             "parameters that hospitals keep",
             f"nothing with {mechanism}: a hospital takes no step of its own that could train what it keeps",
+        )
+    if mechanism == DISTRIBUTED and optimizer_state is not None:
+        yield Finding(
+            "training.optimizer_state",
+            optimizer_state,
+            f"nothing with {mechanism}: the optimizer is the coordinator's, and its state travels with the model",
         )
 
 

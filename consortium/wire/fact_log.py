@@ -16,7 +16,7 @@ FIELDS = frozenset(
         "study", "round", "attempt", "site", "phase", "kind", "method", "peer", "incident", "state", "outcome",
         "rule", "reason", "advice", "explanation", "version", "consortium", "model", "sites", "survivors",
         "parameters", "fraction", "seconds", "again_in_s", "wanted", "address", "code", "error", "status", "where",
-        "errno", "engine", "memory_bytes", "step", "steps", "seconds_left",
+        "errno", "engine", "device", "memory_bytes", "step", "steps", "seconds_left",
     }
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from privacy.dp.randomness import CryptographicGenerator
-from site_agent.gradients.engine import Batch, PatientSum
+from site_agent.gradients.engine import PatientSum
 from site_agent.trainer import DpTrainer, LocalFigures, TrainedUpdate
 from site_agent.update import parameter_count
 
@@ -139,8 +139,8 @@ class Shuffled(DpTrainer):
     def _sample(self):
         patients = len(self._records_of_patient)
         size = round(patients * self._spec.privacy.mechanism.sampling_rate)
-        rows = torch.from_numpy(np.sort(self._generator.choose(patients, size)))
-        return Batch(features=self._features[rows], labels=self._labels[rows], sizes=(1,) * size)
+        rows = np.sort(self._generator.choose(patients, size))
+        return self._views.next_step([rows[place : place + 1] for place in range(size)])
 
 
 class OneRoundCounted(DpTrainer):
