@@ -97,22 +97,6 @@ def split(secret: Secret[bytes], *, threshold: int, count: int, seed: Secret[byt
     return tuple(Secret(evaluate(coefficients.expose(), x).to_bytes(SHARE_BYTES, "big")) for x in range(1, count + 1))
 
 
-def combine(shares: Iterable[tuple[int, bytes]], *, threshold: int) -> Secret[bytes]:
-    """The secret that the first `threshold` of these (number, share) pairs determine.
-
-    Raises:
-        SharesDisagree: too few shares, a number twice, a share that is not a field element, or a result that is not
-            32 bytes, which means that some share is wrong. A wrong share usually gives a wrong secret, silently:
-            compare with a commitment, or use `recover`.
-    """
-    points = [(x, share_value(share)) for x, share in shares]
-    if len({x for x, _ in points}) != len(points):
-        raise SharesDisagree(f"two shares with one number among {sorted(x for x, _ in points)}")
-    if len(points) < threshold:
-        raise SharesDisagree(f"{len(points)} shares where {threshold} are needed")
-    return _as_secret(interpolate(points[:threshold]))
-
-
 def recover(
     shares: Sequence[tuple[int, bytes]], *, threshold: int, accepts: Callable[[Secret[bytes]], bool]
 ) -> Recovered:
@@ -141,7 +125,7 @@ def recover(
         value = interpolate(basis)
         if value >> (8 * SECRET_BYTES):
             continue
-        secret = _as_secret(value)
+        secret = Secret(value.to_bytes(SECRET_BYTES, "big"))
         if accepts(secret):
             return Recovered(secret=secret, wrong=_wrong_for_certain(points, basis, value, threshold))
     raise SharesDisagree(f"no {threshold} of {len(points)} shares give the secret that was committed to")
@@ -167,12 +151,6 @@ def share_value(share: bytes) -> int:
     if len(share) != SHARE_BYTES or value >= PRIME:
         raise SharesDisagree(f"a share is {SHARE_BYTES} bytes below the prime of the field, not {len(share)} bytes")
     return value
-
-
-def _as_secret(value: int) -> Secret[bytes]:
-    if value >> (8 * SECRET_BYTES):
-        raise SharesDisagree("the shares give a number that is not a 32-byte secret: one of them is wrong")
-    return Secret(value.to_bytes(SECRET_BYTES, "big"))
 
 
 def _uniform_elements(seed: Secret[bytes], count: int) -> list[int]:

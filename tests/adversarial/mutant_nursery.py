@@ -12,6 +12,7 @@ reads one order as a line of JSON and answers with a line of JSON when the child
 The status is pytest's; null if the child had to be killed.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -23,21 +24,27 @@ from typing import NoReturn
 LIBRARIES = (
     "cryptography.hazmat.primitives.ciphers.aead",
     "cryptography.x509",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
     "dp_accounting.pld.privacy_loss_distribution",
     "google.protobuf.message",
-    "hypothesis",
+    "grpc.aio",
+    "hypothesis.strategies",
     "jinja2",
+    "nibabel",
     "numpy",
     "opacus.accountants",
     "opacus.optimizers",
     "pandas",
-    "pydantic",
+    "pydantic.main",
+    "pydantic.type_adapter",
+    "pydantic.types",
+    "pydicom",
     "pytest",
     "scipy.stats",
     "sklearn.model_selection",
     "sqlalchemy",
     "structlog",
-    "torch",
+    "torch._dynamo",  # by the first optimizer that is made, and it is a second of work
     "yaml",
 )
 
@@ -48,6 +55,8 @@ def main() -> None:
         importlib.import_module(name)
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - as sys.path spells it
     sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
+    gc.collect()
+    gc.freeze()  # what was loaded here is no rubbish: no child looks through it, as each would at its end, twice
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

@@ -3,9 +3,9 @@
 Here are those of protocol section 8 (t01 to t27); the patients' privacy (d01 to d27) is in `privacy_mutations.py`.
 
 A mutation names one statement by its exact text, which stands exactly once in its file, and what is put in its place:
-usually the same `if` with a condition that never holds. `test_mutations.py` and `test_privacy_mutations.py` copy the
-packages, apply one mutation to the copy, run the test in a process of its own (`mutant_nursery.py`), and demand that it
-fails. So "this test would notice" is tried, not claimed, and tried again whenever the code changes.
+usually the same `if` with a condition that never holds. `test_mutations.py` copies the packages, applies one mutation
+to the copy, runs the test in a process of its own (`mutant_nursery.py`), and demands that it fails. So "this test
+would notice" is tried, not claimed, and tried again whenever the code changes.
 
     python -m tests.adversarial.mutations            try all, with a line for each
     python -m tests.adversarial.mutations t04 d21    only the mutations of these threats
@@ -33,7 +33,7 @@ PACKAGES = ("privacy", "consortium", "site_agent", "audit")
 LINKED = ("tests", "configs", "docs", "pyproject.toml")
 FAILED, PASSED, TIMED_OUT, NOT_APPLIED = 1, 0, -1, -2  # the first two are pytest's, as all others that are not here
 PLUGINS = ("no:cacheprovider", "pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
-AT_ONCE = 2
+AT_ONCE = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # beside another worker, the second core is taken
 TIMEOUT_S = 300
 
 SITE, COORDINATOR, CHECKS = (f"privacy/secagg/{name}.py" for name in ("site", "coordinator", "checks"))

@@ -1,4 +1,4 @@
-"""The checks that keep a patient's privacy (d01 to d29), and those that keep its figures honest (a13, a15, s17).
+"""The checks that keep a patient's privacy (d01 to d30), and those that keep its figures honest (a13, a15, s17).
 
 What stands here is as in `mutations.py`: a text that stands exactly once in its file, what is put in its place, and
 the test that has to fail.
@@ -311,9 +311,17 @@ PRIVACY_MUTATIONS = (
     Mutation(
         "d29",
         "site_agent/gradients/self_test.py",
-        "not norm <= one.patients * tight * (1 + FLOAT_MARGIN)",
+        "not norm <= one.patients * clip * (1 + FLOAT_MARGIN)",
         "False",
         "test_such_an_engine_is_refused_before_it_trains",
+    ),
+    # Views of records
+    Mutation(
+        "d30",
+        "site_agent/views.py",
+        "step, drawn, self._contents[row]]",
+        "step, drawn, row]",
+        "test_everybody_else_is_seen_as_before",
     ),
     # Exact sums
     Mutation(

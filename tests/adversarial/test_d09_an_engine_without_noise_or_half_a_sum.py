@@ -13,6 +13,7 @@ from scipy import stats
 
 from site_agent import trainer as trainer_module
 from site_agent.cohort import Records
+from site_agent.device import Compute
 from site_agent.errors import TrainingFailed
 from site_agent.gradients.admission import ENGINES, EngineChoice
 from site_agent.gradients.engine import PatientSum
@@ -127,4 +128,5 @@ def test_no_setting_brings_back_opacus_batches_or_clipping():
     for module in (trainer_module, opacus_engines, admission):
         words = set(vars(module))
         assert not words & {"PrivacyEngine", "BatchMemoryManager", "DPDataLoader", "DataLoader", "AdaClipDPOptimizer"}
-    assert set(EngineChoice.__dataclass_fields__) == {"name", "records_max"}
+    assert set(EngineChoice.__dataclass_fields__) == {"name", "records_max", "compute"}
+    assert set(Compute.__dataclass_fields__) == {"device", "precision"}

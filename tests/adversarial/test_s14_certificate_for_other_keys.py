@@ -7,7 +7,7 @@ import pytest
 
 from consortium.contract import certificates
 from consortium.contract.certificates import CertificateRefused
-from consortium.contract.kit import write_kit
+from consortium.contract.kit import write_kit_bytes
 from consortium.contract.messages import EnrolmentGrant
 from consortium.contract.names import SiteId
 from site_agent.enrolment import enrol
@@ -53,7 +53,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 async def test_it_is_refused_and_nothing_is_left(tmp_path, lie):
     async with coordinator(Swapping(LIES[lie])) as world:
-        write_kit(tmp_path / "kit.zip", kit_for(world))
+        write_kit_bytes(tmp_path / "kit.zip", kit_for(world).to_bytes())
         with pytest.raises(CertificateRefused):
             await enrol(tmp_path / "kit.zip", tmp_path / "home")
     assert [path.name for path in tmp_path.iterdir()] == ["kit.zip"]
@@ -65,7 +65,7 @@ async def test_our_signing_keys_beside_another_tls_key(tmp_path, monkeypatch):
     monkeypatch.setattr(certificates, "new_signing_key", lambda: ours)
     monkeypatch.setattr(certificates, "new_ecdsa_key", lambda: ecdsa)
     async with coordinator(Swapping(lambda _: issued(ME, request_of(ME, ours, ecdsa)))) as world:
-        write_kit(tmp_path / "kit.zip", kit_for(world))
+        write_kit_bytes(tmp_path / "kit.zip", kit_for(world).to_bytes())
         with pytest.raises(CertificateRefused):
             await enrol(tmp_path / "kit.zip", tmp_path / "home")
     assert not (tmp_path / "home").exists()
@@ -80,7 +80,7 @@ async def test_our_other_keys_beside_another_ecdsa_key(tmp_path, monkeypatch):
     monkeypatch.setattr(certificates, "new_tls_key", lambda: tls)
     monkeypatch.setattr(certificates, "new_signing_key", lambda: ours)
     async with coordinator(Swapping(lambda _: issued(ME, request_of(ME, ours)))) as world:
-        write_kit(tmp_path / "kit.zip", kit_for(world))
+        write_kit_bytes(tmp_path / "kit.zip", kit_for(world).to_bytes())
         with pytest.raises(CertificateRefused, match="other keys"):
             await enrol(tmp_path / "kit.zip", tmp_path / "home")
     assert not (tmp_path / "home").exists()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from consortium.contract.global_model import STATE_MARK, GlobalModel, ModelRefused, parameters_in
 from consortium.contract.names import RoundNumber
-from consortium.contract.server_optimizer import AggregateRefused, next_global_model, power, state_layout
+from consortium.contract.schedules import power
+from consortium.contract.server_optimizer import AggregateRefused, next_global_model, state_layout
 from consortium.contract.study import StudyFile
 from tests.fakes.attempt_play import Play
 from tests.fakes.small_study import DOCUMENT, first_model

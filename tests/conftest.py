@@ -1,0 +1,29 @@
+"""How the whole suite runs: `make test` gives one file at a time to each of two workers.
+
+Slow files first. A worker that begins a file of a minute when the other has nothing left is a minute in which half of
+the machine waits, and xdist's own order, by the number of tests, puts just those files last.
+
+One thread for each process. Whatever is tested here is small, and several processes share the cores: threads of torch
+that wait for each other while others compute make a step of a small network twenty times as expensive.
+"""
+
+import os
+import sys
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded, here and in every process a test starts
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a worker of xdist: files with a test marked as slow before all others, which stay in the order they are in."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a test draws from torch's global generator, it draws again under the same seed of pytest-randomly."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(int(item.config.getoption("randomly_seed", 0)))
