@@ -138,6 +138,7 @@ async def consortium(
     plain_even_rounds: bool = False,
     count_sent: bool = False,
     train: bool = False,
+    keep_update: bool = False,
     furnish: Callable[[Path, str], None] | None = None,
     marked: bool = True,
 ) -> AsyncIterator[Field]:
@@ -150,6 +151,7 @@ async def consortium(
         plain_even_rounds: Whether masks are left out in rounds 2, 4, 6 and so on, in all processes.
         count_sent: Whether agents write down the size of every message they send.
         train: Whether agents train, on whatever records they are given.
+        keep_update: Whether agents that train write their update down before it is masked.
         furnish: Writes the records and the site.yaml of an agent, given folder and name; made-up by default.
         marked: Whether the coordinator writes marks; without, it is exactly `python -m consortium serve`.
     """
@@ -160,7 +162,8 @@ async def consortium(
         folder=folder, port=port, agents=tuple(agents), hospitals=_enrolled(folder, studies, agents, scripted)
     )
     switch = ("--plain-even-rounds",) if plain_even_rounds else ()
-    counting = (*(("--count-sent",) if count_sent else ()), *(("--train",) if train else ()))
+    options = {"--count-sent": count_sent, "--train": train, "--keep-update": keep_update}
+    agents_too = tuple(name for name, wanted in options.items() if wanted)
     try:
         if marked:
             serving = found.run("coordinator", "tests.benchmarks.bench_process", "coordinator", found.home, *switch)
@@ -176,7 +179,7 @@ async def consortium(
                 (folder / name / "site.yaml").write_text(site_file(name, [study.id for study in studies]))
             for study in studies:
                 await decide_study(folder / name, study.id, "approved", steward="Dr Bench", statement="approved")
-            found.run(name, "tests.benchmarks.bench_process", "hospital", folder / name, *switch, *counting)
+            found.run(name, "tests.benchmarks.bench_process", "hospital", folder / name, *switch, *agents_too)
         yield found
     finally:
         found.stop()

@@ -1,7 +1,8 @@
 """What the processes of a benchmark do otherwise than the product's: training takes no time, masks can be left out.
 
     python -m tests.benchmarks.bench_process coordinator FOLDER [--plain-even-rounds]
-    python -m tests.benchmarks.bench_process hospital FOLDER [--plain-even-rounds] [--count-sent] [--train]
+    python -m tests.benchmarks.bench_process hospital FOLDER [--plain-even-rounds] [--count-sent]
+        [--train [--keep-update]]
 
 Everything else is the real program: this file replaces three functions in its own process and then calls the same
 `main` that the command lines call. Only a process that was started with this file can leave masks out; no study, no
@@ -125,7 +126,7 @@ def train_nothing() -> None:
     assert hasattr(RoundValues, "_update_for")
     assert hasattr(preparation, "engine_for")
     # No gradient is computed, so no engine is tried for it either.
-    setattr(preparation, "engine_for", lambda _spec, _wanted: EngineChoice(name="loop"))  # noqa: B010
+    setattr(preparation, "engine_for", lambda _spec, _wanted, _compute: EngineChoice(name="loop"))  # noqa: B010
     made: dict[int, NDArray[np.float32]] = {}
 
     async def update_for(self: Any, plan: Any, model: Any, _policy: Any) -> NDArray[np.float32]:
@@ -152,6 +153,23 @@ def train_nothing() -> None:
     setattr(RoundValues, "_update_for", update_for)  # noqa: B010 - a method is replaced on purpose
 
 
+def keep_update(folder: Path) -> None:
+    """Write down what training gives, before it is encoded and masked, and which model it started from."""
+    from site_agent.round_values import RoundValues  # noqa: PLC0415 - torch is loaded by it
+
+    train = RoundValues._train
+
+    def train_and_keep(self: Any, plan: Any, model: Any, policy: Any) -> Any:
+        began = time.monotonic()
+        update = train(self, plan, model, policy)
+        fact = {"model": model.digest(), "seconds": time.monotonic() - began}
+        np.save(folder / "update.npy", update)
+        (folder / "trained.json").write_text(json.dumps(fact))
+        return update
+
+    setattr(RoundValues, "_train", train_and_keep)  # noqa: B010 - a method is replaced on purpose
+
+
 def main() -> None:
     """Become a coordinator or a hospital."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -160,6 +178,7 @@ def main() -> None:
     parser.add_argument("--plain-even-rounds", action="store_true", help="no masks in rounds 2, 4, 6 ...")
     parser.add_argument("--count-sent", action="store_true", help="write down the size of every message")
     parser.add_argument("--train", action="store_true", help="train for real")
+    parser.add_argument("--keep-update", action="store_true", help="write the update down before it is masked")
     options = parser.parse_args()
     marks = Marks(options.folder / "marks.jsonl")
     mark_rounds(coordinator if options.role == "coordinator" else site, marks)
@@ -174,6 +193,8 @@ def main() -> None:
     else:
         if not options.train:
             train_nothing()
+        if options.keep_update:
+            keep_update(options.folder)
         from site_agent.cli import main as run  # noqa: PLC0415
 
         sys.argv = ["site-agent", "run", "--home", str(options.folder)]

@@ -30,7 +30,7 @@ from site_agent.gradients.workload import Workload
 from site_agent.networks import build
 from site_agent.trainer import PatientOptimizer
 from site_agent.update import named_parameters, parameter_count
-from tests.benchmarks.figures import Figure, cpu_s, in_turns, ratio
+from tests.benchmarks.figures import Figure, cpu_s, in_turns, ratio, status_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 MECHANISM = PoissonSampledGaussian(noise_multiplier=1.0, sampling_rate=0.1, steps=1000, clip_norm_l2=1.0)
@@ -209,16 +209,11 @@ def _child(name: str, engine: str) -> int:
     torch.set_num_threads(1)
     case = next(case for case in CASES if case.name == name)
     step = _plain(case) if engine == "plain" else _private(case, EngineChoice(name=engine))
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     for _ in range(2):
         step()
-    print(json.dumps(max(1, _status_bytes("VmHWM") - before)))
+    print(json.dumps(max(1, status_bytes("VmHWM") - before)))
     return 0
-
-
-def _status_bytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

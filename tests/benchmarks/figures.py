@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 WARM_UPS = 1
@@ -71,3 +72,9 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, tuple[
     """Median over median, and the least and greatest of the ratios of one turn."""
     each = [a / b for a, b in zip(above, below, strict=True)]
     return statistics.median(above) / statistics.median(below), (min(each), max(each))
+
+
+def status_bytes(field: str) -> int:
+    """A size in this process' status, in bytes: VmRSS, VmHWM and others. Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

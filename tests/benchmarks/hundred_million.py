@@ -83,11 +83,12 @@ async def measure(*sizes: int) -> list[Measured]:
     found = []
     async with consortium(*studies.values(), agents=SITES) as field:
         for size, study in studies.items():
-            found.append(await _measure_one(field, study, size))
+            found.append(await measure_one(field, study, parameters=parameters_of(WIDTHS[size])))
     return found
 
 
-async def _measure_one(field: Field, study: StudyFile, size: int) -> Measured:
+async def measure_one(field: Field, study: StudyFile, *, parameters: int) -> Measured:
+    """Run a study to its end, looking at every process' memory all the time."""
     before = {name: _memory(process.pid) for name, process in field.processes.items()}
     for process in field.processes.values():
         _forget_peak(process.pid)
@@ -105,7 +106,7 @@ async def _measure_one(field: Field, study: StudyFile, size: int) -> Measured:
         name: Memory(all_bytes=_status(process.pid)["VmHWM"], anonymous_bytes=most[name]) - before[name]
         for name, process in field.processes.items()
     }
-    return Measured(parameters=parameters_of(WIDTHS[size]), seconds=seconds, peaks=peaks)
+    return Measured(parameters=parameters, seconds=seconds, peaks=peaks)
 
 
 def _completed(field: Field, study: StudyFile) -> bool:
@@ -131,19 +132,25 @@ def _status(pid: int) -> dict[str, int]:
     return {words[0].rstrip(":"): 1024 * int(words[1]) for words in lines if words[-1] == "kB"}
 
 
+def lines_of(measured: Measured) -> list[str]:
+    """As it is printed: seconds, then a line for each process."""
+    copy = 4 * measured.parameters
+    head = f"d = {measured.parameters:,}: {measured.seconds:.1f} s; one copy of the update is {copy / 1e6:.0f} MB"
+    each = [
+        f"  {name:<12} peak {peak.all_bytes / 1e6:7.0f} MB = {peak.all_bytes / copy:5.2f} copies,"
+        f" of which not mapped files {peak.anonymous_bytes / 1e6:7.0f} MB = {peak.anonymous_bytes / copy:5.2f}"
+        for name, peak in measured.peaks.items()
+    ]
+    return [head, *each]
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--parameters", type=int, nargs="+", default=[100_000_000], choices=list(WIDTHS))
     options = parser.parse_args()
     for measured in asyncio.run(measure(*options.parameters)):
-        copy = 4 * measured.parameters
-        print(f"d = {measured.parameters:,}: {measured.seconds:.1f} s; one copy of the update is {copy / 1e6:.0f} MB")
-        for name, peak in measured.peaks.items():
-            print(
-                f"  {name:<12} peak {peak.all_bytes / 1e6:7.0f} MB = {peak.all_bytes / copy:5.2f} copies,"
-                f" of which not mapped files {peak.anonymous_bytes / 1e6:7.0f} MB = {peak.anonymous_bytes / copy:5.2f}"
-            )
+        print("\n".join(lines_of(measured)))
     return 0
 
 

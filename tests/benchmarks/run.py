@@ -22,6 +22,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks import (  # noqa: E402 - the path is set above
+    agent_overhead,
+    cache_epoch,
     client_cost,
     coordinator_memory,
     coordinator_sum,
@@ -31,6 +33,7 @@ from tests.benchmarks import (  # noqa: E402 - the path is set above
     ledger_append,
     mask_stream,
     small_rounds,
+    swin_round,
     upload_bytes,
     whole_round,
 )
@@ -47,6 +50,9 @@ BENCHMARKS: Mapping[tuple[str, ...], Callable[[], list[Figure]]] = {
     ("distributed_dp_rounds_per_s_heart",): heart_rounds.measure,
     **{(case.name, case.against_hooks): partial(dp_step.measure, case) for case in dp_step.CASES},
     ("ledger_append_per_s",): ledger_append.measure,
+    (agent_overhead.NAME,): agent_overhead.measure,
+    (cache_epoch.NAME,): cache_epoch.measure,
+    (swin_round.NAME,): swin_round.measure,
 }
 """The figures each measurement gives; the heart study's come from `heart_figures`, which takes a number of seeds."""
 HEART = ("heart_auc", "heart_mean_site_accuracy")

@@ -31,6 +31,9 @@ NAMES = {
     "dp_step_unet2d_vs_hooks",
     "dp_step_densenet121_vs_nonprivate",
     "dp_step_densenet121_vs_hooks",
+    "agent_overhead_vs_plain_monai",
+    "cache_epoch_speedup",
+    "swin_unetr_100M_round_s",
 }
 
 
