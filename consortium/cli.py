@@ -147,22 +147,25 @@ def simulate(
     rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds (the noise is recalibrated).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of made-up data and canaries. Noise is never seeded.")] = 0,
     *,
+    weights: Annotated[Path | None, typer.Option(help="The file of the study's initial_weights.")] = None,
     audit_privacy: Annotated[
         bool, typer.Option("--audit-privacy", help="Sound a smoke alarm: a lower bound on epsilon from canaries.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a study in one process: real training, masks and steps; no network, no log. Nothing is spent."""
+    from consortium.assets import study_file
     from consortium.contract.study import load_study
     from consortium.simulate import simulate as run_simulation
     from consortium.simulate import with_settings
 
-    study = with_settings(load_study(file), sites=sites, rounds=rounds)
+    study = with_settings(load_study(study_file(file)), sites=sites, rounds=rounds)
     kind = "made-up patients" if data is None else f"data in {data}"
     _talk.print(f"{study.title}: {sites} hospitals in one process, {study.training.rounds} rounds, {kind}.")
     found = run_simulation(
-        study, seed=seed, data=data, audit=audit_privacy, say=lambda line: _talk.print(line, markup=False)
-    )
+        study, seed=seed, data=data, audit=audit_privacy, weights=weights,
+        say=lambda line: _talk.print(line, markup=False),
+    )  # fmt: skip
     if as_json:
         _print_json(found.to_json())
     else:
@@ -229,11 +232,13 @@ def site_revoke(site: str, home: Home) -> None:
 @study_app.command("validate")
 def study_validate(file: Path, *, as_json: Json = False) -> None:
     """Check a study file: every error at once, with its line and what is allowed."""
+    from consortium.assets import study_file
     from consortium.contract.errors import FileInvalid
     from consortium.contract.precision import precision_line
     from consortium.contract.shared_noise import noise_line, require_room
     from consortium.contract.study import load_study
 
+    file = study_file(file)
     try:
         study = load_study(file)
         require_room(file, study)
@@ -262,10 +267,11 @@ def study_plan(
     as_json: Json = False,
 ) -> None:
     """Say what a study's privacy costs and does: noise, epsilon by round, noise to signal, what is not covered."""
+    from consortium.assets import study_file
     from consortium.contract.study import load_study
     from consortium.study_plan import describe_plan, plan
 
-    found = plan(load_study(file), epsilon=epsilon)
+    found = plan(load_study(study_file(file)), epsilon=epsilon)
     if as_json:
         _print_json(found.to_json())
     else:
@@ -361,6 +367,20 @@ def audit_verify(
     from audit.verify import main as verify_main
 
     raise typer.Exit(verify_main([str(file), *(["--policy", str(policy)] if policy else [])]))
+
+
+@audit_app.command("fsck")
+def audit_fsck(home: Home) -> None:
+    """Examine the log on its disk: every entry, hash and chain against the signed root. Changes nothing."""
+    from audit.fsck import examine
+    from consortium.home import open_home
+
+    opened = open_home(home)
+    found = examine(opened.config.log_folder(home), opened.log_signer.verifier)
+    _out.print(
+        f"The log {found.origin} is sound: {found.entries} entries, {found.hospitals} hospitals' chains unbroken."
+    )
+    _out.print(f"root {found.root.hex()}")
 
 
 @audit_app.command("log")

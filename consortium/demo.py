@@ -23,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 
 from audit.entries import DpCertificate, parse_entry
-from audit.evidence import policy_for
+from audit.policy import policy_for
 from consortium.assets import heart_disease, study_file
 from consortium.contract.study import StudyFile, load_study
 from consortium.contract.study_data import TabularData

@@ -18,18 +18,20 @@ from consortium.errors import ConsortiumError
 from site_agent.phantoms import SCANNERS, write_phantoms
 
 PHANTOM_PATIENTS = 300
+PHANTOM_VOLUME_PATIENTS = 200
 DIVISION_SEED = 0
 EGRESS_BYTES = 16 * 2**20
 
 ILL_SHARES, HEALTHY_SHARES = (0.4, 0.3, 0.2, 0.1), (0.1, 0.2, 0.3, 0.4)
 """Of all radiographs with and without pneumonia, what the first, second, third and fourth hospital has."""
 
-_HIPPOCAMPUS = "hippocampus"
+_PAIRS = "a folder with imagesTr and labelsTr, the NIfTI pairs of the Decathlon's Task04_Hippocampus"
 _NPZ = "pneumoniamnist.npz, a file of MedMNIST"
 _NEEDED = {
     "chest-xray": _NPZ,
     "chest-xray-distributed": _NPZ,
-    _HIPPOCAMPUS: "a folder with imagesTr and labelsTr, the NIfTI pairs of the Decathlon's Task04_Hippocampus",
+    "hippocampus": _PAIRS,
+    "hippocampus-dp": _PAIRS,
 }
 """By study: what `--data` names. Phantoms are made up and need nothing."""
 
@@ -63,8 +65,8 @@ def require_data(study: StudyFile, data: Path | None) -> None:
             raise DemoDataMissing("a path", f"nothing: what the hospitals of {study.id} have is known")
     elif data is None:
         raise DemoDataMissing("nothing", kind)
-    elif not (data.is_dir() if study.id == _HIPPOCAMPUS else data.is_file()):
-        raise DemoDataMissing("no such folder" if study.id == _HIPPOCAMPUS else "no such file", kind)
+    elif not (data.is_dir() if kind is _PAIRS else data.is_file()):
+        raise DemoDataMissing("no such folder" if kind is _PAIRS else "no such file", kind)
 
 
 def site_files(study: StudyFile, data: Path | None, folder: Path) -> Mapping[str, str]:
@@ -133,16 +135,20 @@ def _trained(study: StudyFile, patients: int) -> int:
 
 def _phantoms(study: StudyFile, _data: Path | None, folder: Path) -> dict[str, Section]:
     assert isinstance(study.data, ImagingData)  # asked for by `prepares`
-    shape = (study.data.shape[0], study.data.shape[1])
+    shape = study.data.shape
+    flat = len(shape) == 2
+    patients = PHANTOM_PATIENTS if flat else PHANTOM_VOLUME_PATIENTS
     found: dict[str, Section] = {}
     for number, site in enumerate(study.sites.roster):
         where = folder / site
         scanner = SCANNERS.get(site, list(SCANNERS.values())[number % len(SCANNERS)])
-        table = write_phantoms(where, scanner, shape, patients=PHANTOM_PATIENTS, seed=number)
-        declared = _trained(study, PHANTOM_PATIENTS)
-        found[site] = {
-            "format": "image-folder", "path": str(where), "table": str(table), "declared_patients": declared
-        }  # fmt: skip
+        listed = write_phantoms(where, scanner, shape, patients=patients, seed=number)
+        files: Section = (
+            {"format": "image-folder", "path": str(where), "table": str(listed)}
+            if flat
+            else {"format": "datalist", "path": str(listed), "folder": str(where), "patient_id": None}
+        )
+        found[site] = {**files, "declared_patients": _trained(study, patients)}
     return found
 
 
@@ -217,8 +223,10 @@ def _hippocampus(study: StudyFile, data: Path | None, folder: Path) -> dict[str,
 
 _DATASETS: Mapping[str, Callable[[StudyFile, Path | None, Path], dict[str, Section]]] = {
     "phantoms": _phantoms,
+    "phantoms-3d": _phantoms,
     "chest-xray": _radiographs,
     "chest-xray-distributed": _radiographs,
-    _HIPPOCAMPUS: _hippocampus,
+    "hippocampus": _hippocampus,
+    "hippocampus-dp": _hippocampus,
 }
 """By study: datasets of its hospitals."""

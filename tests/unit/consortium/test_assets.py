@@ -1,5 +1,6 @@
 """Studies that ship with the package are found from anywhere, in a working copy and in an installation."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from consortium.assets import heart_disease, study_file
+from consortium.cli import app
 from consortium.contract.study import load_study
 from consortium.errors import StudyFileMissing
 
@@ -26,6 +29,18 @@ def test_a_study_is_found_by_its_name_from_any_folder(
     # The demo finds a site.yaml for every hospital of it.
     for site in study.sites.roster:
         assert f"{name}: heart" in (heart_disease() / "sites" / site / "site.yaml").read_text()
+
+
+@pytest.mark.parametrize("command", [("study", "validate"), ("study", "plan")])
+def test_commands_that_read_a_study_know_the_names_too(
+    command: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [*command, "heart-disease", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["study"] == "heart-disease"
+    missing = CliRunner().invoke(app, [*command, "another"])
+    assert isinstance(missing.exception, StudyFileMissing)
 
 
 def test_a_file_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from site_agent.cohort import read_cohort
 from site_agent.phantoms import SCANNERS, phantom
 from site_agent.site_file import load_site_file
 
-NAMES = ("phantoms", "chest-xray", "chest-xray-distributed", "hippocampus")
+NAMES = ("phantoms", "phantoms-3d", "chest-xray", "chest-xray-distributed", "hippocampus", "hippocampus-dp")
 
 
 def shipped(name: str) -> StudyFile:
@@ -29,9 +29,14 @@ def test_every_study_of_images_that_ships_is_prepared_by_the_demo(name: str) -> 
     assert prepares(study)
 
 
-def test_each_hospital_gets_readable_pictures_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_data, "PHANTOM_PATIENTS", 250)
-    study = shipped("phantoms")
+@pytest.mark.parametrize("name", ["phantoms", "phantoms-3d"])
+def test_each_hospital_gets_readable_images_of_its_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_data, "PHANTOM_PATIENTS", 10)
+    monkeypatch.setattr(demo_data, "PHANTOM_VOLUME_PATIENTS", 10)
+    study = shipped(name)
+    study = study.model_copy(update={"data": study.data.model_copy(update={"minimum_patients": 8})})
     (tmp_path / "north").mkdir()
     texts = site_files(study, None, tmp_path / "data")
     assert set(texts) == set(SCANNERS)
@@ -40,17 +45,20 @@ def test_each_hospital_gets_readable_pictures_of_its_own(tmp_path: Path, monkeyp
     dataset = load_site_file(path).dataset_for(study.study_id)
     assert dataset is not None
     cohort = read_cohort(study, dataset)
-    assert (len(cohort.train), len(cohort.test)) == (200, 50)
-    assert dataset.declared_patients == 200
+    assert (len(cohort.train), len(cohort.test)) == (8, 2)
+    assert cohort.train.features.shape[1:] == (1, *study.data.shape)
+    assert dataset.declared_patients == 8
     assert 0 < cohort.train.labels.mean() < 0.2  # lesions, and more of everything else
 
 
-def test_scanners_differ_and_one_shows_lesions_dark() -> None:
+@pytest.mark.parametrize("shape", [(48, 48), (24, 24, 24)])
+def test_scanners_differ_and_one_shows_lesions_dark(shape: tuple[int, ...]) -> None:
     for site, scanner in SCANNERS.items():
-        picture, mask = phantom(scanner, (48, 48), np.random.default_rng(1))
-        again, _ = phantom(scanner, (48, 48), np.random.default_rng(1))
-        assert np.array_equal(picture, again)
-        brighter = picture[mask == 1].mean() > np.median(picture[(mask == 0) & (picture > 80)])
+        image, mask = phantom(scanner, shape, np.random.RandomState(1))
+        again, _ = phantom(scanner, shape, np.random.RandomState(1))
+        assert image.shape == mask.shape == shape
+        assert np.array_equal(image, again)
+        brighter = image[mask == 1].mean() > np.median(image[(mask == 0) & (image > 80)])
         assert brighter == (site != "east")
 
 

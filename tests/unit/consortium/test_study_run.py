@@ -53,6 +53,10 @@ def test_after_the_evaluation_nothing() -> None:
     assert decide(STUDY, row(next_round=RoundNumber(5))) == Complete()
 
 
+def test_after_the_round_that_chose_the_model_nothing() -> None:
+    assert decide(STUDY, row(next_round=RoundNumber(2)), ended=True) == Complete()
+
+
 def test_a_completed_study_is_not_paused_for_its_last_attempts() -> None:
     assert decide(STUDY, row(next_round=RoundNumber(5), next_attempt=ATTEMPTS_MAX + 1)) == Complete()
 

@@ -6,6 +6,7 @@ import pytest
 
 from consortium.contract.layout import largest_layout
 from consortium.contract.study import StudyFile, load_study
+from consortium.study_plan import plan
 from privacy.dp import accountant, distributed
 from site_agent.description import cost_of, describe, objection
 from site_agent.figures_account import budget_digest, figures_event
@@ -46,6 +47,26 @@ def test_everything_a_steward_asks(world):
         "own limits allow it",
     ):
         assert part in text, part
+
+
+def test_a_steward_reads_by_what_the_model_is_chosen_and_what_stays_here(world):
+    keeps = small_study(
+        training={
+            "optimizer": {"name": "adam", "learning_rate": 0.1},
+            "optimizer_state": "carried",
+            "schedule": {"name": "cosine", "final": 0.1},
+        },
+        evaluation={"keep_best": "auc", "stop_early": {"patience": 3}},
+    )
+    text = told(world, keeps)
+    assert "The learning rate follows a schedule (cosine), which looks at no patient" in text
+    assert "never leaves; it is made of noisy gradients, so it costs no privacy" in text
+    assert "the best of those measured, by auc of the patients set aside. Training stops after 3 measured" in text
+    assert "what the choice gives away about the patients set aside is in no epsilon" in text
+    (warning,) = [line for line in plan(keeps).warnings if "chosen by auc" in line]
+    assert "in no epsilon" in warning
+    assert "Steps:" not in told(world)
+    assert "Model:" not in told(world)
 
 
 def test_a_steward_reads_that_the_sums_of_groups_are_seen(world):

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from consortium.contract import certificates
-from consortium.contract.kit import KitExpired, KitUnreadable, write_kit
+from consortium.contract.kit import KitExpired, KitUnreadable, write_kit_bytes
 from consortium.wire.errors import CallRefused, CoordinatorUnreachable, ServiceRefusal, TlsRefused
 from site_agent import enrolment
 from site_agent.enrolment import HomeExists, HomeUnwritable, KitMissing, enrol
@@ -25,7 +25,7 @@ async def world():
 
 
 def written(path, world, **changes):
-    write_kit(path, kit_for(world, **changes))
+    write_kit_bytes(path, kit_for(world, **changes).to_bytes())
     return path
 
 

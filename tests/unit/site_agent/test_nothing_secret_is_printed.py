@@ -18,33 +18,35 @@ from consortium.wire.fact_log import log_as_facts
 from site_agent.evaluate import Evaluation
 from site_agent.tally import Scores
 from site_agent.trainer import DpTrainer, TrainedUpdate
-from tests.fakes.loose_talk import live_objects, noted_secrets, said_of, search_for
+from tests.fakes.loose_talk import live_objects, noted_secrets, only_newcomers, said_of, search_for
 from tests.fakes.site_world import ObservedWork, hospital
 
 
 async def test_nothing_alive_in_a_hospital_prints_what_it_must_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts: list[str] = []
+    texts: set[str] = set()
     updates: list[NDArray[np.float32]] = []
     handle, train = ObservedWork._handle, DpTrainer.train_round
 
     async def handle_then_look(self: ObservedWork, event: Any) -> None:
         await handle(self, event)
-        texts.append(said_of(live_objects()))
+        texts.update(said_of(live_objects()))
 
     def train_and_note(self: DpTrainer, *arguments: Any) -> TrainedUpdate:
         trained = train(self, *arguments)
         updates.append(trained.update)
-        texts.append(said_of([trained]))
+        texts.update(said_of([trained]))
         return trained
 
-    async with hospital(tmp_path) as world:
-        monkeypatch.setattr(ObservedWork, "_handle", handle_then_look)
-        monkeypatch.setattr(DpTrainer, "train_round", train_and_note)
-        with noted_secrets() as noted, capture_logs() as logs:
-            outcome = await world.attempt()
-        assert outcome.closed
+    with only_newcomers():
+        async with hospital(tmp_path) as world:
+            monkeypatch.setattr(ObservedWork, "_handle", handle_then_look)
+            monkeypatch.setattr(DpTrainer, "train_round", train_and_note)
+            with noted_secrets() as noted, capture_logs() as logs:
+                outcome = await world.attempt()
+            assert outcome.closed
+    texts.update(said_of(live_objects()))  # what was alive before, too
     said = "\n".join([*texts, repr(logs), *(repr(record) for record in world.line.sent)])
     for kind in (
         "Attempt",

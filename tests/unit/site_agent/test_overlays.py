@@ -86,7 +86,8 @@ def world(tmp_path, made, *, round_closed=True, dataset="a dataset"):
     model = global_model_of(build_from(network_spec_of(made)))
     ModelFolder(tmp_path / "models").save(model)
     link = SimpleNamespace(round=3, model_digest=model.digest()) if round_closed else None
-    home = SimpleNamespace(folder=tmp_path, images=None, config=SimpleNamespace(dataset_for=lambda _: dataset))
+    config = SimpleNamespace(dataset_for=lambda _: dataset, device="cpu", precision="float32", weights={})
+    home = SimpleNamespace(folder=tmp_path, images=None, config=config)
     return home, SimpleNamespace(chain=lambda _: link)
 
 

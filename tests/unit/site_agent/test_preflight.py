@@ -4,6 +4,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from consortium.contract import certificates
@@ -42,7 +43,8 @@ async def failed(folder):
     return {result.name: result.found for result in results if not result.ok}
 
 
-async def test_all_is_well(tmp_path):
+async def test_all_is_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     async with dialled(tmp_path) as (world, _):
         assert await failed(tmp_path) == {}
         approve(tmp_path)
@@ -51,11 +53,18 @@ async def test_all_is_well(tmp_path):
         assert "365 days" in results["certificate"] or "364 days" in results["certificate"]
         assert results["coordinator"].endswith("studies offered: 1")
         assert "45 patients (29 to train, 16 to test)" in results["data"]
-        assert results["engines"].startswith("small-study: bookkeeping (steps of ")
+        device, engines = results["engines"].splitlines()
+        assert device == "device: cpu, float32"
+        assert engines.startswith("small-study: bookkeeping (steps of ")
         assert "made-up patients; bookkeeping " in results["engines"]
         assert " ms" in results["engines"]
         assert results["ledger"] == "as new as what this hospital signed; studies that spent something: 0"
         assert world.service.events == []
+        with (tmp_path / "site.yaml").open("a") as file:
+            file.write("\ndevice: cuda\n")
+        assert await failed(tmp_path) == {
+            "engines": "device: found 'cuda', but torch finds no CUDA device on this machine"
+        }
     assert {record.kind for record in Store(tmp_path / "agent.db").egress()} == {"list-studies"}
 
 

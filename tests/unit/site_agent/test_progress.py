@@ -35,7 +35,7 @@ def clock():
 
 @pytest.fixture
 def progress(tmp_path, clock):
-    return Progress(tmp_path / "progress", StudyId("lungs"), 20, clock=clock)
+    return Progress(tmp_path / "progress", StudyId("lungs"), 20, device="cuda:0 (H200, 141 GiB), float32", clock=clock)
 
 
 def test_it_says_which_step_and_how_long_the_rest_will_take(tmp_path, clock, progress):
@@ -45,6 +45,7 @@ def test_it_says_which_step_and_how_long_the_rest_will_take(tmp_path, clock, pro
     (found,) = standings(tmp_path)
     assert (found.study, found.doing, found.round, found.rounds) == ("lungs", "training", 3, 20)
     assert (found.steps_done, found.steps, found.seconds_left) == (2, 10, 16.0)
+    assert found.device == "cuda:0 (H200, 141 GiB), float32"
     clock.now = 21.0
     progress.rests("uploaded", 3)
     (found,) = standings(tmp_path)

@@ -23,6 +23,7 @@ from privacy.secagg.messages import KeyBundle, SurvivorProposal
 from site_agent.ledger import Limits
 from site_agent.progress import standings
 from site_agent.store import StoreUnwritable
+from tests.fakes.mlflow_server import mlflow_server
 from tests.fakes.site_world import (
     ME,
     ZEROS,
@@ -320,9 +321,15 @@ async def test_a_hospital_sees_how_far_a_study_has_come_and_draws_curves_where_i
         assert (found.study, found.round, found.rounds) == (world.study.id, 1, world.study.training.rounds)
         assert (tmp_path / "progress").stat().st_mode & 0o077 == 0
         assert not (tmp_path / "tensorboard").exists()
-        with (tmp_path / "site.yaml").open("a") as file:
-            file.write("tensorboard: true\n")
-        assert (await world.attempt()).said_kinds() == EVERY_PHASE
+        with mlflow_server() as server:
+            with (tmp_path / "site.yaml").open("a") as file:
+                file.write(f"tensorboard: true\nmlflow: {{server: '{server.tracking.server}'}}\n")
+            assert (await world.attempt()).said_kinds() == EVERY_PHASE
+            (sent,) = await asyncio.to_thread(server.until, "runs/log-batch")
+            (run,) = server.until("runs/create")
+        assert run["run_name"] == f"{world.study.id} at birch"
+        assert {row["step"] for row in sent["metrics"]} == {2}
+        assert "accuracy" in {row["key"] for row in sent["metrics"]}
         (path,) = (tmp_path / "tensorboard" / world.study.id).iterdir()
         assert path.read_bytes().count(b"accuracy") == 1
         assert path.parent.stat().st_mode & 0o077 == 0

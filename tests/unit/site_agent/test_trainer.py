@@ -212,5 +212,6 @@ def test_no_step_may_be_skipped():
 
 
 def test_torch_uses_one_thread():
+    torch.set_num_threads(2)
     trainer(spec(), patients(20))
     assert torch.get_num_threads() == 1
