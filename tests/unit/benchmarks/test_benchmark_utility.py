@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from consortium.contract.study import load_study
+from consortium.demo_images import joined
 from site_agent.cohort import Records
 from tests.benchmarks import utility, utility_data, utility_runs
 from tests.benchmarks.heart_disease import HEART
 from tests.benchmarks.utility import Summary
-from tests.benchmarks.utility_data import divided, joined
+from tests.benchmarks.utility_data import divided
 from tests.benchmarks.utility_runs import Run, figures, study_of
 from tests.benchmarks.utility_settings import SETTINGS, Setting
 
