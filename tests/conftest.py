@@ -9,6 +9,7 @@ that wait for each other while others compute make a step of a small network twe
 
 import os
 import sys
+import zlib
 
 import pytest
 
@@ -23,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What a test draws from torch's global generator, it draws again under the same seed of pytest-randomly."""
+    """What a test draws from torch's global generator is the same every time: it fails always or never."""
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.manual_seed(int(item.config.getoption("randomly_seed", 0)))
+        torch.manual_seed(zlib.crc32(item.nodeid.encode()))
