@@ -1,7 +1,8 @@
 """A-16: a log's owner shows an auditor a history that its witnesses never saw, signed with the true key of the log.
 
-Held by: step 3 of `verify.py`, for whoever has a policy that names witnesses. Tried by skipping the quorum there (the
-first two tests fail), and by counting lines without verifying them (the third fails).
+Held by: step 3 of `verify.py`, for whoever has a policy that names witnesses. Tried in a copy by skipping the quorum
+there (`test_too_few_witnesses` fails in all its cases), and by counting lines without verifying them
+(`test_cosignatures_of_another_history` fails).
 """
 
 from dataclasses import replace
