@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := consortium site_agent privacy audit tests configs
 
-.PHONY: install demo test test-fast check bench lock proto clean help
+.PHONY: install demo test test-fast check bench soak lock sbom proto clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,8 +22,8 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: $(VENV)/.installed-demo
 	@echo "Installing the test tools (once) ..."
 	$(PIP) install -c constraints.txt -e '.[dev]'
-	# It asks for Python 3.12 and runs on 3.11; it needs nothing but cryptography.
-	$(PIP) install --no-deps --ignore-requires-python aics-tlog==0.2.1
+	# They ask for Python 3.12 and run on 3.11; they need nothing but cryptography.
+	$(PIP) install --no-deps --ignore-requires-python aics-tlog==0.2.1 aics-witness==0.1.0
 	@touch $@
 
 install: $(VENV)/.installed-demo  ## make .venv with everything a coordinator and a hospital need
@@ -47,15 +47,29 @@ bench: $(VENV)/.installed-dev  ## measure; writes build/benchmarks.json
 	mkdir -p build
 	$(BIN)/python tests/benchmarks/run.py --out build/benchmarks.json
 
+sbom: $(VENV)/.installed-dev  ## what a coordinator and a hospital's agent consist of, as CycloneDX, in build/
+	mkdir -p build
+	$(BIN)/python -m consortium.bill_of_materials configs/deploy/coordinator.lock build/coordinator.cdx.json
+	$(BIN)/python -m consortium.bill_of_materials configs/deploy/site.lock build/site.cdx.json
+
+ROUNDS ?= 200
+SEED ?= 1
+MINUTES ?= 60
+
+soak: $(VENV)/.installed-dev  ## many rounds while processes are killed and stopped by chance; ROUNDS, SEED, MINUTES bound it
+	mkdir -p build
+	$(BIN)/python -m tests.e2e.soak --rounds $(ROUNDS) --seed $(SEED) --minutes $(MINUTES) --out build/soak.json
+
 proto: $(VENV)/.installed-dev  ## regenerate consortium/wire/consortium_pb2.py
 	$(BIN)/python -m consortium.wire.generate
 
-lock: | $(BIN)/python  ## resolve afresh and rewrite constraints.txt
+lock: | $(BIN)/python  ## resolve afresh and rewrite constraints.txt and the lock files of configs/deploy
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip --quiet install torch==2.13.0
 	build/lock/bin/python -m pip --quiet install '.[dev]'
 	( echo '# Every version that is installed, direct or not. Made by `make lock`; used by every pip call in the Makefile.'; \
-	  build/lock/bin/python -m pip freeze --exclude hospital-consortium --exclude setuptools --exclude pip | sed 's/+cpu//' ) > constraints.txt
+	  build/lock/bin/python -m pip freeze --all --exclude hospital-consortium --exclude wheel --exclude pip | sed 's/+cpu//' ) > constraints.txt
+	build/lock/bin/python configs/deploy/make_lock.py
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -87,11 +87,11 @@ def compose(
     )
 
 
-def due(log_entries: Iterable[bytes], *, study: str) -> ModelPromise | None:
+def due(log_entries: Iterable[bytes | None], *, study: str) -> ModelPromise | None:
     """What the coordinator should certify about a study's last model and has not; None if nothing is due.
 
     Args:
-        log_entries: The stored bytes of all entries, in order.
+        log_entries: The stored bytes of all entries, in order; None for what was dropped.
         study: Which study.
     """
     certificates: dict[str, DpCertificate] = {}
@@ -101,6 +101,8 @@ def due(log_entries: Iterable[bytes], *, study: str) -> ModelPromise | None:
     size = 0
     for data in log_entries:
         size += 1
+        if data is None:
+            continue
         match parse_entry(data):
             case DpCertificate(study=name) as entry if name == study:
                 certificates[entry.actor.removeprefix("site:")] = entry

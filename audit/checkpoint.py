@@ -65,14 +65,15 @@ def parse_decimal(text: str, what: str) -> int:
     return int(text)
 
 
-def sign_checkpoint(checkpoint: Checkpoint, signer: NoteSigner) -> SignedCheckpoint:
-    """Sign a tree head; the signer's name is the origin.
+def sign_checkpoint(checkpoint: Checkpoint, *signers: NoteSigner) -> SignedCheckpoint:
+    """Sign a tree head with the log's key, or with both while its key changes; the signers' name is the origin.
 
     The caller must have made sure that it extends every checkpoint signed before (`audit.log` does).
     """
-    if signer.name != checkpoint.origin:
-        raise VerificationError("checkpoint", f"the key of {checkpoint.origin}", f"a key of {signer.name}")
-    return SignedCheckpoint(checkpoint=checkpoint, note=sign_note(checkpoint.text(), signer))
+    for signer in signers:
+        if signer.name != checkpoint.origin:
+            raise VerificationError("checkpoint", f"the key of {checkpoint.origin}", f"a key of {signer.name}")
+    return SignedCheckpoint(checkpoint=checkpoint, note=sign_note(checkpoint.text(), *signers))
 
 
 def parse_checkpoint(data: bytes) -> SignedCheckpoint:
@@ -81,12 +82,19 @@ def parse_checkpoint(data: bytes) -> SignedCheckpoint:
     return SignedCheckpoint(checkpoint=Checkpoint.from_text(note.text), note=note)
 
 
-def verify_checkpoint(data: bytes, verifier: NoteVerifier) -> SignedCheckpoint:
-    """Read a published checkpoint and check the log's signature and origin; raises VerificationError."""
+def verify_checkpoint(data: bytes, verifier: NoteVerifier, *others: NoteVerifier) -> SignedCheckpoint:
+    """Read a published checkpoint and check the log's signature and origin; raises VerificationError.
+
+    Args:
+        data: The note.
+        verifier: The log's key.
+        others: Its other keys, of the same name, that are believed too; a line of any of them is enough, and a line
+            of one of them that does not verify spoils the note.
+    """
     signed = parse_checkpoint(data)
     if signed.checkpoint.origin != verifier.name:
         raise VerificationError("checkpoint", f"origin {verifier.name}", signed.checkpoint.origin)
-    verify_note(signed.note, [verifier])
+    verify_note(signed.note, [verifier, *others])
     return signed
 
 

@@ -113,3 +113,17 @@ class LogExists(AuditError):
     def advice(self) -> str:
         """What to do next."""
         return "Choose an empty folder. A log is never made anew in place of another: its history would be lost."
+
+
+class LogSetBack(AuditError):
+    """A witness remembers a longer log than this one, or another. Whose fault: whoever restored an older copy of it."""
+
+    def __init__(self, witness: str, found: str) -> None:
+        super().__init__(f"the log was set back: {witness} shows {found}")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Nothing is signed any more. Restore the newest copy of the coordinator's home, with its log; if there is "
+            "none, begin a new log and keep this one, with what the witness shows, as evidence."
+        )

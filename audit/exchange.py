@@ -43,7 +43,24 @@ _KINDS: Mapping[type[entries.Entry], _Kind] = MappingProxyType(
     {
         entries.SiteInvited: _RECORDED,
         entries.SiteEnrolled: _RECORDED,
+        entries.KeyRotated: _ALERT,
+        entries.KeyRetired: _ALERT,
         entries.SiteRevoked: _ALERT,
+        entries.SiteSuspended: _ALERT,
+        entries.SiteReinstated: _ALERT,
+        entries.SiteRenewed: _RECORDED,
+        entries.AccountEnrolled: _RECORDED,
+        entries.WitnessEnrolled: _RECORDED,
+        entries.AuthOk: _LOGIN,
+        entries.AccessRepeated: _ALERT,
+        entries.ConfigChanged: _ALERT,
+        entries.SoftwareDeployed: _ALERT,
+        entries.LogRecovered: _ALERT,
+        entries.LogOmission: _ALERT,
+        entries.WitnessRefused: _ALERT,
+        entries.LogReviewed: _LOG_USED,
+        entries.IncidentOpened: _ALERT,
+        entries.ModelDownloaded: _EXPORT,
         entries.AuthFailed: _LOGIN,
         entries.AuthzDenied: _ALERT,
         entries.StudyCreated: _RECORDED,
@@ -56,7 +73,7 @@ _KINDS: Mapping[type[entries.Entry], _Kind] = MappingProxyType(
         entries.ExportCreated: _LOG_USED,
     }
 )
-"""Every other kind of entry is an application's activity."""
+"""Every other kind of entry is an application's activity, or what people declared."""
 
 
 def is_about(record: Record, study: str) -> bool:
@@ -64,27 +81,27 @@ def is_about(record: Record, study: str) -> bool:
     return bool(record.get("study", study) == study)
 
 
-def events(log_entries: Iterable[bytes], study: str) -> bytes:
+def events(log_entries: Iterable[bytes | None], study: str) -> bytes:
     """`events.ndjson`: `{"leaf": index, "entry": the stored bytes}` for every entry that belongs there."""
     lines = []
     for leaf, data in enumerate(log_entries):
-        if is_about(json.loads(data), study):
+        if data is not None and is_about(json.loads(data), study):
             lines.append(b'{"leaf":%d,"entry":%b}\n' % (leaf, data))  # the stored bytes, not serialised again
     return b"".join(lines)
 
 
-def fhir_events(log_entries: Iterable[bytes], *, study: str, origin: str) -> bytes:
+def fhir_events(log_entries: Iterable[bytes | None], *, study: str, origin: str) -> bytes:
     """`fhir.ndjson`: one R4 AuditEvent for each line of `events`.
 
     Args:
-        log_entries: The whole log, from leaf 0.
+        log_entries: The whole log, from leaf 0; None for what was dropped.
         study: The study's name.
         origin: The log's name; the systems of identifiers are under it.
     """
     lines = []
     for leaf, data in enumerate(log_entries):
-        record = json.loads(data)
-        if is_about(record, study):
+        record = json.loads(data) if data is not None else None
+        if record is not None and is_about(record, study):
             event = audit_event(leaf, record, origin=origin)
             lines.append(json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode()
@@ -93,7 +110,8 @@ def fhir_events(log_entries: Iterable[bytes], *, study: str, origin: str) -> byt
 def audit_event(leaf: int, record: Record, *, origin: str) -> dict[str, Any]:
     """An entry as an R4 AuditEvent: who, what, when, with what outcome, and every field of the entry as a detail."""
     system = f"https://{origin}/fhir"
-    kind = _KINDS.get(entries.KINDS[record["type"]], _ACTIVITY)
+    written = entries.KINDS[record["type"]]
+    kind = _KINDS.get(written, _RECORDED if issubclass(written, entries.Declaration) else _ACTIVITY)
     body = record["body"]
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
@@ -121,8 +139,8 @@ def audit_event(leaf: int, record: Record, *, origin: str) -> dict[str, Any]:
 def _agents(record: Record, kind: _Kind, system: str) -> list[dict[str, Any]]:
     """Who acted; of what leaves a hospital, also who receives it."""
     actor: dict[str, Any] = {"who": _who(record["actor"], system), "requestor": True}
-    if "steward" in record["body"]:
-        actor["altId"] = record["body"]["steward"]
+    if person := record["body"].get("steward") or record["body"].get("on_behalf"):
+        actor["altId"] = person
     if record["type"] != entries.UpdateSubmitted.TYPE:
         return [actor]
     assert kind is _EXPORT

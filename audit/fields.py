@@ -6,8 +6,10 @@ when an entry is built and when one is parsed, so that no other value can ever b
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Annotated, Protocol, TypeAlias
+from dataclasses import dataclass, fields
+from datetime import date
+from functools import cache
+from typing import Annotated, Protocol, TypeAlias, get_args, get_type_hints
 
 from audit.errors import EntryRefused
 
@@ -27,6 +29,23 @@ class Rule(Protocol):
         """The JSON value of a Python value that was read before."""
 
 
+_RULES: dict[type, dict[str, Rule]] = {}
+
+
+def rules_of(kind: type) -> dict[str, Rule]:
+    """Field name -> rule, read once from the annotations of a dataclass."""
+    if kind not in _RULES:
+        hints = get_type_hints(kind, include_extras=True)
+        _RULES[kind] = {field.name: get_args(hints[field.name])[1] for field in fields(kind)}
+    return _RULES[kind]
+
+
+@cache
+def _compiled(regex: str) -> re.Pattern[str]:
+    """Kept for good: reading a long log matches every field of every entry."""
+    return re.compile(regex, flags=re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """Text that matches a regular expression whole."""
@@ -36,7 +55,7 @@ class Pattern:
 
     def read(self, path: str, value: object) -> str:
         """The text itself."""
-        if not isinstance(value, str) or re.fullmatch(self.regex, value, flags=re.ASCII) is None:
+        if not isinstance(value, str) or _compiled(self.regex).fullmatch(value) is None:
             raise EntryRefused(path, _show(value), self.allowed)
         return value
 
@@ -65,6 +84,69 @@ class Text:
 
     def write(self, value: object) -> Json:
         """The text itself."""
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Words of a person for the record: one line, in which no path, address, key or patient's number would pass.
+
+    What somebody types is the one place where a log without patients could still get one. Names cannot be told from
+    other words; numbers, paths and key material can, and none of them belongs into a sentence here.
+    """
+
+    longest: int
+
+    def read(self, path: str, value: object) -> str:
+        """The words themselves."""
+        text = Text(self.longest).read(path, value)
+        if _UNFIT.search(text) is not None:  # not quoted: what is wrong with it may be what is in it
+            raise EntryRefused(
+                path,
+                "words with a path, an address, a long number or something like a key",
+                f"plain words, at most {self.longest} characters: no / \\ @, no number of {DIGITS_MIN} digits or more,"
+                f" no word of {WORD_MAX} characters or more",
+            )
+        return text
+
+    def write(self, value: object) -> Json:
+        """The words themselves."""
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def read(self, path: str, value: object) -> str:
+        """The word."""
+        if not isinstance(value, str) or value not in self.words:
+            raise EntryRefused(path, _show(value), f"one of {', '.join(self.words)}")
+        return value
+
+    def write(self, value: object) -> Json:
+        """The word."""
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarDay:
+    """A day that exists, as in 2027-12-31."""
+
+    def read(self, path: str, value: object) -> str:
+        """The day as text."""
+        try:
+            right = isinstance(value, str) and date.fromisoformat(value).isoformat() == value
+        except ValueError:
+            right = False
+        if not right:
+            raise EntryRefused(path, _show(value), "a day such as 2027-12-31")
+        return str(value)
+
+    def write(self, value: object) -> Json:
+        """The day as text."""
         return str(value)
 
 
@@ -180,13 +262,40 @@ class Metrics:
         return dict(value)
 
 
+DIGITS_MIN, WORD_MAX = 6, 32
+"""Numbers of patients have at least so many digits in practice; keys and digests are longer than any word."""
+
+_UNFIT = re.compile(rf"[/\\@]|[0-9]{{{DIGITS_MIN}}}|[^\s]{{{WORD_MAX}}}")
+
 LINE_CHARACTERS_MAX = 200
 
 
+_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:[/\\]|[/\\~])[^\s'\"]+|[^\s'\"]*[/\\][^\s'\"]*[/\\][^\s'\"]*")
+_ADDRESS = re.compile(r"[^\s'\"]+@[^\s'\"]+")
+_LONG = re.compile(r"([0-9a-fA-F]{8})[0-9a-fA-F]{24,}|([A-Za-z0-9+/_-]{8})[A-Za-z0-9+/_-]{35,}=*")  # 16 bytes; 32 bytes
+
+
 def one_line(text: str) -> str:
-    """Text from elsewhere, short and printable enough for a Line."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return printable[:LINE_CHARACTERS_MAX].strip() or "unspecified"
+    """Text from elsewhere, such as an error's, fit for a Line: short, printable, without paths and without keys.
+
+    | in | out |
+    |---|---|
+    | No space left: '/srv/hub/log/7' | No space left: '(path)' |
+    | ask ada@example.org | ask (address) |
+    | found 5d5d5d5d (64 digits of a digest, or of a key) | found 5d5d5d5d... |
+    """
+    printable = "".join(c if c.isprintable() else " " for c in text[: 10 * LINE_CHARACTERS_MAX])
+    plain = _LONG.sub(r"\1\2...", _ADDRESS.sub("(address)", _PATH.sub("(path)", printable)))
+    return plain[:LINE_CHARACTERS_MAX].strip() or "unspecified"
+
+
+def is_plain(words: str) -> bool:
+    """Whether these words may be declared: short, one line, without a path, an address, a long number or a key."""
+    try:
+        Plain(LINE_CHARACTERS_MAX).read("words", words)
+    except EntryRefused:
+        return False
+    return True
 
 
 def _show(value: object) -> str:
@@ -200,30 +309,56 @@ _METRIC_VALUE = Optional(Number(-1e300, 1e300))
 NAME = Pattern(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){2,63}", "a name: 3 to 64 characters of a-z, 0-9 and '-'")
 DIGEST = Pattern(r"[0-9a-f]{64}", "64 lowercase hexadecimal characters")
 
+PSEUDONYM = Pattern(r"u:[0-9a-f]{16,64}", "'u:' and 16 to 64 hexadecimal characters of an HMAC under a site's key")
+REFERENCE = Pattern(
+    r"[A-Za-z0-9](?:[A-Za-z0-9 ._:-]{0,30}[A-Za-z0-9])?", "a reference: at most 32 letters, digits, blanks and . _ : -"
+)
+
 Name: TypeAlias = Annotated[str, NAME]
 Names: TypeAlias = Annotated[tuple[str, ...], Each(NAME, most=1000, ordered=True)]
 Digest: TypeAlias = Annotated[str, DIGEST]
 PublicKey: TypeAlias = Annotated[str, Pattern(r"[0-9a-f]{64}", "an Ed25519 public key as 64 hexadecimal characters")]
+Signature: TypeAlias = Annotated[
+    str, Pattern(r"[A-Za-z0-9+/]{86}==", "an Ed25519 signature as 88 characters of base64")
+]
 Line: TypeAlias = Annotated[str, Text(500)]
 Label: TypeAlias = Annotated[str, Text(120)]
 Lines: TypeAlias = Annotated[tuple[str, ...], Each(Text(500), most=50)]
 Labels: TypeAlias = Annotated[tuple[str, ...], Each(Text(120), most=100)]
 Count: TypeAlias = Annotated[int, Whole(0)]
 Positive: TypeAlias = Annotated[int, Whole(1)]
+Moved: TypeAlias = Annotated[int, Whole(-INTEGER_MAX)]
 Epsilon: TypeAlias = Annotated[float, Number(0.0, 1e9)]
 Probability: TypeAlias = Annotated[float, Number(0.0, 1.0)]
 Size: TypeAlias = Annotated[float, Number(0.0, 1e12)]
+MaybeLine: TypeAlias = Annotated[str | None, Optional(Text(500))]
 MaybeName: TypeAlias = Annotated[str | None, Optional(NAME)]
 MaybeDigest: TypeAlias = Annotated[str | None, Optional(DIGEST)]
+MaybeCommitments: TypeAlias = Annotated[tuple[str, ...] | None, Optional(Each(DIGEST, most=500, least=1, ordered=True))]
 MaybeFigure: TypeAlias = Annotated[float | None, Optional(Number(0.0, 16.0))]
 Figures: TypeAlias = Annotated[tuple[tuple[str, float | None], ...], Metrics()]
 Columns: TypeAlias = Annotated[tuple[str, ...], Each(Text(64), most=500)]
 Bucket: TypeAlias = Annotated[
     str, Pattern(r"(0|[1-9][0-9]{0,8})-[1-9][0-9]{0,8}|[1-9][0-9]{0,8}\+", "a range such as '100-199' or '5000+'")
 ]
-Pseudonym: TypeAlias = Annotated[
-    str, Pattern(r"u:[0-9a-f]{16,64}", "'u:' and 16 to 64 hexadecimal characters of an HMAC under a site's key")
+Pseudonym: TypeAlias = Annotated[str, PSEUDONYM]
+MaybePublicKey: TypeAlias = Annotated[
+    str | None, Optional(Pattern(r"[0-9a-f]{64}", "an Ed25519 public key as 64 hexadecimal characters"))
 ]
+MaybeSignature: TypeAlias = Annotated[
+    str | None, Optional(Pattern(r"[A-Za-z0-9+/]{86}==", "an Ed25519 signature as 88 characters of base64"))
+]
+MaybePseudonym: TypeAlias = Annotated[str | None, Optional(PSEUDONYM)]
+Words: TypeAlias = Annotated[str, Plain(LINE_CHARACTERS_MAX)]
+Reference: TypeAlias = Annotated[str, REFERENCE]
+References: TypeAlias = Annotated[tuple[str, ...], Each(REFERENCE, most=50, least=1, ordered=True)]
+Day: TypeAlias = Annotated[str, CalendarDay()]
+MaybeDay: TypeAlias = Annotated[str | None, Optional(CalendarDay())]
+MaybeCount: TypeAlias = Annotated[int | None, Optional(Whole(0))]
+MaybeMoved: TypeAlias = Annotated[int | None, Optional(Whole(-INTEGER_MAX))]
+MaybePositive: TypeAlias = Annotated[int | None, Optional(Whole(1))]
+MaybeEpsilon: TypeAlias = Annotated[float | None, Optional(Number(0.0, 1e9))]
+Country: TypeAlias = Annotated[str, Pattern(r"[A-Z]{2}", "a country's two letters of ISO 3166, such as DE")]
 Actor: TypeAlias = Annotated[
     str, Pattern(r"coordinator|site:[a-z](?:[a-z0-9]|-(?=[a-z0-9])){2,63}", "'coordinator' or 'site:<name>'")
 ]
@@ -239,6 +374,13 @@ Instant: TypeAlias = Annotated[
 ]
 Outcome: TypeAlias = Annotated[
     str, Pattern(r"0|4|8|12", "'0' success, '4' minor failure, '8' serious failure or '12' major failure")
+]
+MaybeInstant: TypeAlias = Annotated[
+    str | None,
+    Optional(Pattern(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}\.[0-9]{3}Z", "RFC 3339 in UTC with milliseconds")),
+]
+MaybeCheckpoint: TypeAlias = Annotated[
+    str | None, Optional(Pattern(r"[^\x00-\x09\x0b-\x1f\x7f]{1,30000}\n", "the text of a signed checkpoint, whole"))
 ]
 VKey: TypeAlias = Annotated[str, Pattern(r"[!-*,-~]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*", "a verifier key")]
 RoundKind: TypeAlias = Annotated[str, Pattern(r"train|evaluate", "'train' or 'evaluate'")]

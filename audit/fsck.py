@@ -20,10 +20,11 @@ class Examined:
     origin: str
     entries: int
     root: bytes  # 32 bytes
-    hospitals: int  # with a chain of signed entries, each unbroken
+    hospitals: int  # with a chain of signed entries, each unbroken as far as the entries are there
+    dropped: str = ""  # what a retention policy let go, in words
 
 
-def examine(directory: Path, verifier: NoteVerifier) -> Examined:
+def examine(directory: Path, verifier: NoteVerifier, entries_url: str | None = None) -> Examined:
     """Check the database, every entry, every tile and bundle against the signed root, then every hospital's chain.
 
     Raises:
@@ -31,27 +32,31 @@ def examine(directory: Path, verifier: NoteVerifier) -> Examined:
         EntryRefused, VerificationError: An entry that should never have been admitted, or a broken chain.
     """
     while True:
-        view = LogView.read(directory, verifier)
+        view = LogView.read(directory, verifier, entries_url)
         try:
             checkpoint = view.checkpoint().checkpoint
             try:
                 view.fsck()
             except LogCorrupt:
                 # The writer removes partial tiles once the full one exists: then there is a newer checkpoint to read.
-                if _grew(directory, verifier, checkpoint.size):
+                if _moved(directory, verifier, entries_url, view):
                     continue
                 raise
-            chains = replay_chains(view.entries())
             return Examined(
-                origin=checkpoint.origin, entries=checkpoint.size, root=checkpoint.root, hospitals=len(chains)
+                origin=checkpoint.origin,
+                entries=checkpoint.size,
+                root=checkpoint.root,
+                hospitals=len(replay_chains(view.known())),
+                dropped=view.applied.said(view.dropped) if view.applied is not None else "",
             )
         finally:
             view.close()
 
 
-def _grew(directory: Path, verifier: NoteVerifier, size: int) -> bool:
-    later = LogView.read(directory, verifier)
+def _moved(directory: Path, verifier: NoteVerifier, entries_url: str | None, view: LogView) -> bool:
+    """Whether the log has grown since, or dropped entries."""
+    later = LogView.read(directory, verifier, entries_url)
     try:
-        return later.size > size
+        return later.size > view.size or later.dropped != view.dropped
     finally:
         later.close()

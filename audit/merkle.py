@@ -9,6 +9,7 @@ Verification raises `VerificationError`; nothing here returns a bool.
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from audit.errors import VerificationError
 
@@ -16,11 +17,19 @@ HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 PROOF_HASHES_MAX = 64
 """A tree of 2^64 leaves has no longer path; longer proofs are refused unread."""
+_LEAVES = 65_536
+"""Leaf hashes put into a tree at a time."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
     """Hash of one entry's stored bytes."""
     return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def leaf_hashes(entries: Iterable[bytes]) -> list[bytes]:
+    """`leaf_hash` of each."""
+    sha256 = hashlib.sha256
+    return [sha256(b"\x00" + entry).digest() for entry in entries]
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -67,20 +76,33 @@ class Tree:
         return len(self._levels[0]) // HASH_BYTES
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
-        """Append leaves; amortised two hashes per leaf."""
-        sha256, levels = hashlib.sha256, self._levels
-        for leaf in leaf_hashes:
-            if len(leaf) != HASH_BYTES:
-                raise ValueError(f"a leaf hash has 32 bytes, this has {len(leaf)}")
-            levels[0] += leaf
-            number, level = self.size, 0
-            while not number & 1:  # a pair is complete: its parent goes one level up
-                parent = sha256(b"\x01" + levels[level][-64:]).digest()
-                level += 1
-                number >>= 1
-                if level == len(levels):
-                    levels.append(bytearray())
-                levels[level] += parent
+        """Append leaves; one hash for each node that is complete by then."""
+        leaves = iter(leaf_hashes)
+        while part := list(islice(leaves, _LEAVES)):
+            for leaf in part:
+                if len(leaf) != HASH_BYTES:
+                    raise ValueError(f"a leaf hash has 32 bytes, this has {len(leaf)}")
+            self._levels[0] += b"".join(part)
+            self._complete_pairs()
+
+    def _complete_pairs(self) -> None:
+        """Level by level, the parents of pairs that have none yet."""
+        sha256, level = hashlib.sha256, 0
+        while len(below := self._levels[level]) >= 2 * HASH_BYTES:
+            level += 1
+            if level == len(self._levels):
+                self._levels.append(bytearray())
+            above = self._levels[level]
+            stop = len(below) & -(2 * HASH_BYTES)
+            above += b"".join(
+                [sha256(b"\x01" + below[at : at + 64]).digest() for at in range(2 * len(above), stop, 2 * HASH_BYTES)]
+            )
+
+    def truncate(self, size: int) -> None:
+        """Forget every leaf from `size` on."""
+        self._known(size)
+        for level, hashes in enumerate(self._levels):
+            del hashes[(size >> level) * HASH_BYTES :]
 
     def complete(self, level: int, index: int) -> bytes:
         """Hash of the complete subtree of 2^level leaves that starts at leaf index * 2^level."""
@@ -88,6 +110,12 @@ class Tree:
             raise ValueError(f"there is no complete subtree {index} of level {level} in {self.size} leaves")
         start = index * HASH_BYTES
         return bytes(self._levels[level][start : start + HASH_BYTES])
+
+    def hashes(self, level: int, start: int, stop: int) -> bytes:
+        """`complete` of start..stop, one after the other."""
+        if not 0 <= start <= stop <= (self.size >> level):
+            raise ValueError(f"there are no subtrees {start} to {stop} of level {level} in {self.size} leaves")
+        return bytes(self._levels[level][start * HASH_BYTES : stop * HASH_BYTES]) if stop > start else b""
 
     def leaf(self, index: int) -> bytes:
         """Hash of leaf `index`."""

@@ -6,7 +6,6 @@ How large a quorum must be is arithmetic (`witnesses_needed`).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from audit.checkpoint import SignedCheckpoint
 from audit.cosignature import WitnessKey
@@ -172,22 +171,34 @@ class _Reader:
             raise VerificationError(place, "a witness or group defined above", repr(name[:60]))
 
 
-def policy_for(log_vkey: str, witnesses: Mapping[str, WitnessKey] | None = None, *, needed: int = 0) -> bytes:
+def policy_for(
+    log_vkey: str,
+    witnesses: Mapping[str, WitnessKey] | None = None,
+    *,
+    needed: int = 0,
+    outside: Sequence[WitnessKey] = (),
+) -> bytes:
     """The policy file of a consortium: the log's key, its witnesses in the order of their names, and the quorum.
 
     Args:
         log_vkey: As the enrolment kit carries it.
         witnesses: Name in the policy -> key; none for a log without witnesses.
         needed: How many of them must have cosigned; 0 for none.
+        outside: Witnesses that are no hospitals, under the names of their keys; all of them must have cosigned.
     """
     names = sorted(witnesses or {})
     lines = [
         f"# The key of the log {log_vkey.partition('+')[0]}. Compare this file with a hospital's copy.",
         f"log {log_vkey}",
-        *chain.from_iterable(((f"witness {name} {witnesses[name].vkey()}",) for name in names) if witnesses else ()),
+        *(f"witness {name} {witnesses[name].vkey()}" for name in names if witnesses),
+        *(f"witness {key.name} {key.vkey()}" for key in outside),
     ]
     if needed:
-        lines += [f"group hospitals {needed} {' '.join(names)}", "quorum hospitals"]
+        lines += [f"group hospitals {needed} {' '.join(names)}"]
+    if needed and outside:
+        lines += [f"group everybody all hospitals {' '.join(key.name for key in outside)}", "quorum everybody"]
+    elif needed:
+        lines += ["quorum hospitals"]
     else:
         lines.append(f"quorum {NO_QUORUM}")
     return ("\n".join(lines) + "\n").encode()

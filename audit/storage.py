@@ -1,32 +1,33 @@
-"""The log on a disk: entries in SQLite, tiles and checkpoint as files. The only disk access of a log.
+"""What a log needs of a disk, and the usual way to have it: entries in SQLite, tiles and checkpoint as files.
 
-Log format section 7. Entries are the truth, files are derived from them and can be written again; a file is complete
-and durable before anything that names it. Every durable step goes through `Storage`, so that a test can break each one.
+Log format section 7. Entries are the truth, files are derived from them and can be written again. Every durable step
+goes through `Storage`, so that a test can break each one.
 """
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 import threading
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from audit.errors import LogCorrupt, LogLocked, LogUnwritable
+from audit.errors import LogCorrupt, LogUnwritable
+from audit.storage_files import LogFiles, sync_directory
 
 CHECKPOINT = "checkpoint"
 
-_SCHEMA = """
+_NEVER_DELETED = """
+CREATE TRIGGER IF NOT EXISTS entry_is_never_deleted BEFORE DELETE ON entry
+    BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END;
+"""
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entry (
     leaf INTEGER PRIMARY KEY CHECK (leaf >= 0),
     bytes BLOB NOT NULL
 );
 CREATE TRIGGER IF NOT EXISTS entry_is_never_changed BEFORE UPDATE ON entry
     BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END;
-CREATE TRIGGER IF NOT EXISTS entry_is_never_deleted BEFORE DELETE ON entry
-    BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END;
-"""
+{_NEVER_DELETED}"""
 
 
 class Storage(Protocol):
@@ -41,11 +42,23 @@ class Storage(Protocol):
     def entries(self, start: int, stop: int) -> list[bytes]:
         """Stored bytes of leaves start..stop, read from the disk."""
 
+    def rows(self, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Those of leaves start..stop that are stored, in order; some may have been dropped."""
+
+    def drop(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Remove the entries of these leaves, (first, last) of each run; all of them or none."""
+
     def read(self, path: str) -> bytes | None:
         """A file's bytes, or None when there is no such file."""
 
     def write(self, path: str, data: bytes) -> None:
         """Put a complete file in place, instead of an older one if there is one."""
+
+    def write_all(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """`write` for each of several files, in any order; some may be in place when it fails."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; harmless when there is none."""
 
     def prune(self, path: str) -> None:
         """Remove the partial tiles beside a full one; not durable, and harmless when it fails."""
@@ -57,12 +70,11 @@ class Storage(Protocol):
         """Let go of the lock and the database."""
 
 
-class DirectoryStorage:
-    """A folder on a local disk.
+class DirectoryStorage(LogFiles):
+    """A folder on a local disk, with the entries in it.
 
         entries.sqlite3   WAL, synchronous=FULL; triggers forbid UPDATE and DELETE (against mistakes, not a proof)
-        lock              held with flock while the log may be written
-        public/           checkpoint and tile/..., exactly as they may be served
+        lock, public/     see `LogFiles`
 
     Raises:
         LogLocked: another process writes this log.
@@ -71,16 +83,12 @@ class DirectoryStorage:
     """
 
     def __init__(self, directory: Path, *, writable: bool) -> None:
-        self._directory = directory
-        self._public = directory / "public"
-        self._lock_fd: int | None = None
+        super().__init__(directory, writable=writable)
         self._mutex = threading.Lock()  # one SQLite connection, used from several threads
         try:
-            if writable:
-                make_directories(self._public)
-                self._lock_fd = _lock(directory)
             self._database = self._connect(writable=writable)
         except OSError as error:
+            self.close()
             raise LogUnwritable(directory, error.strerror or str(error)) from error
         except sqlite3.DatabaseError as error:
             self.close()
@@ -120,59 +128,49 @@ class DirectoryStorage:
 
         Counting all of them reads the whole table, so an append counts those that are new.
         """
-        with self._mutex:
-            rows, highest = self._database.execute(
-                "SELECT count(*), coalesce(max(leaf) + 1, ?1) FROM entry WHERE leaf >= ?1", (since,)
-            ).fetchone()
+        ((rows, highest),) = self._select(
+            "SELECT count(*), coalesce(max(leaf) + 1, ?1) FROM entry WHERE leaf >= ?1", (since,)
+        )
         if since + rows != highest:
             raise LogCorrupt("entries.sqlite3", f"{highest} entries without a gap", f"{since + rows} entries")
         return int(highest)
 
     def entries(self, start: int, stop: int) -> list[bytes]:
         """In order; raises LogCorrupt when one is missing."""
-        with self._mutex:
-            rows = self._database.execute(
-                "SELECT bytes FROM entry WHERE leaf >= ? AND leaf < ? ORDER BY leaf", (start, stop)
-            ).fetchall()
+        rows = self._select("SELECT bytes FROM entry WHERE leaf >= ? AND leaf < ? ORDER BY leaf", (start, stop))
         if len(rows) != stop - start:
             raise LogCorrupt("entries.sqlite3", f"entries {start} to {stop - 1}", f"{len(rows)} entries")
-        if not all(isinstance(row[0], bytes) for row in rows):
+        found = [data for (data,) in rows]
+        if not set(map(type, found)) <= {bytes}:
             raise LogCorrupt("entries.sqlite3", "bytes in every row", "another type")
-        return [row[0] for row in rows]
+        return found
 
-    def read(self, path: str) -> bytes | None:
-        """From `public/`."""
-        try:
-            return (self._public / PurePosixPath(path)).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise LogCorrupt(path, "a readable file", error.strerror or str(error)) from error
+    def rows(self, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """What is there, in order."""
+        rows = self._select("SELECT leaf, bytes FROM entry WHERE leaf >= ? AND leaf < ? ORDER BY leaf", (start, stop))
+        if not all(isinstance(row[1], bytes) for row in rows):
+            raise LogCorrupt("entries.sqlite3", "bytes in every row", "another type")
+        return rows
 
-    def write(self, path: str, data: bytes) -> None:
-        """Temporary file, fsync, rename, fsync of the folder."""
-        target = self._public / PurePosixPath(path)
-        try:
-            make_directories(target.parent)
-            write_durably(target, data)
-        except OSError as error:
-            raise LogUnwritable(self._directory, error.strerror or str(error)) from error
-
-    def prune(self, path: str) -> None:
-        """Remove `<path>.p` and what is in it."""
-        folder = self._public / PurePosixPath(f"{path}.p")
-        with contextlib.suppress(OSError):
-            for partial in folder.iterdir():
-                partial.unlink()
-            folder.rmdir()
+    def drop(self, runs: Sequence[tuple[int, int]]) -> None:
+        """One transaction, for which the trigger is away; what was in the rows is overwritten, in the WAL too."""
+        with self._mutex:
+            try:
+                self._database.execute("PRAGMA secure_delete=ON")
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.execute("DROP TRIGGER IF EXISTS entry_is_never_deleted")
+                self._database.executemany("DELETE FROM entry WHERE leaf BETWEEN ? AND ?", runs)
+                self._database.execute(_NEVER_DELETED)
+                self._database.execute("COMMIT")
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.DatabaseError as error:
+                with contextlib.suppress(sqlite3.DatabaseError):
+                    self._database.execute("ROLLBACK")
+                raise _database_error(self._directory, error) from error
 
     def check(self) -> None:
         """PRAGMA integrity_check."""
-        with self._mutex:
-            try:
-                (answer,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-            except sqlite3.DatabaseError as error:
-                raise _database_error(self._directory, error) from error
+        ((answer,),) = self._select("PRAGMA integrity_check(1)")
         if answer != "ok":
             raise LogCorrupt("entries.sqlite3", "a sound database", str(answer))
 
@@ -180,19 +178,30 @@ class DirectoryStorage:
         """Close the database, then let go of the lock."""
         if hasattr(self, "_database"):
             self._database.close()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        super().close()
+
+    def _select(self, question: str, values: Sequence[int] = ()) -> list[Any]:
+        with self._mutex:
+            try:
+                return self._database.execute(question, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise _database_error(self._directory, error) from error
 
 
-def _lock(directory: Path) -> int:
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def open_storage(directory: Path, entries_url: str | None = None, *, writable: bool) -> Storage:
+    """A log's folder, with its entries in it, or in PostgreSQL at `entries_url`.
+
+    Raises:
+        LogLocked, LogUnwritable, LogCorrupt: see `DirectoryStorage` and `audit.storage_postgres`.
+    """
+    if entries_url is None:
+        return DirectoryStorage(directory, writable=writable)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise LogLocked(directory) from error
-    return descriptor
+        from audit.storage_postgres import PostgresStorage  # noqa: PLC0415 - psycopg is installed where it is wanted
+    except ImportError as error:
+        package = "pip install 'hospital-consortium[postgres]'"
+        raise LogUnwritable(directory, f"its entries are in PostgreSQL, which needs psycopg: {package}") from error
+    return PostgresStorage(directory, entries_url, writable=writable)
 
 
 def _database_error(directory: Path, error: sqlite3.DatabaseError) -> LogCorrupt | LogUnwritable:
@@ -201,38 +210,3 @@ def _database_error(directory: Path, error: sqlite3.DatabaseError) -> LogCorrupt
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:
         return LogCorrupt("entries.sqlite3", "the log's database", str(error))
     return LogUnwritable(directory, str(error))
-
-
-def write_durably(target: Path, data: bytes) -> None:
-    """Replace `target` by a complete, synced file; raises OSError and then leaves no temporary file behind."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync_directory(target.parent)
-
-
-def make_directories(directory: Path) -> None:
-    """Create a folder and its parents, each durable in its own parent."""
-    if directory.is_dir():
-        return
-    make_directories(directory.parent)
-    directory.mkdir(exist_ok=True)
-    sync_directory(directory.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Sync a folder, so that the names in it survive a power loss."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

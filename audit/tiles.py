@@ -30,6 +30,10 @@ class Tile:
         """Path of the entry bundle beside a level-0 tile."""
         return f"tile/entries/{_number_path(self.number)}{_partial(self.width)}"
 
+    def kept_path(self) -> str:
+        """Path, in evidence, of what is left of a bundle that lost entries: each lost one has the length 0."""
+        return f"tile/kept/{_number_path(self.number)}"
+
     @property
     def start(self) -> int:
         """Index, at this level, of the tile's first hash."""
@@ -37,7 +41,7 @@ class Tile:
 
     def content(self, tree: merkle.Tree) -> bytes:
         """The file's bytes, from a tree that is at least as large."""
-        return b"".join(tree.complete(8 * self.level, self.start + offset) for offset in range(self.width))
+        return tree.hashes(8 * self.level, self.start, self.start + self.width)
 
 
 def _number_path(number: int) -> str:
@@ -99,15 +103,19 @@ def pack_bundle(entries: Sequence[bytes]) -> bytes:
     return b"".join(len(entry).to_bytes(2) + entry for entry in entries)
 
 
+def pack_kept(known: Sequence[bytes | None]) -> bytes:
+    """What is left of a bundle: an entry that was dropped is one of no bytes, which no entry has."""
+    return pack_bundle([entry or b"" for entry in known])
+
+
 def unpack_bundle(data: bytes, what: str) -> list[bytes]:
     """The entries of a bundle; raises VerificationError when its lengths do not add up."""
     entries: list[bytes] = []
-    at = 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 2])
-        entry = data[at + 2 : at + 2 + length]
-        if len(data) - at < 2 or len(entry) != length:
-            raise VerificationError(what, f"an entry of {length} bytes", f"{len(entry)} bytes left")
-        entries.append(entry)
-        at += 2 + length
+    at, stop = 0, len(data)
+    while at < stop:
+        begin = at + 2
+        at = begin + int.from_bytes(data[at:begin])
+        if at > stop or begin > stop:
+            raise VerificationError(what, f"an entry of {at - begin} bytes", f"{max(stop - begin, 0)} bytes left")
+        entries.append(data[begin:at])
     return entries

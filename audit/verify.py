@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import bisect
 import hashlib
 import json
 import math
@@ -51,6 +52,9 @@ BUNDLE_BYTES_MAX = 256 * (65_535 + 2)
 TOTAL_BYTES_MAX = 32 << 30
 EXPANSION_MAX = 400  # deflate makes 1032:1 of nothing but zeros; JSON and text stay far below this
 EXPANSION_FREE = 16 << 20
+ROSTER_MAX = 1024
+DROPPED, DROPPED_BYTES_MAX = "log/dropped", 1 << 20
+"""Which leaves a retention policy left a hash of: one bit for each, 32 bytes for 256 of them."""
 
 REQUIRED = (
     "README.txt",
@@ -65,6 +69,7 @@ REQUIRED = (
     "manifest.tlog-proof",
     "report.html",
     "report.json",
+    "report.schema.json",
     "study.json",
     "verify.py",
 )
@@ -72,10 +77,15 @@ OUTSIDE_MANIFEST = ("manifest.consistency", "manifest.entry", "manifest.note", "
 """The manifest cannot list itself, nor what was made from its hash; each of these is checked by a step of its own."""
 
 SITE_CONTEXT = b"consortium/site-entry/v1\n"
+STEWARD_CONTEXTS = ("consortium/steward-decision/v1", "consortium/steward-key/v1")
+OWNER_CONTEXT = b"consortium/study-submission/v1\n"
 SITE_TYPES = {
+    "steward.enrolled",
+    "steward.removed",
     "study.approved",
     "study.rejected",
     "cohort.snapshot",
+    "patients.withdrawn",
     "dp.configured",
     "dp.spent",
     "figures.spent",
@@ -85,7 +95,32 @@ SITE_TYPES = {
     "secagg.accused",
     "update.submitted",
     "model.verified",
+    "witness.enrolled",
+    "site.heartbeat",
+    "log.omission",
 }
+DECLARED_TYPES = {
+    "agreement.recorded",
+    "irb.recorded",
+    "legal_basis.declared",
+    "dpia.recorded",
+    "minimum_necessary.determined",
+    "deid.determined",
+    "log.reviewed",
+    "incident.opened",
+    "incident.notified",
+    "incident.closed",
+    "disclosure.recorded",
+    "consent.withdrawn",
+    "erasure.executed",
+    "transfer.recorded",
+    "retention.applied",
+    "backup.restored",
+    "role.changed",
+    "attack.tested",
+}
+"""What people declare: the coordinator of itself, or a site, and then the site signs it."""
+EITHER_TYPES = DECLARED_TYPES | {"config.changed", "software.deployed", "witness.refused"}
 NO_ENTRY = "0" * 64
 SIGNATURE_ENDING = re.compile(rb',"sig":\{"ed25519":"([A-Za-z0-9+/]{86}==)","key":"([0-9a-f]{16})"\}\}\Z')
 
@@ -201,9 +236,9 @@ def tree_root(hashes: Sequence[bytes]) -> bytes:
     """Root over leaf hashes; a lone node is promoted."""
     if not hashes:
         return hashlib.sha256(b"").digest()
-    level = list(hashes)
+    level, sha256 = list(hashes), hashlib.sha256
     while len(level) > 1:
-        pairs = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        pairs = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2])]  # noqa: B905  # Python 3.9
         level = pairs + level[len(level) - len(level) % 2 :]
     return level[0]
 
@@ -324,16 +359,26 @@ def note_lines(where: str, data: bytes) -> tuple[str, list[tuple[str, bytes]]]:
     return head + "\n", signatures
 
 
-def open_note(where: str, data: bytes, key: Key) -> str:
-    """The text of a note that `key` signed; lines of other keys are skipped."""
-    text, lines = note_lines(where, data)
-    mine = [payload[4:] for name, payload in lines if (name, payload[:4]) == (key.name, key.key_id)]
-    if not all(signature_holds(key.public, signature, text.encode()) for signature in mine):
-        raise Failure(where, f"a valid signature by {key.vkey}", "one that does not verify")
-    if not mine:
-        found = ", ".join(name for name, _ in lines)
-        raise Failure(where, f"a signature by {key.vkey}", f"only lines of other keys ({found[:200]})")
+def open_note(where: str, data: bytes, *keys: Key) -> str:
+    """The text of a note that one of `keys` signed, or several; lines of other keys are skipped."""
+    text = note_lines(where, data)[0]
+    if not signers(where, data, keys):
+        wanted = " or ".join(key.vkey for key in keys)
+        found = ", ".join(name for name, _ in note_lines(where, data)[1])
+        raise Failure(where, f"a signature by {wanted}", f"only lines of other keys ({found[:200]})")
     return text
+
+
+def signers(where: str, data: bytes, keys: Sequence[Key]) -> list[Key]:
+    """Which of `keys` signed a note; a line of one of them that does not verify spoils it."""
+    text, lines = note_lines(where, data)
+    found: list[Key] = []
+    for key in keys:
+        mine = [payload[4:] for name, payload in lines if (name, payload[:4]) == (key.name, key.key_id)]
+        if not all(signature_holds(key.public, signature, text.encode()) for signature in mine):
+            raise Failure(where, f"a valid signature by {key.vkey}", "one that does not verify")
+        found += [key] if mine else []
+    return found
 
 
 def cosigners(where: str, data: bytes, witnesses: Mapping[str, Key]) -> dict[str, int]:
@@ -448,9 +493,11 @@ def size_limit(name: str) -> int:
     """How large a file of this name may be, in bytes."""
     if name == "model.safetensors":
         return MODEL_BYTES_MAX
-    if name.startswith("log/tile/entries/"):
+    if name.startswith(("log/tile/entries/", "log/tile/kept/", "egress/tile/entries/")):
         return BUNDLE_BYTES_MAX
-    if name.startswith("log/tile/"):
+    if name == DROPPED:
+        return DROPPED_BYTES_MAX
+    if name.startswith(("log/tile/", "egress/tile/")):
         return TILE_BYTES_MAX
     if name.endswith(".ndjson"):
         return LINES_BYTES_MAX
@@ -667,6 +714,10 @@ CERTIFIED_MODEL = (
 )
 
 
+CLAUSE_STATUSES = ("not applicable", "not evidenced by software", "partly", "evidenced")
+"""Of a row of the clause matrix, from the one that claims least."""
+
+
 class Figures:
     """What report.json says under `figures`, counted again from the entries alone, one entry after the other."""
 
@@ -687,6 +738,7 @@ class Figures:
         self.concerned: set[str] = set()
         self.rounds: dict[tuple[int, int], Record] = {}
         self.chosen: Record | None = None
+        self.kinds: dict[str, Record] = {}
 
     def site(self, name: str) -> Record:
         """The line of one site."""
@@ -695,6 +747,8 @@ class Figures:
     def count(self, leaf: int, record: Record) -> None:
         """Take one entry of the study or of the consortium into account."""
         kind, body = record["type"], record["body"]
+        seen = self.kinds.setdefault(kind, {"count": 0, "first": leaf})
+        seen.update({"count": seen["count"] + 1, "last": leaf})
         if kind in self.refusals:
             self.refusals[kind] += 1
         if kind == "site.enrolled":
@@ -709,6 +763,7 @@ class Figures:
         elif kind == "study.created":
             self.created = {"id": self.study, "digest": body["study_digest"], "title": body["title"], "leaf": leaf}
             self.created.update({"epsilon": body["epsilon"], "delta": body["delta"], "rounds": body["rounds"]})
+            self.created.update({name: body[name] for name in ("owner", "owner_key", "signed_at") if name in body})
             self.concerned.update(body["sites"])
         elif kind == "study.started":
             self.model = body["model_digest"]
@@ -782,6 +837,7 @@ class Figures:
             "sites": [self.site(name) for name in sorted(self.concerned)],
             "rounds": list(self.rounds.values()),
             "chosen": self.chosen,
+            "entries": self.kinds,
         }
 
 
@@ -812,19 +868,25 @@ def first_difference(path: str, expected: object, found: object) -> tuple[str, o
 class Case:
     """What the steps have established so far; a step that needs what another failed to establish is not checked."""
 
-    def __init__(self, bundle: Bundle, policy: bytes | None) -> None:
+    def __init__(self, bundle: Bundle, policy: bytes | None, known_checkpoint: bytes | None = None) -> None:
         self.bundle = bundle
         self.outside_policy = policy
+        self.known_checkpoint = known_checkpoint
         self.notes: list[str] = []
         self.manifest: bytes | None = None
         self.policy: Policy | None = None
-        self.log_key: Key | None = None
+        self.log_keys: list[Key] = []  # of this log, that are believed; the newest last
+        self.stones: list[tuple[str, int, bytes]] = []  # name, size, root of checkpoints by which keys were followed
         self.tree: tuple[str, int, bytes] | None = None  # origin, size, root: of a checkpoint that is signed
         self.leaves: list[bytes] | None = None
+        self.lost: list[int] = []  # the leaves that are known by their hash only
         self.records: list[tuple[int, Record]] | None = None  # of this study and of the consortium
         self.signed: list[tuple[int, bytes, Record]] = []  # signed by sites, of all studies
         self.opened: Record | None = None
+        self.payloads: dict[str, tuple[int, Record]] = {}  # what entries of the whole log commit to
+        self.erased: list[tuple[int, Record]] = []  # entries that say payloads of theirs are destroyed
         self.study = ""
+        self.site: str | None = None  # the hospital that exported this; None: the coordinator did
         self.document: Record | None = None
 
     def of(self, *kinds: str) -> list[tuple[int, Record]]:
@@ -885,9 +947,9 @@ def step_policy(case: Case) -> str:
     origin = case.bundle.read("log/checkpoint").split(b"\n", 1)[0].decode("utf-8", "replace")
     policy = Policy("policy", chosen)
     keys = [key for key in policy.logs if key.name == origin]
-    if len(keys) != 1:
-        raise Failure("policy", f"one key for the log {origin[:80]!r}", f"{len(keys)} keys")
-    case.policy, case.log_key = policy, keys[0]
+    if not keys:
+        raise Failure("policy", f"a key for the log {origin[:80]!r}", "0 keys")
+    case.policy, case.log_keys = policy, keys
     if case.outside_policy is None:
         case.notes.append(
             "The log's key was taken from the evidence and NOT obtained independently: this run shows that the evidence"
@@ -901,19 +963,57 @@ def step_policy(case: Case) -> str:
 
 def step_checkpoint(case: Case) -> str:
     """The checkpoint is signed by the log's key, and cosigned by as many witnesses as the policy asks for."""
-    if case.log_key is None or case.policy is None:
+    if not case.log_keys or case.policy is None:
         raise NotChecked("the policy gives no key")
-    text = open_note("log/checkpoint", case.bundle.read("log/checkpoint"), case.log_key)
+    note = case.bundle.read("log/checkpoint")
+    followed = "" if signers("log/checkpoint", note, case.log_keys) else _follow_key_changes(case, case.policy)
+    text = open_note("log/checkpoint", note, *case.log_keys)
     tree = parse_checkpoint("log/checkpoint", text)
-    if tree[0] != case.log_key.name:
-        raise Failure("log/checkpoint", f"origin {case.log_key.name}", tree[0])
+    if tree[0] != case.log_keys[0].name:
+        raise Failure("log/checkpoint", f"origin {case.log_keys[0].name}", tree[0])
     cosigned = cosigners("log/checkpoint", case.bundle.read("log/checkpoint"), case.policy.witnesses)
     quorum = case.policy.quorum
     if quorum != "none" and not case.policy.is_met(quorum, cosigned):
         raise Failure("log/checkpoint, cosignatures", _wanted(case.policy), ", ".join(sorted(cosigned)) or "none")
     case.tree = tree
     seen = f"; cosigned by {', '.join(sorted(cosigned))}" if cosigned else ""
-    return f"{tree[0]}, {tree[1]} entries, root {tree[2].hex()}{seen}"
+    return f"{tree[0]}, {tree[1]} entries, root {tree[2].hex()}{seen}{followed}"
+
+
+def _follow_key_changes(case: Case, policy: Policy) -> str:
+    """From the policy's key to those that followed it: each by an entry that the key before it and the quorum signed.
+
+    The checkpoints that say so came with the evidence. That their entries are the log's is looked at with the root.
+    """
+    said = ""
+    whole = parse_checkpoint("log/checkpoint", note_lines("log/checkpoint", case.bundle.read("log/checkpoint"))[0])[1]
+    found = (re.fullmatch(r"log/key-changes/(0|[1-9][0-9]{0,14})", name) for name in case.bundle.sizes)
+    for leaf in sorted(int(match[1]) for match in found if match is not None):
+        where, old = f"log/key-changes/{leaf}", case.log_keys[-1]
+        note = case.bundle.read(where)
+        if not signers(where, note, [old]):
+            continue  # of a change before the policy was made
+        if policy.quorum == "none":
+            raise Failure("policy", "the log's present key, or a quorum that vouches for its change", old.vkey)
+        cosigned = cosigners(where, note, policy.witnesses)
+        if not policy.is_met(policy.quorum, cosigned):
+            raise Failure(f"{where}, cosignatures", _wanted(policy), ", ".join(sorted(cosigned)) or "none")
+        origin, size, root = parse_checkpoint(where, note_lines(where, note)[0])
+        if origin != old.name or not leaf < size:
+            raise Failure(where, f"a checkpoint of {old.name} over leaf {leaf}", f"{size} entries of {origin}")
+        record = next((_entry(at, data) for at, data in entries_of(case.bundle, whole) if at == leaf), {})
+        body = record.get("body", {})
+        said_by = (record.get("type"), record.get("actor"), body.get("old_vkey"))
+        if said_by != ("key.rotated", "coordinator", old.vkey):
+            raise Failure(f"{where}, leaf {leaf}", ("key.rotated", "coordinator", old.vkey), said_by)
+        new = Key(f"leaf {leaf}, new_vkey", str(body.get("new_vkey")))
+        if new.name != old.name:
+            raise Failure(f"leaf {leaf}, new_vkey", f"a key of the name {old.name}", new.vkey)
+        case.log_keys.append(new)
+        case.stones.append((where, size, root))
+        said += f"; the policy's key was followed to {new.vkey} by leaf {leaf}, under a checkpoint of {size} entries"
+        said += f" that {old.vkey} signed and {', '.join(sorted(cosigned))} cosigned"
+    return said
 
 
 def _wanted(policy: Policy) -> str:
@@ -931,15 +1031,19 @@ def _number_path(number: int) -> str:
     return "/".join(groups)
 
 
-def _tile_name(level: str, number: int, width: int) -> str:
-    return f"log/tile/{level}/{_number_path(number)}" + ("" if width == 256 else f".p/{width}")
+def _tile_name(level: str, number: int, width: int, folder: str = "log") -> str:
+    return f"{folder}/tile/{level}/{_number_path(number)}" + ("" if width == 256 else f".p/{width}")
 
 
-def entries_of(bundle: Bundle, size: int) -> Iterator[tuple[int, bytes]]:
-    """Index and bytes of every entry, from the entry bundles."""
+def entries_of(bundle: Bundle, size: int, folder: str = "log") -> Iterator[tuple[int, bytes]]:
+    """Index and bytes of every entry, from the entry bundles; in a log, without those that a policy let go."""
+    gone = dropped_leaves(bundle) if folder == "log" else b""
     for number in range((size + 255) // 256):
         width = min(256, size - number * 256)
-        name = _tile_name("entries", number, width)
+        name = _tile_name("entries", number, width, folder)
+        if name not in bundle.sizes and any(gone[32 * number : 32 * number + 32]):
+            yield from (found for found in _kept_of(bundle, number, gone) if found[0] < size)
+            continue
         data = bundle.read(name)
         at = 0
         for offset in range(width):
@@ -953,57 +1057,154 @@ def entries_of(bundle: Bundle, size: int) -> Iterator[tuple[int, bytes]]:
             raise Failure(name, f"{width} entries", f"{len(data) - at} bytes after them")
 
 
+def dropped_leaves(bundle: Bundle) -> bytes:
+    """log/dropped, the highest bit of a byte first; empty without one. step_entries looks who names it."""
+    bits = bundle.read(DROPPED) if DROPPED in bundle.sizes else b""
+    if len(bits) % 32 or (DROPPED in bundle.sizes and not any(bits[-32:])) or (bits and bits[0] & 0x80):
+        raise Failure(DROPPED, "32 bytes for each bundle up to the last that lost an entry, and leaf 0 kept", "another")
+    return bits
+
+
+def is_dropped(gone: bytes, leaf: int) -> bool:
+    """Whether a leaf is in such a list."""
+    return leaf < 8 * len(gone) and bool(gone[leaf // 8] & 0x80 >> leaf % 8)
+
+
+def _kept_of(bundle: Bundle, number: int, gone: bytes) -> Iterator[tuple[int, bytes]]:
+    """What is left of a bundle that lost entries; one of no bytes stands where one was lost."""
+    name = _tile_name("kept", number, 256)
+    data = bundle.read(name) if name in bundle.sizes else bytes(512)
+    at = 0
+    for leaf in range(256 * number, 256 * number + 256):
+        length = int.from_bytes(data[at : at + 2], "big")
+        entry = data[at + 2 : at + 2 + length]
+        if len(data) < at + 2 or len(entry) != length:
+            raise Failure(f"{name}, leaf {leaf}", f"an entry of {length} bytes", len(entry))
+        at += 2 + length
+        if length:
+            yield leaf, entry
+        elif not is_dropped(gone, leaf):
+            raise Failure(f"{name}, leaf {leaf}", "an entry: log/dropped does not name this leaf", "none")
+    if at != len(data):
+        raise Failure(name, "256 entries", f"{len(data) - at} bytes after them")
+
+
+def leaves_of(bundle: Bundle, size: int) -> tuple[list[bytes], list[int]]:
+    """Every leaf hash of the log, of what was dropped from the tiles of level 0; and which leaves those are."""
+    leaves: list[bytes] = []
+    lost: list[int] = []
+
+    def fill(until: int) -> None:
+        while len(leaves) < until:
+            leaf = len(leaves)
+            name = _tile_name("0", leaf // 256, 256)
+            found = bundle.read(name)[32 * (leaf % 256) :][:32]
+            if len(found) != 32:
+                raise Failure(f"{name}, leaf {leaf}", "a hash of 32 bytes", f"{len(found)} bytes")
+            lost.append(leaf)
+            leaves.append(found)
+
+    for leaf, entry in entries_of(bundle, size):
+        fill(leaf)
+        leaves.append(leaf_hash(entry))
+    fill(size)
+    return leaves, lost
+
+
 def step_root(case: Case) -> str:
     """The root computed from every entry is the one that was signed."""
     _, size, root = case.signed_tree()
     if size > sum(case.bundle.sizes.values()):
         raise Failure("log/checkpoint", "no more entries than the archive has bytes", size)
-    leaves = [leaf_hash(entry) for _, entry in entries_of(case.bundle, size)]
+    leaves, case.lost = leaves_of(case.bundle, size)
     case.leaves = leaves
+    for where, stone_size, stone_root in case.stones:
+        if stone_size > size or tree_root(leaves[:stone_size]) != stone_root:
+            raise Failure(where, f"root {stone_root.hex()}", f"another of these {size} entries")
     if tree_root(leaves) != root:
-        raise Failure("log/tile/entries", f"root {root.hex()}", f"{tree_root(leaves).hex()}{_culprit(case, leaves)}")
-    return f"{size} entries"
+        where, said = _culprit(case, leaves)
+        raise Failure(where, f"root {root.hex()}", f"{tree_root(leaves).hex()}{said}")
+    lost = f", {len(case.lost)} of them by their hash only" if case.lost else ""
+    return f"{size} entries{lost}{_grown_from_known(case, leaves)}"
 
 
-def _culprit(case: Case, leaves: Sequence[bytes]) -> str:
-    """The first leaf that differs from its tile, to say where an alteration is."""
-    for start in range(0, len(leaves), 256):
-        name = _tile_name("0", start // 256, min(256, len(leaves) - start))
-        if name in case.bundle.sizes:
-            tile = case.bundle.read(name)
-            for offset, leaf in enumerate(leaves[start : start + 256]):
-                if tile[32 * offset : 32 * offset + 32] != leaf:
-                    found = tile[32 * offset : 32 * offset + 32].hex()
-                    return f"; leaf {start + offset} hashes to {leaf.hex()}, its tile says {found}"
-    return ""
+def _grown_from_known(case: Case, leaves: Sequence[bytes]) -> str:
+    """The log is a continuation of the one whose checkpoint the reader kept: no fork, and not an older state."""
+    if case.known_checkpoint is None:
+        return ""
+    where = "the checkpoint you gave"
+    keys = case.log_keys
+    if not signers(where, case.known_checkpoint, keys):  # of before the log changed its key, which its entries tell
+        keys = [*keys, *(key for key, _ in _key_changes(case)[0])]
+    origin, size, root = parse_checkpoint(where, open_note(where, case.known_checkpoint, *keys))
+    if origin != keys[0].name:
+        raise Failure(where, f"origin {keys[0].name}", origin)
+    if size > len(leaves):
+        raise Failure("log/checkpoint", f"at least the {size} entries of the checkpoint you gave", len(leaves))
+    if tree_root(leaves[:size]) != root:
+        place = f"log/tile/entries, leaves 0 to {size - 1}"
+        raise Failure(place, f"root {root.hex()}, as in the checkpoint you gave", tree_root(leaves[:size]).hex())
+    return f", which continue the {size} of the checkpoint you gave"
+
+
+def _culprit(case: Case, leaves: Sequence[bytes]) -> tuple[str, str]:
+    """Where the entries first differ from the tiles that came with them: a leaf, or the 256^level leaves of a hash."""
+    level, hashes = 0, leaves
+    while hashes:
+        for start in range(0, len(hashes), 256):
+            part = hashes[start : start + 256]
+            name = _tile_name(str(level), start // 256, len(part))
+            tile = case.bundle.read(name) if name in case.bundle.sizes else b""
+            for offset, own in enumerate(part if tile else ()):
+                said = tile[32 * offset : 32 * offset + 32].hex()
+                if said != own.hex():
+                    first, count = (start + offset) << 8 * level, 1 << 8 * level
+                    number = first // 256
+                    bundle = _tile_name("entries", number, min(256, len(leaves) - 256 * number))
+                    if bundle not in case.bundle.sizes:  # it lost entries, whose hashes are in the tile
+                        bundle = _tile_name("0", number, 256)
+                    if level == 0:
+                        return f"{bundle}, leaf {first}", f"; leaf {first} hashes to {own.hex()}, its tile says {said}"
+                    which = f"leaves {first} to {first + count - 1}"
+                    return f"{bundle}, {which}", f"; {which} hash to {own.hex()}, {name} says {said}"
+        hashes = [tree_root(hashes[start : start + 256]) for start in range(0, len(hashes) - 255, 256)]
+        level += 1
+    return "log/tile/entries", ""
 
 
 def step_tiles(case: Case) -> str:
     """Every tile of hashes is there and holds the hashes of those entries; there is no other."""
     if case.leaves is None:
         raise NotChecked("the entries could not be read")
-    level, hashes = 0, case.leaves
+    return check_tiles(case.bundle, case.leaves, "log")
+
+
+def check_tiles(bundle: Bundle, leaves: Sequence[bytes], folder: str) -> str:
+    """The tiles in a folder are those of these leaves, and no others."""
+    level, hashes = 0, leaves
     wanted: set[str] = set()
     while hashes:
         for start in range(0, len(hashes), 256):
             part = hashes[start : start + 256]
-            name = _tile_name(str(level), start // 256, len(part))
+            name = _tile_name(str(level), start // 256, len(part), folder)
             wanted.add(name)
             if level == 0:
-                wanted.add(_tile_name("entries", start // 256, len(part)))
-            data = case.bundle.read(name)
+                entries, kept = (_tile_name(kind, start // 256, len(part), folder) for kind in ("entries", "kept"))
+                wanted.add(kept if entries not in bundle.sizes and folder == "log" else entries)
+            data = bundle.read(name)
+            if data == b"".join(part):
+                continue
             for offset, expected in enumerate(part):
                 found = data[32 * offset : 32 * offset + 32]
                 if found != expected:
                     place = f"{name}, leaf {start + offset}" if level == 0 else f"{name}, hash {offset}"
                     raise Failure(place, expected.hex(), found.hex())
-            if len(data) != 32 * len(part):
-                raise Failure(name, f"{32 * len(part)} bytes", len(data))
+            raise Failure(name, f"{32 * len(part)} bytes", len(data))
         hashes = [tree_root(hashes[start : start + 256]) for start in range(0, len(hashes) - 255, 256)]
         level += 1
-    extra = {name for name in case.bundle.sizes if name.startswith("log/tile/")} - wanted
+    extra = {name for name in bundle.sizes if name.startswith(f"{folder}/tile/")} - wanted
     if extra:
-        raise Failure("log/tile", "only the tiles of this checkpoint", ", ".join(sorted(extra))[:300])
+        raise Failure(f"{folder}/tile", "only the tiles of this checkpoint", ", ".join(sorted(extra))[:300])
     return f"{len(wanted)} files"
 
 
@@ -1038,20 +1239,144 @@ def step_entries(case: Case) -> str:
     lines: list[bytes] = []
     for leaf, data in entries_of(case.bundle, size):
         record = _entry(leaf, data)
-        if record["type"] in SITE_TYPES or "sig" in record:
+        if record["type"] in SITE_TYPES or "sig" in record or record["actor"].startswith("site:"):
             case.signed.append((leaf, data, record))
+        if record["type"] in DECLARED_TYPES:
+            _check_declared(leaf, record)
+            for field in COMMITMENTS:
+                if record["body"].get(field) is not None:
+                    case.payloads.setdefault(record["body"][field], (leaf, record))
+            if record["body"].get("commitments") is not None:
+                case.erased.append((leaf, record))
         if record.get("study", case.study) == case.study:
             records.append((leaf, record))
             lines.append(b'{"leaf":%d,"entry":%b}\n' % (leaf, data))
         if leaf == 0:
-            if record["type"] != "log.opened" or record["body"].get("log_vkey") != getattr(case.log_key, "vkey", None):
+            if record["type"] != "log.opened":
                 raise Failure("leaf 0", "log.opened with the policy's key", f"{record['type']}")
             case.opened = record
+            _note_continued(case, record)
     if case.opened is None:
         raise Failure("log", "log.opened as its first entry", f"a log of {size} entries")
+    _check_log_keys(case)
     case.records = records
+    _check_dropped(case)
     _require_lines("events.ndjson", case.bundle.read("events.ndjson"), lines)
     return f"{len(records)} of {size} entries concern the study {case.study} or the whole consortium {origin}"
+
+
+def _note_continued(case: Case, opened: Record) -> None:
+    """Entry 0 of a log that was begun because another's key was lost or stolen holds that one's last checkpoint."""
+    note = opened["body"].get("continues")
+    if note is None:
+        return
+    where = "leaf 0, continues"
+    text, lines = note_lines(where, str(note).encode())
+    origin, size, root = parse_checkpoint(where, text)
+    names = ", ".join(sorted({name for name, _ in lines if name != origin})) or "nobody"
+    case.notes.append(
+        f"This log continues {origin}, whose last checkpoint had {size} entries and the root {root.hex()}; it bears"
+        f" lines of {names}, which are not checked here. Ask for that log's evidence with a policy of its own."
+    )
+
+
+def _key_changes(case: Case) -> tuple[list[tuple[Key, Key]], set[str]]:
+    """By the log's own entries: each old key with the new one, in order, and the vkeys of those that were retired."""
+    changes: list[tuple[Key, Key]] = []
+    retired: set[str] = set()
+    for leaf, data in entries_of(case.bundle, case.signed_tree()[1]):
+        if b'"type":"key.' not in data:
+            continue
+        record = _entry(leaf, data)
+        body, where = record["body"], f"leaf {leaf} ({record['type']})"
+        if record["type"] == "key.rotated":
+            old, new = Key(where, str(body.get("old_vkey"))), Key(where, str(body.get("new_vkey")))
+            if new.name != old.name or (changes and changes[-1][1].vkey != old.vkey):
+                raise Failure(where, "the newest key of the log, and another of its name", f"{old.vkey}, {new.vkey}")
+            changes.append((old, new))
+        elif record["type"] == "key.retired":
+            if str(body.get("vkey")) not in [old.vkey for old, _ in changes]:
+                raise Failure(where, "a key that was replaced", body.get("vkey"))
+            retired.add(str(body["vkey"]))
+        if record["actor"] != "coordinator":
+            raise Failure(where, "an entry of the coordinator", record["actor"])
+    return changes, retired
+
+
+def _check_log_keys(case: Case) -> None:
+    """Entry 0 names a key from which the log's entries lead to one that signed; that one is not retired."""
+    changes, retired = _key_changes(case)
+    first = str((case.opened or {"body": {}})["body"].get("log_vkey"))
+    if changes and changes[0][0].vkey != first:
+        raise Failure("key.rotated", f"the key of leaf 0 replaced first, {first}", changes[0][0].vkey)
+    chain = [first, *(new.vkey for _, new in changes)]
+    signed = [key.vkey for key in signers("log/checkpoint", case.bundle.read("log/checkpoint"), case.log_keys)]
+    if not set(signed) & set(chain):
+        raise Failure("leaf 0", "log.opened with the policy's key", first)
+    if not set(signed) - retired:
+        raise Failure("log/checkpoint", f"a signature by {chain[-1]}", f"one by {signed[0]}, which the log has retired")
+    if changes:
+        told = "; ".join(f"{old.vkey} gave way to {new.vkey}" for old, new in changes)
+        case.notes.append(f"The log has changed its key: {told}.")
+    if case.policy is not None and case.policy.quorum != "none":  # what the quorum has seen, it vouches for
+        for old, new in changes:
+            believed = [key.vkey for key in case.log_keys]
+            if old.vkey in believed and new.vkey not in believed:
+                case.log_keys.append(new)
+
+
+def _check_dropped(case: Case) -> None:
+    """A-30: what is known by its hash only was dropped under an entry of the log that names the list it is in."""
+    gone = dropped_leaves(case.bundle)
+    if not gone:
+        return
+    digest = hashlib.sha256(gone).hexdigest()
+    for leaf, record in case.everything():
+        body = record["body"]
+        named = record["type"] == "retention.applied" and record["actor"] == "coordinator"
+        if named and body.get("dropped_sha256") == digest and leaf >= 8 * len(gone):
+            for kept, other in case.everything():
+                if kept < 8 * len(gone) and not other["ts"][:10] < body["older_than"]:
+                    where = f"leaf {leaf} (retention.applied, older_than)"
+                    raise Failure(where, f"a day after leaf {kept}, {other['ts'][:10]}", body["older_than"])
+            runs: list[list[int]] = []
+            for lost in case.lost:
+                if runs and runs[-1][1] == lost - 1:
+                    runs[-1][1] = lost
+                else:
+                    runs.append([lost, lost])
+            which = ", ".join(f"{first}-{last}" for first, last in runs[:8]) + (", ..." if len(runs) > 8 else "")
+            policy = body["document_sha256"]
+            said = f"on {record['ts'][:10]} as older than {body['older_than']}, policy SHA-256 {policy}"
+            case.notes.append(
+                f"{len(case.lost)} entries are known by their hash only: leaves {which or 'none'}, dropped {said}"
+                f" (retention.applied, leaf {leaf})."
+            )
+            return
+    raise Failure(DROPPED, f"a retention.applied entry that names SHA-256 {digest}", "none")
+
+
+UNFIT_WORDS = re.compile(r"[/\\@]|[0-9]{6}|[^\s]{32}")
+COMMITMENTS = ("document_commitment", "note_commitment")
+DIGEST_OR_PSEUDONYM = re.compile(r"[0-9a-f]{64}|u:[0-9a-f]{16,64}")
+
+
+def _check_declared(leaf: int, record: Record) -> None:
+    """A declared fact names who recorded it, and the document that says so, by pseudonym and hash and no other way."""
+    where, body = f"leaf {leaf} ({record['type']})", record["body"]
+    hashes = [(field, r"[0-9a-f]{64}") for field in ("document_sha256", *COMMITMENTS)]
+    for field, form in (("on_behalf", r"u:[0-9a-f]{16,64}"), *hashes):
+        value = body.get(field)
+        if value is not None and (not isinstance(value, str) or re.fullmatch(form, value) is None):
+            raise Failure(f"{where}, {field}", f"null or {form}", repr(value)[:80])
+    for field, value in body.items():
+        exempt = not isinstance(value, str) or DIGEST_OR_PSEUDONYM.fullmatch(value)
+        if not exempt and UNFIT_WORDS.search(value):
+            raise Failure(f"{where}, {field}", "words without a path, an address, a long number or a key", "others")
+    if record["type"] == "log.reviewed":
+        first, last = body.get("first_leaf"), body.get("last_leaf")
+        if type(first) is not int or type(last) is not int or not 0 <= first <= last < leaf:
+            raise Failure(f"{where}, last_leaf", f"leaves below {leaf}, which it stands at", (first, last))
 
 
 def _require_lines(name: str, found: bytes, expected: Sequence[bytes]) -> None:
@@ -1065,19 +1390,24 @@ def _require_lines(name: str, found: bytes, expected: Sequence[bytes]) -> None:
         raise Failure(name, f"{len(expected)} lines", f"{len(found) - at} bytes after them")
 
 
-def _entry(leaf: int, data: bytes) -> Record:
-    def distinct(pairs: list[tuple[str, Any]]) -> Record:
-        record = dict(pairs)
-        if len(record) != len(pairs):
-            raise ValueError("a key twice")
-        return record
+def _distinct(pairs: list[tuple[str, Any]]) -> Record:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a key twice")
+    return record
 
+
+_ENTRY = json.JSONDecoder(object_pairs_hook=_distinct)
+_ENTRY_TEXTS = ("id", "ts", "type", "actor", "outcome")
+
+
+def _entry(leaf: int, data: bytes) -> Record:
     try:
-        record = json.loads(data.decode("utf-8"), object_pairs_hook=distinct)
+        record = _ENTRY.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise Failure(f"leaf {leaf}", "a JSON object", f"{type(error).__name__}: {error}"[:200]) from None
     right = isinstance(record, dict) and record.get("v") == VERSION and isinstance(record.get("body"), dict)
-    if not right or not all(isinstance(record.get(key), str) for key in ("id", "ts", "type", "actor", "outcome")):
+    if not right or [key for key in _ENTRY_TEXTS if not isinstance(record.get(key), str)]:
         raise Failure(f"leaf {leaf}", "an entry of version 1 with id, ts, type, actor, outcome and body", data[:100])
     assert isinstance(record, dict)
     return record
@@ -1087,16 +1417,20 @@ def step_signatures(case: Case) -> str:
     """What a site is said to have said, it signed with the key it was enrolled with."""
     enrolled: dict[str, list[tuple[int, bytes]]] = {}
     revoked: dict[str, list[int]] = {}
+    away: dict[str, list[tuple[int, bool]]] = {}  # when each was suspended (True) and reinstated
     for leaf, record in case.everything():
         if record["type"] == "site.enrolled":
             key = bytes.fromhex(record["body"]["signing_key"])
             enrolled.setdefault(record["body"]["site"], []).append((leaf, key))
         elif record["type"] == "site.revoked":
             revoked.setdefault(record["body"]["site"], []).append(leaf)
+        elif record["type"] in ("site.suspended", "site.reinstated"):
+            away.setdefault(record["body"]["site"], []).append((leaf, record["type"] == "site.suspended"))
     for leaf, data, record in case.signed:
         where = f"leaf {leaf} ({record['type']} of {record['actor']})"
         ending = SIGNATURE_ENDING.search(data)
-        if record["type"] not in SITE_TYPES or not record["actor"].startswith("site:") or ending is None:
+        speaks = record["type"] in SITE_TYPES or record["type"] in EITHER_TYPES
+        if not speaks or not record["actor"].startswith("site:") or ending is None:
             raise Failure(where, "an entry of a site, with the site's signature last", "none")
         known = [item for item in enrolled.get(record["actor"][5:], []) if item[0] < leaf]
         if not known:
@@ -1104,6 +1438,8 @@ def step_signatures(case: Case) -> str:
         since, key = known[-1]
         if any(since < at < leaf for at in revoked.get(record["actor"][5:], [])):
             raise Failure(where, "a site that is not revoked", "site.revoked before it")
+        if [is_away for at, is_away in away.get(record["actor"][5:], []) if since < at < leaf][-1:] == [True]:
+            raise Failure(where, "a site that is not suspended", "site.suspended before it")
         if ending[2].decode() != hashlib.sha256(key).hexdigest()[:16]:
             raise Failure(where, f"key {hashlib.sha256(key).hexdigest()[:16]}", ending[2].decode())
         if not signature_holds(key, base64.b64decode(ending[1]), SITE_CONTEXT + data[: ending.start()] + b"}"):
@@ -1115,6 +1451,7 @@ def step_chains(case: Case) -> str:
     """No site's entry is missing between two others: counters without gaps, each naming the hash of the one before."""
     enrolled = [(leaf, e["body"]) for leaf, e in case.everything() if e["type"] == "site.enrolled"]
     chains: dict[tuple[str, str], tuple[int, str]] = {}  # site and its signing key -> last counter, hash of last entry
+    seen: dict[tuple[str, str], int] = {}  # and its leaf: as many of a site's may be missing as were dropped after it
     for leaf, data, record in case.signed:
         name = record["actor"][5:]
         keys = [body["signing_key"] for at, body in enrolled if body["site"] == name and at < leaf]
@@ -1122,18 +1459,58 @@ def step_chains(case: Case) -> str:
         chain = (name, keys[-1] if keys else "")
         counter, previous = chains.get(chain, (0, NO_ENTRY))
         where = f"leaf {leaf} ({record['type']} of {record['actor']})"
-        if record.get("site_seq") != counter + 1:
-            raise Failure(where, f"the site's entry {counter + 1}", f"its entry {record.get('site_seq')}")
-        if record.get("site_prev") != previous:
+        lost = bisect.bisect(case.lost, leaf) - bisect.bisect(case.lost, seen.get(chain, -1))
+        number = record.get("site_seq")
+        if type(number) is not int or not counter < number <= counter + 1 + lost:
+            raise Failure(where, f"the site's entry {counter + 1}", f"its entry {number}")
+        if record.get("site_prev") != previous and number == counter + 1:
             raise Failure(where, f"previous entry {previous}", record.get("site_prev"))
-        chains[chain] = (counter + 1, hashlib.sha256(data).hexdigest())
+        chains[chain], seen[chain] = (number, hashlib.sha256(data).hexdigest()), leaf
+    _note_objections(case)
     return ", ".join(f"{name} {count}" for (name, _), (count, _) in sorted(chains.items())) or "no site wrote anything"
 
 
+OBJECTIONS_MAX = 20
+
+
+def _note_objections(case: Case) -> None:
+    """Who said that the log is not what it should be, held against what the log is now; of many the first ones.
+
+    An objection fails no step: it is somebody's word, and what it is about may have been put right since.
+    """
+    found = [(leaf, e) for leaf, e in case.everything() if e["type"] in ("log.omission", "witness.refused")]
+    if len(found) > OBJECTIONS_MAX:
+        case.notes.append(f"{len(found) - OBJECTIONS_MAX} more objections to the log are in events.ndjson.")
+    for leaf, record in found[:OBJECTIONS_MAX]:
+        body, who = record["body"], record["actor"].removeprefix("site:")
+        size, leaves = body["checkpoint_size"], case.leaves or []
+        same = not 0 <= size <= len(leaves) or tree_root(leaves[:size]).hex() == body["checkpoint_root"]
+        if record["type"] == "witness.refused":
+            said = f"the witness {body['witness']} did not cosign a checkpoint of {size} entries: {body['rule']}"
+        else:
+            said = f"the hospital {who} said that its entry {body['missing_seq']} was left out of the first {size}"
+            said += _standing(case, leaf, record)
+        if not same:
+            said += f". Of the first {size} entries this log has another root than it was shown"
+        case.notes.append(f"Objection, leaf {leaf}: {said[:500]}.")
+
+
+def _standing(case: Case, leaf: int, record: Record) -> str:
+    """Where the entry that a site missed stands now."""
+    number, digest = record["body"]["missing_seq"], record["body"]["missing_sha256"]
+    own = [(at, data) for at, data, e in case.signed if at < leaf and e["actor"] == record["actor"]]
+    places = [at for at, data in own if hashlib.sha256(data).hexdigest() == digest]
+    if places:
+        return f"; entry {number} stands at leaf {places[-1]} now"
+    return f"; no entry with its SHA-256 {digest} is in this log"
+
+
 def step_manifest(case: Case) -> str:
-    """The manifest is signed by the consortium's export key, which the log names."""
+    """The manifest is signed by the consortium's export key, or by a hospital's own key; the log names either."""
     if case.opened is None or case.manifest is None:
         raise NotChecked("the log's first entry or the manifest could not be read")
+    if case.bundle.read("manifest.note").startswith(SITE_MANIFEST.encode()):
+        return _site_manifest(case, case.manifest)
     key = Key("leaf 0, export_vkey", str(case.opened["body"].get("export_vkey")))
     text = open_note("manifest.note", case.bundle.read("manifest.note"), key)
     origin, size, _ = case.signed_tree()
@@ -1144,14 +1521,62 @@ def step_manifest(case: Case) -> str:
     return key.vkey
 
 
+SITE_MANIFEST = "consortium/site-evidence-manifest/v1\n"
+
+
+def _site_manifest(case: Case, manifest: bytes) -> str:
+    """A hospital exported its own view: the signature is by the key that the log enrolled it with last."""
+    lines = case.bundle.read("manifest.note").decode("utf-8", "replace").split("\n")
+    match = re.fullmatch(r"site ([a-z][a-z0-9-]{2,63})", lines[2] if len(lines) > 2 else "")
+    if match is None:
+        raise Failure("manifest.note, line 3", "site <name>", repr(lines[2:3]))
+    site = match[1]
+    enrolled = [(n, e) for n, e in case.everything() if e["type"] == "site.enrolled" and e["body"]["site"] == site]
+    if not enrolled:
+        raise Failure("manifest.note, line 3", "a hospital that the log has enrolled", site)
+    leaf, public = enrolled[-1][0], bytes.fromhex(enrolled[-1][1]["body"]["signing_key"])
+    origin, size, _ = case.signed_tree()
+    name = f"{origin}/site/{site}"
+    data = b"\x01" + public
+    identifier = hashlib.sha256(name.encode() + b"\n" + data).hexdigest()[:8]
+    key = Key(f"leaf {leaf}, signing_key", f"{name}+{identifier}+{base64.b64encode(data).decode()}")
+    text = open_note("manifest.note", case.bundle.read("manifest.note"), key)
+    own = egress_tree(case.bundle)[1]
+    digest = hashlib.sha256(manifest).hexdigest()
+    expected = f"{SITE_MANIFEST}study {case.study}\nsite {site}\nlog {origin} {size}\negress {own[0]} {own[1]}\n"
+    if text != f"{expected}manifest-sha256 {digest}\n":
+        raise Failure("manifest.note", repr(f"{expected}manifest-sha256 {digest}\n"), repr(text[:400]))
+    if any(e["type"] == "site.revoked" and e["body"]["site"] == site and at > leaf for at, e in case.everything()):
+        case.notes.append(f"The hospital {site}, which exported this, is revoked in the log.")
+    case.site = site
+    return f"exported by site {site}, with the key that entry {leaf} of the log names"
+
+
+def egress_tree(bundle: Bundle) -> tuple[Key, tuple[str, int, bytes]]:
+    """The key and the signed tree head of a hospital's own log; the manifest, which the hospital signed, has both."""
+    key = Key("egress/vkey", bundle.read("egress/vkey").decode("utf-8", "replace").removesuffix("\n"))
+    tree = parse_checkpoint("egress/checkpoint", open_note("egress/checkpoint", bundle.read("egress/checkpoint"), key))
+    if tree[0] != key.name:
+        raise Failure("egress/checkpoint", f"origin {key.name}", tree[0])
+    return key, tree
+
+
 def step_export(case: Case) -> str:
-    """The export itself is in the log, which has only grown since."""
+    """The export itself is in the log, or in the own log of the hospital that exported; it has only grown since."""
     origin, size, root = case.signed_tree()
-    if case.log_key is None or case.manifest is None:
+    keys = case.log_keys
+    if not keys or case.manifest is None:
         raise NotChecked("the policy or the manifest could not be read")
+    whose, exported = "", {"log_size": size}
+    if case.site is not None:
+        own, (origin, size, root) = egress_tree(case.bundle)
+        keys = [own]
+        whose, exported = f" of {origin}", {"log_size": exported["log_size"], "egress_size": size}
+    elif case.bundle.read("manifest.note").startswith(SITE_MANIFEST.encode()):
+        raise NotChecked("it is not known which hospital exported this")
     data = case.bundle.read("manifest.entry")
     index, proof, note = parse_receipt("manifest.tlog-proof", case.bundle.read("manifest.tlog-proof"))
-    later = parse_checkpoint("manifest.tlog-proof", open_note("manifest.tlog-proof", note, case.log_key))
+    later = parse_checkpoint("manifest.tlog-proof", open_note("manifest.tlog-proof", note, *keys))
     if later[0] != origin:
         raise Failure("manifest.tlog-proof", f"origin {origin}", later[0])
     check_inclusion("manifest.tlog-proof", leaf_hash(data), proof, index=index, size=later[1], root=later[2])
@@ -1161,11 +1586,13 @@ def step_export(case: Case) -> str:
         raise Failure("manifest.consistency", "at most 64 hashes, one a line", f"{len(lines)} lines")
     check_consistency("manifest.consistency", growth, old=size, new=later[1], old_root=root, new_root=later[2])
     record = _entry(index, data)
-    digest = hashlib.sha256(case.manifest).hexdigest()
-    said = (record["type"], record.get("study"), record["body"].get("manifest_sha256"), record["body"].get("log_size"))
-    if said != ("export.created", case.study, digest, size) or index < size:
-        raise Failure("manifest.entry", ("export.created", case.study, digest, size), said)
-    return f"leaf {index} of {later[1]}"
+    digest, body = hashlib.sha256(case.manifest).hexdigest(), record["body"]
+    study = record.get("study") if case.site is None else body.get("study")
+    sizes = {name: body.get(name) for name in exported}
+    said = (record["type"], study, body.get("manifest_sha256"), sizes)
+    if said != ("export.created", case.study, digest, exported) or index < size:
+        raise Failure("manifest.entry", ("export.created", case.study, digest, exported), said)
+    return f"leaf {index} of {later[1]}{whose}"
 
 
 def step_study(case: Case) -> str:
@@ -1193,7 +1620,33 @@ def step_study(case: Case) -> str:
         if found != expected:
             raise Failure(f"study.json {path} (leaf {leaf})", expected, found)
     case.document = document
-    return digest
+    return f"{digest}; {_owner(case, leaf, created)}"
+
+
+def _owner(case: Case, leaf: int, created: Record) -> str:
+    """Whoever submitted the study signed its digest for this consortium's coordinator, with the key of the account."""
+    body, where = created["body"], f"leaf {leaf} (study.created)"
+    if "owner_key" not in body:
+        case.notes.append(f"Nobody signed the submission of the study (leaf {leaf}).")
+        return "signed by nobody"
+    opened = [record["body"] for _, record in case.everything() if record["type"] == "log.opened"]
+    if not opened:
+        case.notes.append(f"Where the study was submitted to (leaf {leaf}) cannot be checked: log.opened is dropped.")
+        return "its owner's signature was not checked"
+    said = {name: opened[0][name] for name in ("consortium", "coordinator_signing_key")}
+    said |= {"owner_key": body["owner_key"], "signed_at": body["signed_at"], "study_digest": body["study_digest"]}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    key = bytes.fromhex(body["owner_key"])
+    if not signature_holds(key, base64.b64decode(body["owner_signature"]), OWNER_CONTEXT + text):
+        raise Failure(where, f"a valid signature of the owner's key {key.hex()[:16]}", "one that does not verify")
+    accounts = [
+        record["body"]["signing_key"]
+        for at, record in case.everything()
+        if record["type"] == "account.enrolled" and record["body"]["person"] == body["owner"] and at < leaf
+    ]
+    if accounts and accounts[-1] != body["owner_key"]:
+        raise Failure(where, f"the key of the owner's account, {accounts[-1][:16]}", body["owner_key"][:16])
+    return f"signed by its owner, whose key has the fingerprint {hashlib.sha256(key).hexdigest()}"
 
 
 def _inside(document: Record, *path: str) -> Any:
@@ -1203,28 +1656,114 @@ def _inside(document: Record, *path: str) -> Any:
     return value
 
 
+class Stewards:
+    """Whose keys may sign a hospital's decisions, followed through the log; and which signatures are used up."""
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+        self._standing: dict[str, set[str]] = {}  # site -> keys
+        self._gone: dict[str, set[str]] = {}
+        self._void: set[str] = set()  # signatures of approvals that were taken back
+        self._fresh: dict[str, set[str]] = {}  # site -> signatures of approvals that were not
+        self.notes: list[str] = []
+
+    def take_key(self, leaf: int, record: Record) -> None:
+        """A key comes or goes: on the word of a steward of before, or as the first, for everybody to see."""
+        site, body = record["actor"][5:], record["body"]
+        where = f"leaf {leaf} ({record['type']} of {site})"
+        standing, gone = self._standing.setdefault(site, set()), self._gone.setdefault(site, set())
+        key, by = body["key"], body["signed_by"]
+        change = record["type"].rpartition(".")[2]
+        said = {"log": self._log, "site": site, "change": change, "steward": body["steward"], "key": key}
+        self._check(where, by, body["sig"], STEWARD_CONTEXTS[1], said | {"at": body["at"]})
+        if change == "removed":
+            if by not in standing or key not in standing:
+                raise Failure(where, "the key of a steward, signed by a steward", key[:16])
+            standing.discard(key)
+            gone.add(key)
+            return
+        if key in standing or key in gone:
+            raise Failure(where, "a key that was never a steward's of this hospital", key[:16])
+        if by == key:
+            if standing or gone:
+                self.notes.append(
+                    f"{site} began its stewards' keys anew at leaf {leaf}; no steward it had before signed for that."
+                )
+            gone |= standing
+            standing.clear()
+        elif by not in standing:
+            raise Failure(where, "a signature of a steward of before", by[:16])
+        standing.add(key)
+
+    def take_decision(self, leaf: int, record: Record) -> bool:
+        """A decision about the study; whether stewards signed it. What was taken back is used up."""
+        site, body = record["actor"][5:], record["body"]
+        where = f"leaf {leaf} ({record['type']} of {site})"
+        signed = body.get("signed") or []
+        fresh = self._fresh.setdefault(site, set())
+        standing = self._standing.get(site, set())
+        has_keys = bool(standing or self._gone.get(site))
+        approves = record["type"] == "study.approved"
+        if approves and has_keys and not signed:
+            raise Failure(where, "the signature of one of the hospital's stewards", "none")
+        for one in signed:
+            said = {"log": self._log, "site": site, "study": record["study"], "digest": body["study_digest"]}
+            said |= {name: one[name] for name in ("decision", "steward", "at", "words")}
+            self._check(where, one["key"], one["sig"], STEWARD_CONTEXTS[0], said)
+            if has_keys and one["key"] not in standing:
+                raise Failure(where, "the key of a steward of this hospital", one["key"][:16])
+            if approves != (one["decision"] == "approved"):
+                raise Failure(where, "a signature under this decision", f"one under {one['decision']!r}")
+            if one["sig"] in self._void:
+                raise Failure(where, "a new signature", "that of an approval that was taken back")
+            if approves:
+                fresh.add(one["sig"])
+        words = body["statement"] if approves else body["reason"]
+        if signed and (signed[0]["words"] != words or (approves and signed[0]["steward"] != body["steward"])):
+            raise Failure(where, "the words that were signed", words[:100])
+        if not approves:
+            self._void |= fresh
+            fresh.clear()
+        return bool(signed)
+
+    def _check(self, where: str, key: str, signature: str, context: str, said: dict[str, str]) -> None:
+        if not all(value.isprintable() for value in said.values()):  # a line break in one could begin another
+            raise Failure(where, "values of one line each", "a line break")
+        statement = "".join(f"{line}\n" for line in (context, *(f"{k}: {v}" for k, v in said.items()))).encode()
+        if not signature_holds(bytes.fromhex(key), base64.b64decode(signature), statement):
+            raise Failure(where, f"a valid signature of the steward's key {key[:16]}", "one that does not verify")
+
+
 def step_approvals(case: Case) -> str:
-    """Every participant's steward had approved exactly this study before the site's first round."""
+    """Every participant's steward had approved exactly this study, with a key of their own, before the first round."""
     _, created = case.created()
     approved: dict[str, int] = {}
-    count = 0
-    for leaf, record in case.of("study.approved", "study.rejected", "round.started"):
+    stewards = Stewards(case.signed_tree()[0])
+    count, signed = 0, 0
+    for leaf, record in case.everything():
+        if record["type"] in ("steward.enrolled", "steward.removed"):
+            stewards.take_key(leaf, record)
+        if record.get("study") != case.study:
+            continue
         if record["type"] == "study.rejected":
+            stewards.take_decision(leaf, record)
             approved.pop(record["actor"][5:], None)
         elif record["type"] == "study.approved":
             if record["body"]["study_digest"] != created["body"]["study_digest"]:
                 raise Failure(
                     f"leaf {leaf}", f"study {created['body']['study_digest']}", record["body"]["study_digest"]
                 )
+            signed += stewards.take_decision(leaf, record)
             approved.setdefault(record["actor"][5:], leaf)
-        else:
+        elif record["type"] == "round.started":
             count += 1
             for name in record["body"]["participants"]:
                 if name not in approved:
                     where = f"leaf {leaf} (round {record['round']})"
                     raise Failure(where, f"an approval by {name} before it", "none, or one withdrawn")
+    case.notes += stewards.notes
     listed = ", ".join(f"{name} at leaf {leaf}" for name, leaf in sorted(approved.items()))
-    return f"{listed or 'no approvals'}; {count} invitations"
+    return f"{listed or 'no approvals'}; {signed} signed by stewards with keys of their own; {count} invitations"
 
 
 def step_models(case: Case) -> str:
@@ -1277,8 +1816,16 @@ def _keeps_best(case: Case) -> str | None:
     return metric if isinstance(metric, str) else None
 
 
+def _has_validation(document: Record) -> bool:
+    """Whether the study chooses its model by patients who are neither trained on nor tested on."""
+    return _inside(document, "data", "split", "validation_fraction") is not None
+
+
 def step_choice(case: Case) -> str:
-    """Where a study keeps its best model: the choice, and the end of training, follow from the figures in the log."""
+    """Where a study keeps its best model: the choice, and the end of training, follow from the figures in the log.
+
+    With validation patients one evaluation follows the choice, on the test patients, and nothing it shows changes it.
+    """
     case.created()
     if case.document is None:
         raise NotChecked("the study document could not be read")
@@ -1292,7 +1839,8 @@ def step_choice(case: Case) -> str:
     figures = {(e["round"], e["attempt"]): e["body"]["metrics"].get(metric) for _, e in case.of("model.evaluated")}
     kinds = {(e["round"], e["attempt"]): e["body"]["kind"] for _, e in case.of("round.started")}
     said = {(e["round"], e["attempt"]): (leaf, e["body"]) for leaf, e in chosen}
-    best, origin, since, ended = None, 0, 0, 0
+    apart = _has_validation(case.document)
+    best, origin, since, made, ended = None, 0, 0, 0, 0
     for leaf, record in case.of("round.closed", "round.started", "study.completed"):
         if record["type"] == "study.completed":
             if not ended:
@@ -1302,9 +1850,11 @@ def step_choice(case: Case) -> str:
         where = f"leaf {leaf} ({record['type']}, round {key[0]})"
         if ended:
             raise Failure(where, f"nothing after round {ended}, which ended the study", "one more")
+        if made and kinds.get(key) != "evaluate":
+            raise Failure(where, f"the test of the model that was chosen after round {made}", "a round of training")
         if record["type"] == "round.started":
             continue
-        figure = figures.get(key)
+        figure = None if made else figures.get(key)
         if figure is not None:
             found = round(min(max(figure, 0.0), 16.0) * 1_000_000)
             gain = None if best is None else (best - found if metric in ("loss", "brier") else found - best)
@@ -1312,31 +1862,53 @@ def step_choice(case: Case) -> str:
                 best, origin, since = found, key[0] - 1, 0
             else:
                 since += 1
-        if kinds.get(key) == "evaluate" or (patience is not None and since >= patience):
+        if not made and (kinds.get(key) == "evaluate" or (patience is not None and since >= patience)):
+            made = key[0]
+            if apart:
+                continue
+        if made:
             ended = key[0]
-            if key not in said:
-                raise Failure(where, "a model.chosen: the figures end the study here", "none")
-            at, body = said.pop(key)
             right = (None if best is None else best / 1_000_000, origin, metric, record["body"]["next_model_digest"])
-            wrong = (body["figure"], body["origin"], body["metric"], body["model_digest"])
-            if wrong != right:
-                raise Failure(f"leaf {at} (model.chosen)", f"figure, round, metric and model {right}", wrong)
+            _check_chosen(where, said.pop(key, None), right)
     if said:
         raise Failure(
             f"leaf {min(leaf for leaf, _ in said.values())} (model.chosen)", "a round that ends the study", "none"
         )
     if not ended:
-        return f"by {metric}: no choice yet"
-    case.notes.append(
-        f"The model was chosen by {metric} of the patients it was tested on: that figure is optimistic"
-        + (
-            ". It has noise and a budget."
-            if isinstance(_inside(case.document, "evaluation", "privacy"), dict)
-            else ", and what the choice says about them is in no epsilon."
-        )
-    )
+        return f"by {metric}: no choice yet" if not made else f"by {metric}: chosen after round {made}, not tested yet"
+    _note_choice(case, metric, tested_in=ended if apart else None)
     shown = "no figure" if best is None else f"{metric} {best / 1_000_000:g}"
-    return f"{shown} of the model of round {origin}, chosen after round {ended}"
+    return f"{shown} of the model of round {origin}, chosen after round {made}"
+
+
+def _check_chosen(where: str, said: tuple[int, Record] | None, right: tuple[Any, ...]) -> None:
+    """The entry about a choice says what follows from the figures: figure, round, metric and model."""
+    if said is None:
+        raise Failure(where, "a model.chosen: the figures end the study here", "none")
+    leaf, body = said
+    found = (body["figure"], body["origin"], body["metric"], body["model_digest"])
+    if found != right:
+        raise Failure(f"leaf {leaf} (model.chosen)", f"figure, round, metric and model {right}", found)
+
+
+def _note_choice(case: Case, metric: str, *, tested_in: int | None) -> None:
+    """What choosing by figures does to them, and what it says about patients.
+
+    Args:
+        case: The case.
+        metric: Which figure it was.
+        tested_in: The round on other patients than the model was chosen by, if there was one.
+    """
+    note = f"The model was chosen by {metric} of the patients it was tested on: that figure is optimistic"
+    if tested_in is not None:
+        note = (
+            f"The model was chosen by {metric} of validation patients: that figure is optimistic. The figures of round "
+            f"{tested_in} are of test patients, whom nothing was chosen by"
+        )
+    if isinstance(_inside(case.document or {}, "evaluation", "privacy"), dict):
+        case.notes.append(f"{note}. The figures have noise and a budget.")
+    else:
+        case.notes.append(f"{note}. What the choice says about the patients it was made by is in no epsilon.")
 
 
 def step_model_file(case: Case) -> str:
@@ -1347,9 +1919,11 @@ def step_model_file(case: Case) -> str:
     body = last[-1][1]["body"]
     expected = body.get("next_model_digest", body["model_digest"])
     if "model.safetensors" not in case.bundle.sizes:
-        if case.of("model.released"):
+        released = case.of("model.released")
+        if released and case.site is None:
             raise Failure("model.safetensors", f"the released model {expected}", "no file")
-        case.notes.append("The evidence holds no model file; no model was released.")
+        why = f"{case.site} does not have the released one" if released else "no model was released"
+        case.notes.append(f"The evidence holds no model file; {why}.")
         return "no file"
     digest, count = model_digest(case.bundle)
     if digest != expected:
@@ -1393,8 +1967,9 @@ def _tensor(tensor: Record, available: int) -> tuple[list[int], int, int]:
 
 
 def step_survivors(case: Case) -> str:
-    """No sum was opened below the threshold, or over sites that were not invited."""
+    """No sum was opened below the threshold, or over sites that were not invited; nobody was invited out of turn."""
     _, created = case.created()
+    turns = _check_turns(case)
     begun = {(e["round"], e["attempt"]): e["body"] for _, e in case.of("round.started")}
     uploads = {(e["round"], e["attempt"], e["actor"][5:]) for _, e in case.of("update.submitted")}
     alone, counted = 0, 0
@@ -1422,7 +1997,59 @@ def step_survivors(case: Case) -> str:
         alone += sum((*key, name) not in uploads for name in survivors)
     if alone:
         case.notes.append(f"{alone} of {counted} contributions are not confirmed by an update.submitted of the site.")
-    return f"{counted} contributions, threshold {created['body']['threshold']}"
+    return f"{counted} contributions, threshold {created['body']['threshold']}{turns}"
+
+
+def _check_turns(case: Case) -> str:
+    """Where not all sites train in every round: those whose turn it is by the digest, and figures only at the end."""
+    per_round, rounds = (
+        _inside(case.document or {}, "training", name) for name in ("participants_per_round", "rounds")
+    )
+    if per_round is None:
+        return ""
+    roster = tuple(sorted(_inside(case.document or {}, "sites", "required")))
+    if not 0 < per_round <= len(set(roster)) == len(roster) <= ROSTER_MAX:
+        raise Failure("study.json training.participants_per_round", f"1 to {len(set(roster))} sites", per_round)
+    digest = hashlib.sha256(case.bundle.read("study.json")).digest()
+    for leaf, record in case.of("round.started", "dp.spent", "model.evaluated"):
+        number, body = record["round"], record["body"]
+        if number > rounds:
+            continue
+        where = f"leaf {leaf} ({record['type']}, round {number})"
+        if record["type"] == "model.evaluated":
+            raise Failure(where, f"no figures before round {rounds + 1}: each round is over other sites", "figures")
+        allowed = sites_in_turn(digest, roster, per_round, number)
+        found = set(body["participants"] if record["type"] == "round.started" else [record["actor"][5:]])
+        if not found <= set(allowed):
+            raise Failure(where, f"among {', '.join(allowed)}, whose turn it was", ", ".join(sorted(found)))
+    return f"; {per_round} of {len(roster)} sites in turn"
+
+
+def sites_in_turn(digest: bytes, roster: tuple[str, ...], per_round: int, number: int) -> tuple[str, ...]:
+    """Whose turn a training round is: permutations of the roster, dealt out a round at a time.
+
+    A pass is the roster sorted by SHA-256(label, study digest, number of the pass in 8 bytes, name), but for those that
+    the pass before left in the same round: they come last. After n / gcd rounds, in K / gcd passes, it begins afresh.
+    """
+    divisor = math.gcd(len(roster), per_round)
+    cycle, place = divmod(number - 1, len(roster) // divisor)
+    return _cycle_of_turns(digest, roster, per_round, cycle * (per_round // divisor))[place]
+
+
+@lru_cache(maxsize=16)
+def _cycle_of_turns(digest: bytes, roster: tuple[str, ...], per_round: int, first: int) -> list[tuple[str, ...]]:
+    """The rounds of the cycle that begins with the pass `first`."""
+    rounds: list[tuple[str, ...]] = []
+    current: list[str] = []
+    for number in range(first, first + per_round // math.gcd(len(roster), per_round)):
+        label = b"consortium/participation/v1\n" + digest + number.to_bytes(8, "big")
+        keyed = sorted((name in current, hashlib.sha256(label + name.encode()).digest(), name) for name in roster)
+        for _, _, name in keyed:
+            current.append(name)
+            if len(current) == per_round:
+                rounds.append(tuple(sorted(current)))
+                current = []
+    return rounds
 
 
 def step_privacy(case: Case) -> str:
@@ -1441,6 +2068,8 @@ def step_privacy(case: Case) -> str:
         name, body = record["actor"][5:], record["body"]
         where = f"leaf {leaf} ({record['type']} of {name})"
         if record["type"] == "dp.configured":
+            if planned_steps(case.document) not in (None, body["steps_planned"]):
+                raise Failure(f"{where}, steps_planned", planned_steps(case.document), body["steps_planned"])
             plans[name] = body
             continue
         if name not in plans:
@@ -1527,13 +2156,27 @@ def _check_draw(where: str, event: Record, document: Record) -> tuple[float, flo
     return float(event["noise_multiplier"]), 1.0
 
 
+def planned_steps(document: Record | None) -> int | None:
+    """How many steps the noise of a study is for: of the site that is in most rounds, spare ones included."""
+    names = ("rounds", "spare_rounds", "local_steps")
+    rounds, spare, local = (_inside(document or {}, "training", name) for name in names)
+    if not all(type(number) is int and number >= 0 for number in (rounds, spare, local)):
+        return None
+    per_round = _inside(document or {}, "training", "participants_per_round")
+    if per_round is not None:
+        rounds = -(-rounds * per_round // len(_inside(document or {}, "sites", "required")))
+    return int((rounds + spare) * local)
+
+
 def planned_draws(document: Record | None) -> float:
-    """How many draws of test figures a study plans for: measured rounds of training, the last one, spare ones."""
+    """How many draws of test figures a study plans for: measured rounds of training, the last ones, spare ones."""
     rounds, spare = _inside(document or {}, "training", "rounds"), _inside(document or {}, "training", "spare_rounds")
     every = _inside(document or {}, "evaluation", "every_rounds")
     if not all(type(number) is int and number >= 0 for number in (rounds, spare, every)) or not every:
         return math.inf
-    return int(-(-rounds // every) + 1 + spare)
+    if _inside(document or {}, "training", "participants_per_round") is not None:
+        return int(1 + spare)  # no round of training is measured
+    return int(-(-rounds // every) + (2 if _has_validation(document or {}) else 1) + spare)
 
 
 def figures_bounds(steps: dict[tuple[float, float], int], delta: float) -> tuple[float, float]:
@@ -1841,11 +2484,182 @@ def step_report(case: Case) -> str:
     for leaf, record in case.everything():
         counted.count(leaf, record)
     expected = counted.result(origin, size, root)
-    found = case.bundle.read_json("report.json").get("figures")
-    difference = first_difference("figures", expected, found)
+    report = case.bundle.read_json("report.json")
+    difference = first_difference("figures", expected, report.get("figures"))
     if difference:
         raise Failure(f"report.json, {difference[0]}", difference[1], difference[2])
-    return f"{len(expected['rounds'])} rounds, {len(expected['sites'])} sites"
+    _check_leaves("report.json", report, size)
+    types = {leaf: record["type"] for leaf, record in case.everything()}
+    for number, row in enumerate(report["clauses"]):
+        _check_clause(f"report.json, clauses[{number}]", row, counted.kinds, types)
+    return f"{len(expected['rounds'])} rounds, {len(expected['sites'])} sites, {len(report['clauses'])} clauses"
+
+
+def _check_leaves(where: str, value: object, size: int) -> None:
+    """Every list called `leaves`, wherever it is, holds indices of this log."""
+    for name, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if name == "leaves" and not all(type(leaf) is int and 0 <= leaf < size for leaf in one):
+            raise Failure(where, f"leaves below {size}", repr(one)[:120])
+        _check_leaves(f"{where}, {name}", one, size)
+
+
+def _check_clause(where: str, row: Record, kinds: Mapping[str, Record], types: Mapping[int, str]) -> None:
+    """What a row of the clause matrix says it found is in the log, and its status claims no more than that."""
+    found = set()
+    for one in row["found"]:
+        kind, count = one["type"], one["count"]
+        if not 0 < count <= kinds.get(kind, {"count": 0})["count"] or len(one["leaves"]) > count:
+            raise Failure(f"{where}, {row['id']}", f"at most {kinds.get(kind, {'count': 0})['count']} {kind}", count)
+        for leaf in one["leaves"]:
+            if types.get(leaf) != kind:
+                raise Failure(f"{where}, {row['id']}", f"a {kind} at leaf {leaf}", types.get(leaf, "another study's"))
+        found.add(kind)
+    met = [need for need in row["needs"] if found & set(need["entries"])]
+    status = "not evidenced by software" if not met else "evidenced" if len(met) == len(row["needs"]) else "partly"
+    allowed = {"evidenced": CLAUSE_STATUSES, "partly": CLAUSE_STATUSES[:3]}.get(status, CLAUSE_STATUSES[:2])
+    if row["status"] not in allowed:
+        raise Failure(f"{where}, {row['id']}", f"at most {status!r} of these entries", row["status"])
+
+
+def step_egress(case: Case) -> str:
+    """What the hospital that exported this says has left it is what it signed for in the log; byte for byte."""
+    own = [name for name in case.bundle.sizes if name.startswith("egress/")]
+    if case.site is None:
+        if case.bundle.read("manifest.note").startswith(SITE_MANIFEST.encode()):
+            raise NotChecked("it is not known which hospital exported this")
+        if own:
+            raise Failure("egress", "files there only where a hospital exported", ", ".join(sorted(own))[:200])
+        return "the coordinator exported this: no hospital's own log is in it"
+    key, (origin, size, root) = egress_tree(case.bundle)
+    if not 1 <= size <= sum(case.bundle.sizes.values()):
+        raise Failure("egress/checkpoint", "1 entry or more, and no more than the archive has bytes", size)
+    leaves = [leaf_hash(entry) for _, entry in entries_of(case.bundle, size, "egress")]
+    if tree_root(leaves) != root:
+        raise Failure("egress/tile/entries", f"root {root.hex()}", tree_root(leaves).hex())
+    check_tiles(case.bundle, leaves, "egress")
+    enrolled = [e["body"] for _, e in case.everything() if e["type"] == "site.enrolled"]
+    mine = [body for body in enrolled if body["site"] == case.site]
+    _check_site_certificate(case, mine)
+    records = [(leaf, _entry(leaf, data)) for leaf, data in entries_of(case.bundle, size, "egress")]
+    for leaf, record in records:
+        opened = record["type"] == "egress.opened"
+        known = record["type"] in ("egress.opened", "egress.sent", "export.created")
+        if not known or opened != (leaf == 0) or record["actor"] != f"site:{case.site}":
+            said = f"{record['type']} of {record['actor']}"
+            raise Failure(f"egress leaf {leaf}", f"egress.opened first, then what left site:{case.site}", said)
+    said_keys = {name: records[0][1]["body"].get(name) for name in ("log_vkey", "site", "signing_key")}
+    right = {"log_vkey": key.vkey, "site": case.site, "signing_key": mine[-1]["signing_key"]}
+    if said_keys != right and said_keys not in [{**right, "signing_key": body["signing_key"]} for body in mine]:
+        raise Failure("egress leaf 0", right, said_keys)
+    if records[0][1]["body"].get("lost_entries"):
+        lost = records[0][1]["body"]["lost_entries"]
+        case.notes.append(f"The hospital set aside logs of what left it, with {lost} entries, as damaged.")
+    sent = [(leaf, e["body"]) for leaf, e in records if e["type"] == "egress.sent"]
+    return f"{origin}, {len(sent)} things left, root {root.hex()}; {_compare_egress(case, case.site, sent)}"
+
+
+def _check_site_certificate(case: Case, enrolled: list[Record]) -> None:
+    """egress/certificate.pem is one that the log says this hospital got."""
+    text = case.bundle.read("egress/certificate.pem").decode("ascii", "replace")
+    body = re.search(r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+)-----END CERTIFICATE-----", text)
+    digest = hashlib.sha256(base64.b64decode(body[1]) if body else b"").hexdigest()
+    if digest not in [one["certificate_sha256"] for one in enrolled]:
+        expected = ", ".join(one["certificate_sha256"] for one in enrolled)
+        raise Failure("egress/certificate.pem", f"a certificate of {case.site}: {expected}"[:400], digest)
+
+
+def _compare_egress(case: Case, site: str, sent: list[tuple[int, Record]]) -> str:
+    """Every masked update that left is one that the hospital signed for in the log, under an approval; and back."""
+    _, created = case.created()
+    digest = created["body"]["study_digest"]
+    mine = [(data, e) for _, data, e in case.signed if e["actor"] == f"site:{site}"]
+    approvals = {hashlib.sha256(data).hexdigest() for data, e in mine if e["type"] == "study.approved"}
+    left: dict[str, list[tuple[int, Record]]] = {}
+    unknown: list[tuple[int, str, str]] = []  # of what left, and is not in the log: leaf, what was found, what expected
+    unapproved = 0
+    for leaf, body in sent:
+        if body["study_digest"] != digest:
+            continue
+        if body["approval"] is not None and body["approval"] not in approvals:
+            unknown.append((leaf, f"approval {body['approval']}", f"a study.approved entry of site:{site} in the log"))
+        if body["kind"] == "masked-update":
+            left.setdefault(body["sha256"], []).append((leaf, body))
+            unapproved += body["approval"] is None
+    counted = {
+        (e["round"], e["attempt"]) for _, e in case.of("round.closed") if site in e["body"]["survivors"]
+    }  # attempts whose sum has an update of this hospital in it
+    signed: set[str] = set()
+    matched, unsent, size_bytes = 0, 0, 0
+    for leaf, record in case.of("update.submitted"):
+        if record["actor"] != f"site:{site}":
+            continue
+        body = record["body"]
+        where = f"leaf {leaf} (update.submitted of site:{site})"
+        signed.add(body["masked_update_sha256"])
+        found = left.get(body["masked_update_sha256"], [])
+        for own, one in found:
+            if one["size_bytes"] != body["size_bytes"]:
+                raise Failure(where, f"{one['size_bytes']} bytes, as egress leaf {own} says", body["size_bytes"])
+        if not found and (record["round"], record["attempt"]) in counted:
+            wanted = f"an egress.sent entry of {body['size_bytes']} bytes with SHA-256 {body['masked_update_sha256']}"
+            raise Failure(where, wanted, "none in the hospital's own log")
+        matched, unsent = matched + bool(found), unsent + (not found)
+        size_bytes += body["size_bytes"] if found else 0
+    last = max((leaf for sha in signed for leaf, _ in left.get(sha, [])), default=-1)
+    over = bool(case.of("study.completed", "study.aborted"))
+    wanted = f"an update.submitted entry of site:{site} in the log"
+    unknown += [(leaf, "none", wanted) for sha, found in left.items() if sha not in signed for leaf, _ in found]
+    if unknown and (over or min(unknown)[0] < last):
+        leaf, what, wanted = min(unknown)
+        raise Failure(f"egress leaf {leaf}", wanted, what)
+    if unknown:
+        case.notes.append(f"{len(unknown)} entries of what left {site} are newer than this state of the log.")
+    if unsent:
+        case.notes.append(f"{unsent} updates that {site} signed for never left: the connection broke before.")
+    if unapproved:
+        case.notes.append(f"{unapproved} masked updates left {site} with no approval noted beside them.")
+    return f"{matched} masked updates of {size_bytes} bytes in all, as {site} signed for in the log"
+
+
+SALT_BYTES = 32
+
+
+def step_payloads(case: Case) -> str:
+    """What was kept beside the log: payloads in the bundle are what entries committed to, and erased ones are gone.
+
+    A file payloads/COMMITMENT is a salt of 32 bytes and the payload; SHA-256(0x01 || file) is the commitment.
+    """
+    mine = {leaf for leaf, _ in case.everything()}
+    gone: dict[str, int] = {}
+    for leaf, record in case.erased:
+        where = f"leaf {leaf} (erasure.executed)"
+        named = record["body"]["commitments"]
+        if not isinstance(named, list) or record["body"]["what"] != "payload":
+            raise Failure(where, "a list of commitments, of payloads", record["body"]["what"])
+        for commitment in named:
+            since, by = case.payloads.get(commitment, (-1 if case.lost else leaf, record))  # a lost one may have had it
+            if since >= leaf or by["actor"] != record["actor"]:
+                raise Failure(where, f"an entry of {record['actor']} before it that commits to {commitment}", "none")
+            gone.setdefault(commitment, leaf)
+    shown = sorted(name for name in case.bundle.sizes if name.startswith("payloads/"))
+    for name in shown:
+        commitment = name[len("payloads/") :]
+        since, _ = case.payloads.get(commitment, (-1, {}))
+        if since not in mine:
+            raise Failure(name, "a commitment in an entry of this study, or of the whole consortium", "none")
+        if commitment in gone:
+            raise Failure(name, f"no such file: leaf {gone[commitment]} says that it was erased", "the file")
+        data = case.bundle.read(name)
+        found = hashlib.sha256(b"\x01" + data).hexdigest()
+        if found != commitment or len(data) <= SALT_BYTES:
+            raise Failure(f"{name}, leaf {since}", f"SHA-256 {commitment} of 01, salt and payload", found)
+    here = {commitment: leaf for commitment, (leaf, _) in case.payloads.items() if leaf in mine}
+    for commitment, leaf in here.items():
+        if commitment in gone:
+            case.notes.append(f"The payload of leaf {leaf} ({commitment[:16]}) was erased: leaf {gone[commitment]}.")
+    lost = sum(commitment in gone for commitment in here)
+    kept = len(here) - len(shown) - lost
+    return f"{len(here)} committed to: {len(shown)} in this bundle, {kept} kept by who recorded them, {lost} erased"
 
 
 STEPS: list[tuple[str, Callable[[Case], str]]] = [
@@ -1869,11 +2683,19 @@ STEPS: list[tuple[str, Callable[[Case], str]]] = [
     ("privacy certificates", step_certificates),
     ("figures of the report", step_report),
     ("choice of the model", step_choice),
+    ("the hospital's own log of what left it", step_egress),
+    ("payloads kept beside the log", step_payloads),
 ]
 
 
-def check(path: str, policy: bytes | None = None) -> Record:
-    """Run every step on a zip archive or folder; `policy` is the content of a policy obtained out of band.
+def check(path: str, policy: bytes | None = None, known_checkpoint: bytes | None = None) -> Record:
+    """Run every step on a zip archive or folder.
+
+    Args:
+        path: The evidence.
+        policy: Content of a policy obtained out of band.
+        known_checkpoint: Content of a checkpoint of this log that the reader has from elsewhere, an older export or a
+            hospital: the evidence must be of a log that has grown from it.
 
     Returns:
         {"verified", "policy": {"independent", "sha256"}, "steps": [{"number", "title", "status", "detail", ...}],
@@ -1882,7 +2704,7 @@ def check(path: str, policy: bytes | None = None) -> Record:
     steps: list[Record] = []
     result: Record = {"verified": False, "steps": steps, "notes": []}
     try:
-        case = Case(Bundle(path), policy)
+        case = Case(Bundle(path), policy, known_checkpoint)
     except Failure as failure:
         steps.append({"number": 0, "title": "archive can be read safely", "status": "FAIL", **_fields(failure)})
         return result
@@ -1946,18 +2768,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="verify.py", description="Check a study's evidence without trusting who made it.")
     parser.add_argument("evidence", help="evidence.zip, or the folder it was unpacked to")
     parser.add_argument("--policy", metavar="FILE", help="the policy you were given by somebody you trust")
+    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of this log that you have from elsewhere")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(arguments)
     if not Path(options.evidence).exists():
         parser.error(f"there is no file {options.evidence}")
-    policy: bytes | None = None
-    if options.policy is not None:
-        try:
-            with Path(options.policy).open("rb") as file:
-                policy = file.read(1 << 20)
-        except OSError as error:
-            parser.error(f"the policy cannot be read: {error.strerror}")
-    result = check(options.evidence, policy)
+    given: dict[str, bytes | None] = {"policy": None, "checkpoint": None}
+    for what in given:
+        if getattr(options, what) is not None:
+            try:
+                with Path(getattr(options, what)).open("rb") as file:
+                    given[what] = file.read(1 << 20)
+            except OSError as error:
+                parser.error(f"the {what} cannot be read: {error.strerror}")
+    result = check(options.evidence, given["policy"], given["checkpoint"])
     sys.stdout.write(json.dumps(result, indent=2) + "\n" if options.json else render(result))
     return 0 if result["verified"] else 1
 

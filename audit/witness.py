@@ -18,11 +18,14 @@ UNKNOWN_LOG, NOT_SIGNED, BAD_REQUEST, OTHER_SIZE, INCONSISTENT = 404, 403, 400, 
 
 
 class CheckpointRefused(AuditError):
-    """A checkpoint that is not cosigned. With `keep_both` it and the last one are evidence against the log."""
+    """A checkpoint that is not cosigned. With `keep_both` it and an earlier one are evidence against the log.
 
-    def __init__(self, status: int, why: str, *, keep_both: bool = False) -> None:
+    The earlier one is what the witness cosigned last, or `earlier` where that is said.
+    """
+
+    def __init__(self, status: int, why: str, *, keep_both: bool = False, earlier: bytes = b"") -> None:
         super().__init__(f"the log's checkpoint is not cosigned: {why}")
-        self.status, self.keep_both = status, keep_both
+        self.status, self.keep_both, self.earlier = status, keep_both, earlier
 
     def advice(self) -> str:
         """What to do next."""
@@ -52,13 +55,17 @@ class Request:
     note: bytes
 
 
-def judge(remembered: Remembered, request: Request, log: NoteVerifier) -> tuple[Remembered, SignedCheckpoint]:
+def judge(
+    remembered: Remembered, request: Request, log: NoteVerifier, *others: NoteVerifier
+) -> tuple[Remembered, SignedCheckpoint]:
     """What to remember from now on, and the checkpoint that may then be cosigned.
+
+    `log` is the log's key; `others` are keys of the same name that are believed too, while it changes its key.
 
     Raises:
         CheckpointRefused: See the table in log format section 9.
     """
-    signed = _signed(request.note, log)
+    signed = _signed(request.note, log, *others)
     found = signed.checkpoint
     if request.old_size > found.size:
         raise CheckpointRefused(BAD_REQUEST, f"it has {found.size} entries, and the proof begins at {request.old_size}")
@@ -71,19 +78,7 @@ def judge(remembered: Remembered, request: Request, log: NoteVerifier) -> tuple[
     return Remembered(size=found.size, root=found.root, note=request.note), signed
 
 
-def require_no_rollback(remembered: Remembered, note: bytes, log: NoteVerifier) -> SignedCheckpoint:
-    """A checkpoint shown to this witness outside a request: it may be older, but of one size there is one root.
-
-    Raises:
-        CheckpointRefused: It is not the log's, or contradicts the one that was cosigned.
-    """
-    signed = _signed(note, log)
-    if signed.checkpoint.size == remembered.size and signed.checkpoint.root != remembered.root:
-        raise _fork(remembered, signed.checkpoint)
-    return signed
-
-
-def _signed(note: bytes, log: NoteVerifier) -> SignedCheckpoint:
+def _signed(note: bytes, log: NoteVerifier, *others: NoteVerifier) -> SignedCheckpoint:
     try:
         signed = parse_checkpoint(note)
     except VerificationError as error:
@@ -91,7 +86,7 @@ def _signed(note: bytes, log: NoteVerifier) -> SignedCheckpoint:
     if signed.checkpoint.origin != log.name:
         raise CheckpointRefused(UNKNOWN_LOG, f"it is of the log {signed.checkpoint.origin[:80]!r}, not {log.name!r}")
     try:
-        verify_note(signed.note, [log])
+        verify_note(signed.note, [log, *others])
     except VerificationError as error:
         raise CheckpointRefused(NOT_SIGNED, str(error)) from error
     return signed

@@ -17,6 +17,14 @@ def heart_disease() -> Path:
     raise HomeInvalid("the heart-disease study did not come with this installation; name one with --study")
 
 
+def deployment_file(name: str) -> Path:
+    """A file of `configs/deploy`, such as the lock of what a hospital installs; raises HomeInvalid."""
+    for folder in _folders():
+        if (folder / "deploy" / name).is_file():
+            return folder / "deploy" / name
+    raise HomeInvalid(f"{name} did not come with this installation; install the release again")
+
+
 def study_file(wanted: Path) -> Path:
     """The study file a person means: a path, or the name of one that ships with the package.
 

@@ -6,6 +6,7 @@ released them; otherwise it is over and nothing was revealed.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ import structlog
 from audit import entries
 from audit.fields import one_line
 from consortium.contract.digest import digest_of
-from consortium.contract.messages import SiteMessage
+from consortium.contract.messages import Refusal, SiteMessage
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan, context_of
+from consortium.objects import ObjectAltered
 from consortium.record import now_stamp
 from consortium.rooms import Rooms
 from consortium.studies import RoundName
@@ -67,6 +69,17 @@ class Progress:
     attempt: int = 1
     sites: dict[SiteId, str] = field(default_factory=dict)
     since: float = field(default_factory=time.time)  # when the phase began, in seconds of Unix time
+    refusals: dict[SiteId, dict[str, str | int]] = field(default_factory=dict)  # what each said no to last, and why
+
+    def refused(self, site: SiteId, refusal: Refusal) -> bool:
+        """Remember a hospital's last refusal, for the study's owner; whether it says anything that was not known."""
+        said: dict[str, str | int] = {
+            "rule": one_line(refusal.rule),
+            "explanation": one_line(refusal.explanation),
+            "round": int(refusal.round),
+        }
+        is_news, self.refusals[site] = self.refusals.get(site) != said, said
+        return is_news
 
     def enters(self, phase: str) -> None:
         """Another phase begins, if it is another."""
@@ -90,7 +103,9 @@ class Attempt:
         self.state, self._first = begin(plan, measured_before, is_exact=is_exact)
         self._stored: set[Digest] = set()  # uploads that were put on disk for this attempt
         self._small: dict[SiteId, tuple[Digest, bytes]] = {}  # uploads that came in one message, by their names
+        self._begun: dict[SiteId, Digest] = {}  # uploads that are not whole, one of each site
         self._unwritten: list[Event] = []  # taken and not in the journal yet
+        self._sum_is_kept = False
         self._timer: asyncio.TimerHandle | None = None
         self._progress = Progress()
         self._log = log.bind(study=plan.study, round=plan.round, attempt=plan.attempt)
@@ -99,7 +114,19 @@ class Attempt:
         """Queue an event."""
         if isinstance(event, UploadStored):
             self._stored.add(upload_name(event.site, event.header.masked_update_hash))
+            self._begun.pop(event.site, None)
         self._inbox.put_nowait(event)
+
+    def upload_begins(self, site: SiteId, name: Digest) -> None:
+        """Part of an upload is about to be here. Of each site one is kept; with another its rest is not wanted."""
+        before = self._begun.get(site, name)
+        if before != name:
+            self._rooms.uploads.forget_begun(before)
+        self._begun[site] = name
+
+    def is_half_uploaded(self, site: SiteId) -> bool:
+        """Whether an upload of this site has begun and is not whole."""
+        return site in self._begun and isinstance(self.state, Running)
 
     def deliver_small(self, event: UploadStored, values: bytes) -> None:
         """Queue an upload that came whole, in one message; it stays in memory. The first of each site counts."""
@@ -168,30 +195,48 @@ class Attempt:
         Until then nothing has been released, and a crash costs an attempt and no privacy. From then on the masked sum
         and everything that led to it must be there again after a crash; single uploads need not.
         """
+        sum_sha256 = None
         if first:
             masked = self.total.result.view("u1").data
             await asyncio.to_thread(self._rooms.uploads.put, masked, name=masked_sum_name(self.plan))
+            self._sum_is_kept = True
+            sum_sha256 = await asyncio.to_thread(lambda: hashlib.sha256(masked).digest())
         events, self._unwritten = tuple(self._unwritten), []
-        await asyncio.to_thread(self._rooms.journal.append, self.plan, *events)
+        await asyncio.to_thread(self._rooms.journal.append, self.plan, *events, sum_sha256=sum_sha256)
 
     async def replay(self, events: Iterable[Event]) -> State:
         """Feed journalled events through the machine; nothing is sent. The masked sum is taken from the disk.
 
         Raises:
             VectorMissing: The journal is there, and its sum is not.
+            ObjectAltered: The journal is there, and what is called its sum is another.
         """
         for event in events:
             self.state, _ = step(self.state, event)
         if may_have_opened(self.state) and not isinstance(self.state, Aborted):
-            chunks = self._rooms.uploads.chunks(masked_sum_name(self.plan))
-            await asyncio.to_thread(self.total.add, chunks)
+            await asyncio.to_thread(self._require_kept_sum)
+            self._sum_is_kept = True
+            await asyncio.to_thread(self.total.add, self._rooms.uploads.chunks(masked_sum_name(self.plan)))
         return self.state
+
+    def _require_kept_sum(self) -> None:
+        """Raises ObjectAltered unless the masked sum is the one that the journal speaks of; and keeps no other here."""
+        name, wanted = masked_sum_name(self.plan), self._rooms.journal.sum_sha256(self.plan)
+        with self._rooms.uploads.path(name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").digest()
+        if wanted not in (None, found):
+            self._rooms.uploads.discard(name)
+            raise ObjectAltered(f"what came back as the masked sum of round {self.plan.round} is another")
 
     def forget(self) -> None:
         """How it ended is recorded: its journal, its sum and its uploads have served their purpose."""
         self._rooms.journal.scrub_now_and_then()
-        for digest in (*self._stored, masked_sum_name(self.plan)):
+        for digest in self._stored:
             self._rooms.uploads.discard(digest)
+        if self._sum_is_kept:
+            self._rooms.uploads.discard_shared(masked_sum_name(self.plan))
+        for digest in self._begun.values():
+            self._rooms.uploads.forget_begun(digest)
 
     async def _perform(self, effects: Effects) -> None:
         for effect in effects:

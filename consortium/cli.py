@@ -21,9 +21,11 @@ from consortium import __version__
 from consortium.contract.private_process import keep_memory_private
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run a consortium of hospitals.")
-site_app = typer.Typer(no_args_is_help=True, help="Invite, list and revoke hospitals.")
+account_app = typer.Typer(no_args_is_help=True, help="Give people accounts, with a role each.")
+site_app = typer.Typer(no_args_is_help=True, help="Invite, list, suspend and revoke hospitals.")
 study_app = typer.Typer(no_args_is_help=True, help="Validate, submit and run studies.")
 audit_app = typer.Typer(no_args_is_help=True, help="Read the log, export evidence, verify it.")
+app.add_typer(account_app, name="account")
 app.add_typer(site_app, name="site")
 app.add_typer(study_app, name="study")
 app.add_typer(audit_app, name="audit")
@@ -31,7 +33,11 @@ app.add_typer(audit_app, name="audit")
 EXIT_REFUSED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
 HOSPITAL_PACKAGES = frozenset({"monai", "opacus", "pandas", "sklearn", "torch"})
 
-Home = Annotated[Path, typer.Option("--home", help="The coordinator's folder, made by `consortium init`.")]
+OwnHome = Annotated[Path, typer.Option("--home", help="The coordinator's folder, made by `consortium init`.")]
+Home = Annotated[
+    Path, typer.Option("--home", "--account", help="The coordinator's folder; or that of your account, from anywhere.")
+]
+Reason = Annotated[str, typer.Option(help="Why: one line, in the log for good, and shown to the hospital.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 WIDTH_WITHOUT_TERMINAL = 200
@@ -58,11 +64,18 @@ def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet.")],
     name: Annotated[str, typer.Option(help="The consortium's name, for example cardio-eu.")],
     address: Annotated[str, typer.Option(help="HOST:PORT that hospitals will dial.")],
+    log_entries: Annotated[
+        str | None, typer.Option(metavar="URL", help="postgresql://USER@HOST/NAME for the log's entries.")
+    ] = None,
+    continues: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The last checkpoint of a log whose key was lost or stolen.")
+    ] = None,
 ) -> None:
     """Make a coordinator's home: certificate authority, keys, configuration, database, empty log."""
-    from consortium.home import create_home
+    from consortium.home import create_home, read_checkpoint
 
-    home = create_home(directory, name=name, address=address)
+    before = None if continues is None else read_checkpoint(continues)
+    home = create_home(directory, name=name, address=address, log_entries=log_entries, continues=before)
     _out.print(f"Made the coordinator of [bold]{name}[/bold] in {directory}")
     _out.print(f"  certificate authority  {home.ca_fingerprint}")
     _out.print(f"  log key                {home.log_vkey}")
@@ -72,11 +85,21 @@ def init(
 
 
 @app.command()
-def serve(home: Home) -> None:
+def serve(
+    home: OwnHome,
+    *,
+    drain: Annotated[
+        float, typer.Option(min=0, max=86_400, help="Seconds a round may take to its end, once told to stop.")
+    ] = 30.0,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Wait while another coordinator has this home or its database.")
+    ] = False,
+) -> None:
     """Run the coordinator until it is told to stop."""
     from consortium.app import serve_until_stopped
 
-    asyncio.run(serve_until_stopped(home, ready=lambda line: print(line, flush=True)))  # noqa: T201 - a result
+    ready = lambda line: print(line, flush=True)  # noqa: E731, T201 - a result
+    asyncio.run(serve_until_stopped(home, ready=ready, drain_s=drain, standby=standby))
 
 
 @app.command()
@@ -179,19 +202,136 @@ def simulate(
         raise typer.Exit(EXIT_REFUSED)
 
 
+# --- people --------------------------------------------------------------------------------------------------------
+
+
+@account_app.command("invite")
+def account_invite(
+    name: str,
+    home: Home,
+    role: Annotated[str, typer.Option(help="lead, scientist, auditor or operator.")],
+    out: Annotated[Path, typer.Option(help="Where to write the kit.")],
+) -> None:
+    """Write a one-time kit with which a person's own machine enrols."""
+    from consortium.contract.private_files import write_private
+
+    _require_new_file(out)
+    answer = _command(home, "account.invite", account=name, role=role)
+    write_private(out, answer["kit"].encode())
+    _out.print(f"Kit for [bold]{name}[/bold] ({role}) in {out}, good for one enrolment until {answer['expires']}.")
+    _out.print(f"Send it over a channel you trust. There: consortium account enrol --kit {out.name} --out ACCOUNT")
+
+
+@account_app.command("enrol")
+def account_enrol(
+    kit: Annotated[Path, typer.Option(help="The kit from the consortium lead.")],
+    out: Annotated[Path, typer.Option(help="The account's folder, which does not exist yet.")],
+) -> None:
+    """Enrol on your own machine: keys are made here and never leave."""
+    from consortium.account_folder import enrol
+    from consortium.contract.submission import owner_fingerprint
+
+    account = asyncio.run(enrol(kit, out))
+    key = account.signing_key.public_key().public_bytes_raw().hex()
+    _out.print(f"Enrolled [bold]{account.account}[/bold] with {account.consortium}; the keys are in {out}.")
+    _out.print(f"  your fingerprint as a study's owner  {owner_fingerprint(key)}")
+    _out.print(f"Use it with --account: consortium study list --account {out}")
+
+
+@account_app.command("connect")
+def account_connect(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="The coordinator's people_address.")],
+    ca: Annotated[Path, typer.Option(help="The authority's certificate: certificates/ca.pem of the home.")],
+    out: Annotated[Path, typer.Option(help="The folder, which does not exist yet.")],
+) -> None:
+    """Make a folder for --account that works with tokens of your identity provider, without keys of your own."""
+    from consortium.account_folder import connect
+    from consortium.contract.certificates import fingerprint, load_authority_certificate
+
+    account = connect(address, ca, out)
+    _out.print(f"Made {out} for {account.consortium}. Compare the authority's fingerprint with the consortium lead's:")
+    _out.print(f"  {fingerprint(load_authority_certificate(account.ca_pem))}")
+    _out.print(f"The token is taken from CONSORTIUM_TOKEN in the environment, else from the file {out / 'token'}.")
+
+
+@account_app.command("list")
+def account_list(home: Home, *, as_json: Json = False) -> None:
+    """Show the accounts, their roles and the fingerprints of their signing keys."""
+    rows = _command(home, "account.list")["accounts"]
+    if as_json:
+        _print_json(rows)
+        return
+    names = ["account", "role", "state", "certificate_ends", "signing_key_sha256"]
+    _table(
+        ["account", "role", "state", "certificate ends", "signing key (SHA-256)"],
+        [[row[name] for name in names] for row in rows],
+    )
+
+
+@account_app.command("role")
+def account_role(
+    name: str, home: Home, role: Annotated[str, typer.Option(help="lead, scientist, auditor or operator.")]
+) -> None:
+    """Give an account another role, from its next call on."""
+    _command(home, "account.role", account=name, role=role)
+    _out.print(f"{name} is {role} from the next call on.")
+
+
+@account_app.command("revoke")
+def account_revoke(name: str, home: Home) -> None:
+    """Refuse an account from its next call on, and take back a kit that nobody has used."""
+    _command(home, "account.revoke", account=name)
+    _out.print(f"{name} is revoked.")
+
+
 # --- sites ---------------------------------------------------------------------------------------------------------
 
 
 @site_app.command("invite")
-def site_invite(site: str, home: Home, out: Annotated[Path, typer.Option(help="Where to write the kit.")]) -> None:
+def site_invite(
+    site: str,
+    home: Home,
+    out: Annotated[Path, typer.Option(help="Where to write the kit.")],
+    legal_entity: Annotated[
+        str, typer.Option(help="Who answers for the hospital: a registered name or an LEI. Each has one certificate.")
+    ] = "",
+    *,
+    offline_wheels: Annotated[
+        bool, typer.Option("--offline-wheels", help="With everything to install it without the internet.")
+    ] = False,
+    python: Annotated[str, typer.Option(help="With --offline-wheels: the hospital's Python, 3.11 or 3.12.")] = "3.11",
+    processor: Annotated[
+        str, typer.Option(help="With --offline-wheels: the hospital's processor, x86_64 or aarch64.")
+    ] = "x86_64",
+) -> None:
     """Write a one-time enrolment kit for a hospital."""
     from consortium.contract.kit import write_kit_bytes
 
     _require_new_file(out)
-    answer = _command(home, "site.invite", site=site)
+    if offline_wheels:
+        _invite_offline(site, home, out, legal_entity=legal_entity, python=python, processor=processor)
+        return
+    answer = _command(home, "site.invite", site=site, legal_entity=legal_entity)
     write_kit_bytes(out, bytes.fromhex(answer["kit"]))
     _out.print(f"Kit for [bold]{site}[/bold] in {out}, good for one enrolment until {answer['expires']}.")
     _out.print(f"Send it over a channel you trust. There: site-agent enrol --kit {out.name} --home HOME")
+
+
+def _invite_offline(site: str, home: Path, out: Path, *, legal_entity: str, python: str, processor: str) -> None:
+    """The kit with all wheels beside it; they are fetched first, so that a token is given out only if that works."""
+    from consortium.contract.names import SiteId
+    from consortium.offline_kit import PROCESSORS, PYTHONS, Machine, wheelhouse, write_offline_kit
+
+    if python not in PYTHONS or processor not in PROCESSORS:
+        allowed = f"--python {' or '.join(PYTHONS)}, --processor {' or '.join(PROCESSORS)}"
+        raise typer.BadParameter(f"found Python {python} on {processor}; allowed: {allowed}")
+    _talk.print("Fetching wheels with pip, as it is configured here ...")
+    with wheelhouse(Machine(python=python, processor=processor)) as house:
+        answer = _command(home, "site.invite", site=site, legal_entity=legal_entity)
+        sha256 = write_offline_kit(out, house, site=SiteId(site), kit=bytes.fromhex(answer["kit"]))
+    _out.print(f"Kit for [bold]{site}[/bold] with all it installs in {out}, good until {answer['expires']}.")
+    _out.print(f"SHA-256 of the archive, to be compared by telephone: {sha256}")
+    _out.print("Bring it over a way you trust. There: unzip it, read README.txt, and sh install.sh")
 
 
 @site_app.command("list")
@@ -204,12 +344,13 @@ def site_list(home: Home, *, as_json: Json = False) -> None:
         _print_json(rows)
         return
     _table(
-        ["site", "state", "connected", "TLS key (SHA-256)", "signing key", "ECDSA key (SHA-256)"],
+        ["site", "state", "connected", "legal entity", "TLS key (SHA-256)", "signing key", "ECDSA key (SHA-256)"],
         [
             [
                 r["site"],
                 r["state"],
                 "yes" if r["connected"] else "",
+                r["legal_entity"],
                 r["spki_sha256"],
                 r["signing_key"],
                 key_fingerprint(r["ecdsa_key"]),
@@ -220,10 +361,24 @@ def site_list(home: Home, *, as_json: Json = False) -> None:
 
 
 @site_app.command("revoke")
-def site_revoke(site: str, home: Home) -> None:
-    """Refuse a hospital's certificate from now on."""
-    _command(home, "site.revoke", site=site)
+def site_revoke(site: str, home: Home, reason: Reason = "revoked by the operator") -> None:
+    """Refuse a hospital's certificates for good; it comes back with a new kit and new keys."""
+    _command(home, "site.revoke", site=site, reason=reason)
     _out.print(f"{site} is revoked; its session, if it had one, is closed.")
+
+
+@site_app.command("suspend")
+def site_suspend(site: str, home: Home, reason: Reason) -> None:
+    """Refuse a hospital's calls until it is reinstated; its keys and its place in studies stay."""
+    _command(home, "site.suspend", site=site, reason=reason)
+    _out.print(f"{site} is suspended; its session, if it had one, is closed, and rounds go on without it.")
+
+
+@site_app.command("reinstate")
+def site_reinstate(site: str, home: Home) -> None:
+    """Let a suspended hospital take part again; its agent comes back by itself."""
+    _command(home, "site.reinstate", site=site)
+    _out.print(f"{site} may take part again; its agent comes back within five minutes.")
 
 
 # --- studies -------------------------------------------------------------------------------------------------------
@@ -293,6 +448,7 @@ def study_submit(file: Path, home: Home, *, as_json: Json = False) -> None:
         _out.print(
             f"Submitted [bold]{study.id}[/bold], digest {answer['digest']}. Each hospital now decides for itself:"
         )
+        _out.print(f"  signed by its owner, with the key {answer['owner_key_sha256']}")
         _out.print(f"  site-agent studies approve {study.id} --home HOME --steward NAME")
 
 
@@ -333,13 +489,67 @@ def study_release(
     study: str, home: Home, out: Annotated[Path, typer.Option(help="A folder to write the global model to.")]
 ) -> None:
     """Hand out the final global model and write down that it was handed out."""
+    from consortium.account_folder import is_account
     from consortium.models import Models
+    from consortium.operator import fetch_model
 
     answer = _command(home, "study.release", study=study)
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{study}.safetensors"
-    target.write_bytes(Models(home / "models").file(answer["model_digest"]))  # only if it still has its digest
+    if is_account(home):
+        asyncio.run(fetch_model(home, study, answer["model_digest"], target))
+    else:
+        target.write_bytes(Models(home / "models").file(answer["model_digest"]))  # only if it still has its digest
     _out.print(f"Released {target}, digest {answer['model_digest']}")
+
+
+# --- what people declare -------------------------------------------------------------------------------------------
+
+
+@app.command()
+def record(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[FACT]", help="What is declared; without it, the list.")
+    ] = None,
+    fields: Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="What the fact needs.")] = None,
+    *,
+    home: Home,
+    study: Annotated[str | None, typer.Option(help="The study it is about, if it is about one.")] = None,
+    document: Annotated[
+        Path | None, typer.Option(help="The document that says so; its SHA-256 is recorded, and nothing else of it.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who records it; the log has a pseudonym.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the document sealed beside the log, where it can be erased.")
+    ] = False,
+    note: Annotated[
+        str | None, typer.Option(help="Words that are kept beside the log, where they can be erased.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Whom the document or note is about; else who records it.")
+    ] = None,
+) -> None:
+    """Declare a fact for the log: an agreement, a board's decision, a review, an incident, a disclosure."""
+    from audit.declarations import DECLARED, asked
+    from consortium.vault_operator import declare
+
+    if kind is None:
+        rows = [[name, f"{one.name}={one.words}", "" if one.needed else "may be left out"]
+                for name, declared in DECLARED.items() for one in asked(declared)]  # fmt: skip
+        _table(["fact", "field", ""], rows)
+        return
+    if by is None:
+        _fail("nobody records this", "Name yourself with --by; the log has a pseudonym, never the name.", EXIT_USAGE)
+    if keep and document is None:
+        _fail("there is no document to keep", "Name it with --document; --note is kept without --keep.", EXIT_USAGE)
+    _print_json(
+        asyncio.run(
+            declare(
+                home, kind, fields or [], study=study, document=document, keep_document=keep, note=note,
+                subject=subject or by, by=by,
+            )
+        )
+    )  # fmt: skip
 
 
 # --- audit ---------------------------------------------------------------------------------------------------------
@@ -350,37 +560,53 @@ def audit_export(
     home: Home,
     study: Annotated[str, typer.Option(help="The study to give evidence of.")],
     out: Annotated[Path, typer.Option(help="Where to write evidence.zip.")],
+    payload: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Disclose this payload in it, for good; may be repeated.")
+    ] = None,
 ) -> None:
     """Write a study's evidence: log, proofs, study, model, privacy spent, report, and the program that checks it."""
+    from consortium.account_folder import is_account
+    from consortium.operator import fetch
+
     _require_new_file(out)
-    answer = _command(home, "audit.export", study=study)
-    shutil.move(answer["path"], out)
+    answer = _command(home, "audit.export", study=study, payloads=payload or [])
+    if is_account(home):
+        asyncio.run(fetch(home, "audit.export-part", {"name": answer["name"]}, out))
+    else:
+        shutil.move(answer["path"], out)
     _out.print(f"Evidence of {study} in {out} ({answer['size_bytes']:,} bytes, {answer['entries']} log entries).")
     _out.print(f"Anybody can check it offline: unzip -p {out} verify.py > verify.py && python3 verify.py {out}")
 
 
 @audit_app.command("verify")
 def audit_verify(
-    file: Path, policy: Annotated[Path | None, typer.Option(help="The log's keys, obtained elsewhere.")] = None
+    file: Path,
+    policy: Annotated[Path | None, typer.Option(help="The log's keys, obtained elsewhere.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint of this log that you have from elsewhere.")
+    ] = None,
 ) -> None:
     """Check a bundle the way a stranger would: with the program that travels inside it."""
     from audit.verify import main as verify_main
 
-    raise typer.Exit(verify_main([str(file), *(["--policy", str(policy)] if policy else [])]))
+    given = {"--policy": policy, "--checkpoint": checkpoint}
+    raise typer.Exit(verify_main([str(file), *(word for key, one in given.items() if one for word in (key, str(one)))]))
 
 
 @audit_app.command("fsck")
-def audit_fsck(home: Home) -> None:
+def audit_fsck(home: OwnHome) -> None:
     """Examine the log on its disk: every entry, hash and chain against the signed root. Changes nothing."""
     from audit.fsck import examine
     from consortium.home import open_home
 
     opened = open_home(home)
-    found = examine(opened.config.log_folder(home), opened.log_signer.verifier)
+    found = examine(opened.config.log_folder(home), opened.log_signer.verifier, opened.config.log_entries)
     _out.print(
         f"The log {found.origin} is sound: {found.entries} entries, {found.hospitals} hospitals' chains unbroken."
     )
     _out.print(f"root {found.root.hex()}")
+    if found.dropped:
+        _out.print(found.dropped)
 
 
 @audit_app.command("log")
@@ -403,10 +629,148 @@ def audit_log(
     )
 
 
+@audit_app.command("rotate-key")
+def audit_rotate_key(
+    home: Home,
+    reason: Annotated[str | None, typer.Option(help="Why; the log keeps it.")] = None,
+    overlap_days: Annotated[int, typer.Option(min=1, max=3650, help="How long both keys sign.")] = 30,
+    *,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="End the overlap now: the new key signs alone, the old one is destroyed.")
+    ] = False,
+) -> None:
+    """Give the log another signing key, with an overlap in which both sign."""
+    if finish == (reason is not None):
+        _fail("say why with --reason, or end the overlap with --finish", "Nothing was changed.", EXIT_USAGE)
+    found = _command(home, "audit.rotate-key", reason=reason or "", days=overlap_days, finish=finish)
+    for vkey in found["vkeys"]:
+        _out.print(f"  log key  {vkey}")
+    if found["overlap_until"] is not None:
+        _out.print(f"Both keys sign until {found['overlap_until']}. Then, or with --finish, only the second one.")
+        _out.print("Tell outside witnesses and whoever keeps a policy.txt: the second key is the log's.")
+    else:
+        _out.print("One key signs. The one before it is destroyed here; destroy it in backups too.")
+
+
+@audit_app.command("retention")
+def audit_retention(
+    home: Home,
+    years: Annotated[int, typer.Option(min=1, max=100, help="How long entries are kept.")] = 6,
+    by: Annotated[
+        str | None, typer.Option(help="Who looked: write down that they are kept; the log has a pseudonym.")
+    ] = None,
+    document: Annotated[Path | None, typer.Option(help="The written policy; its SHA-256 is recorded.")] = None,
+    *,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop what may be dropped, for good; hashes stay.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drop without asking.")] = False,
+) -> None:
+    """Show which entries are older than a policy asks for, or drop those that may go."""
+    if drop:
+        _drop(home, years, by, document, yes=yes)
+        return
+    found = _command(home, "audit.retention", years=years, by=by)
+    _out.print(f"{found['entries']} entries are from before {found['older_than']}; all of them are kept.")
+    _out.print(f"In whole bundles of 256: {found['bundles']}, {found['size_bytes']:,} bytes. Hashes must stay.")
+    if by is not None:
+        _out.print("Written down as retention.applied.")
+
+
+def _drop(home: Path, years: int, by: str | None, document: Path | None, *, yes: bool) -> None:
+    """`audit retention --drop`."""
+    from consortium.contract.documents import document_sha256
+
+    if by is None or document is None:
+        _fail(
+            "dropping needs who decided it (--by) and the written policy (--document)", "Nothing was changed.",
+            EXIT_USAGE,
+        )  # fmt: skip
+    found = _command(home, "audit.retention", years=years, drop=False)
+    if found["announced"] is not None:
+        _out.print(f"A drop is announced in the log (leaf {found['announced']}) and is finished now.")
+    else:
+        _out.print(
+            f"{found['entries']} entries from before {found['older_than']}, {found['size_bytes']:,} bytes, may go."
+        )
+        _out.print(f"Studies that go with them: {', '.join(found['studies']) or 'none'}.")
+    if not yes and (found["entries"] or found["announced"] is not None):
+        typer.confirm("They cannot be brought back. Their hashes stay, and proofs hold. Drop them?", abort=True)
+    digest = document_sha256(document)
+    _out.print(_command(home, "audit.retention", years=years, drop=True, by=by, document_sha256=digest)["said"])
+
+
+@audit_app.command("payloads")
+def audit_payloads(home: Home, *, as_json: Json = False) -> None:
+    """List what is kept beside the log and what was erased, with the entries that commit to it."""
+    from audit.disclosure import line
+
+    found = _command(home, "audit.payloads")["payloads"]
+    if as_json:
+        _print_json(found)
+        return
+    columns = ["id", "state", "fact", "part", "about", "study", "leaf", "erased"]
+    _table(columns, [line(one) for one in found])
+
+
+@audit_app.command("show-payload")
+def audit_show_payload(
+    payload: Annotated[str, typer.Argument(metavar="ID", help="As `audit payloads` lists it.")],
+    home: OwnHome,
+    out: Annotated[Path | None, typer.Option(help="Write the payload to this file; needed unless it is text.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Open what is kept, checked against the commitment in the log: for whoever may ask what was said."""
+    from audit.disclosure import describe
+    from consortium.contract.private_files import write_private
+    from consortium.vault_operator import show
+
+    if out is not None:
+        _require_new_file(out)
+    shown = asyncio.run(show(home, payload))
+    if shown.payload is not None and out is not None:
+        write_private(out, shown.payload)
+    _print_json(shown.to_json()) if as_json else _out.print(describe(shown, out), markup=False)
+
+
+@audit_app.command("erase")
+def audit_erase(
+    payloads: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="As `audit payloads` lists them.")
+    ] = None,
+    *,
+    home: Home,
+    by: Annotated[str, typer.Option(help="Who erases; the log has a pseudonym.")],
+    subject: Annotated[
+        str | None, typer.Option(help="Instead: all that is kept about this person, and whose pseudonym was whose.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Destroy what is kept beside the log, for good, and write down that it was destroyed."""
+    what = f"everything kept about {subject}, and the pseudonym" if subject else ", ".join(payloads or [])
+    if not yes:
+        typer.confirm(f"Destroy {what or 'nothing'} for good? Nobody can bring it back", abort=True, err=True)
+    gone = _command(home, "audit.erase", payloads=payloads or [], subject=subject, by=by)["erased"]
+    _out.print(f"Erased {len(gone)} payloads" + (", and whose pseudonym it was." if subject else "."))
+    _out.print("What the log committed to is erasure.executed there. Backups of the vault are yours to destroy.")
+
+
 @audit_app.command("proof")
-def audit_proof(index: int, home: Home) -> None:
-    """Print the receipt (.tlog-proof) of one entry."""
-    print(_command(home, "audit.proof", index=index)["receipt"], end="")  # noqa: T201 - a result, byte for byte
+def audit_proof(
+    index: int,
+    home: Home,
+    entry: Annotated[
+        Path | None, typer.Option(help="The entry as somebody kept it: prove it only if it is this one.")
+    ] = None,
+) -> None:
+    """Print the receipt (.tlog-proof) of one entry, also of one that was dropped."""
+    from audit.merkle import leaf_hash
+
+    try:
+        kept = leaf_hash(entry.read_bytes()).hex() if entry is not None else None
+    except OSError as error:
+        _fail(f"{entry} cannot be read: {error.strerror}", "Name the file with the entry, byte for byte.", EXIT_USAGE)
+    receipt = _command(home, "audit.proof", index=index, leaf_hash=kept)["receipt"]
+    print(receipt, end="")  # noqa: T201 - a result, byte for byte
 
 
 # --- shared --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from consortium.contract.names import Digest, RoundNumber, SiteId, StudyId
-from consortium.errors import HomeInvalid, HomeUnwritable
+from consortium.errors import DatabaseAway, DatabaseBusy, DatabaseLed, HomeInvalid, HomeUnwritable
+from consortium.migrations import bring_up_to_date
 
 _metadata = sa.MetaData()
 
@@ -27,6 +28,7 @@ invitations = sa.Table(
     sa.Column("site", sa.String(40), nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),  # unix seconds
     sa.Column("used_at", sa.Float),
+    sa.Column("legal_entity", sa.Text, nullable=False, default="", server_default=""),
 )
 
 sites = sa.Table(
@@ -41,6 +43,13 @@ sites = sa.Table(
     sa.Column("revoked_at", sa.Float),
     sa.Column("last_sequence", sa.Integer, nullable=False, default=0),
     sa.Column("last_event_sha256", sa.String(64), nullable=False, default=""),
+    sa.Column("legal_entity", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("suspended_at", sa.Float),
+    sa.Column("reason", sa.Text, nullable=False, default="", server_default=""),  # of its suspension
+    sa.Column("next_certificate", sa.LargeBinary),  # DER; renewed, and not shown by the site yet
+    sa.Column("next_spki_sha256", sa.String(64)),
+    sa.Column("previous_spki_sha256", sa.String(64)),  # of the certificate before, which goes on for a while
+    sa.Column("previous_until", sa.Float),
 )
 
 studies = sa.Table(
@@ -58,6 +67,31 @@ studies = sa.Table(
     sa.Column("transcript", sa.String(64), nullable=False, default="0" * 64),
     sa.Column("measured", sa.Text, nullable=False, default="[]"),  # survivors of the last round with metrics
     sa.Column("reason", sa.Text, nullable=False, default=""),
+    # Whoever submitted it, by the pseudonym that the log has, and the signed statement; empty from before there was one
+    sa.Column("owner", sa.String(80), nullable=False, default="", server_default=""),
+    sa.Column("submission", sa.Text, nullable=False, default="", server_default=""),
+)
+
+accounts = sa.Table(
+    "accounts",
+    _metadata,
+    sa.Column("account", sa.String(40), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("spki_sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("signing_key", sa.String(64), nullable=False, unique=True),
+    sa.Column("enrolled_at", sa.Float, nullable=False),
+    sa.Column("not_after", sa.Float, nullable=False),  # of its newest certificate
+    sa.Column("revoked_at", sa.Float),
+)
+
+account_invitations = sa.Table(
+    "account_invitations",
+    _metadata,
+    sa.Column("token_sha256", sa.String(64), primary_key=True),
+    sa.Column("account", sa.String(40), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),  # unix seconds
+    sa.Column("used_at", sa.Float),
 )
 
 approvals = sa.Table(
@@ -109,6 +143,43 @@ journal = sa.Table(
     sa.Column("event", sa.LargeBinary, nullable=False),
 )
 
+webhooks = sa.Table(
+    "webhooks",
+    _metadata,
+    sa.Column("url", sa.String(1024), primary_key=True),
+    sa.Column("next_leaf", sa.Integer, nullable=False),  # everything before it has been told, or was not to be
+)
+
+witnesses = sa.Table(
+    "witnesses",
+    _metadata,
+    sa.Column("site", sa.String(40), primary_key=True),
+    sa.Column("vkey", sa.String(512), nullable=False),  # of the site's newest witness.enrolled
+)
+
+cosigned = sa.Table(
+    "cosigned",
+    _metadata,
+    sa.Column("size", sa.Integer, primary_key=True),  # entries that the checkpoint covers
+    sa.Column("note", sa.LargeBinary, nullable=False),  # with every cosignature that has come for it
+)
+
+objections = sa.Table(
+    "objections",
+    _metadata,
+    sa.Column("witness", sa.String(512), primary_key=True),  # a site, or an outside witness by its key's name
+    sa.Column("status", sa.Integer, nullable=False),  # of its answer; 0 for an entry of its own that it misses
+    sa.Column("said", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),  # unix seconds
+)
+
+deployed = sa.Table(
+    "deployed",
+    _metadata,
+    sa.Column("part", sa.String(40), primary_key=True),  # the configuration file, or the software
+    sa.Column("sha256", sa.String(64), nullable=False),  # as the log has it
+)
+
 outbox = sa.Table(
     "outbox",
     _metadata,
@@ -132,6 +203,8 @@ class StudyRow:
     transcript: Digest
     measured: tuple[SiteId, ...]  # survivors of the last round whose metrics were published; empty before the first
     reason: str
+    owner: str = ""  # the pseudonym of whoever submitted it
+    submission: str = ""  # what the owner signed, as JSON (`contract/submission.py`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,19 +220,42 @@ class SiteRow:
     revoked: bool
     last_sequence: int
     last_event_sha256: str
+    legal_entity: str = ""  # whom the certificate is for, as the consortium lead wrote it; empty: not said
+    suspended: bool = False
+    reason: str = ""  # why it is suspended
+    next_spki_sha256: str = ""  # of a renewed certificate that the site has not shown yet
+    previous_spki_sha256: str = ""  # of the one before, good until:
+    previous_until: float = 0.0  # unix seconds
+
+    @property
+    def stands(self) -> bool:
+        """Whether it may take part: neither revoked nor suspended."""
+        return not self.revoked and not self.suspended
 
 
 class Database:
     """One engine. `transaction()` is the only way to write."""
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
+        """Open it, and bring its tables up to date.
+
+        Raises:
+            SchemaTooNew: A newer program was here.
+            DatabaseLed: Another coordinator works with it; only PostgreSQL can tell, of SQLite the log's lock does.
+            HomeUnwritable, HomeInvalid: See `transaction`.
+        """
+        self._engine = _engine(url)
+        self._leading: sa.Connection | None = None
+        self._leading_pid = 0
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _sqlite_durable)
             sa.event.listen(self._engine, "begin", _sqlite_begin)
+        else:
+            sa.event.listen(self._engine, "begin", self._postgresql_begin)
         try:
+            self._lead()
             with self.transaction() as connection:
-                _metadata.create_all(connection)
+                bring_up_to_date(connection, _metadata)
             self.scrub()  # a process that was killed left its write-ahead log behind
         except BaseException:
             self.close()
@@ -205,13 +301,71 @@ class Database:
             finally:
                 connection.close()  # back to the pool
 
+    def _lead(self) -> None:
+        """One coordinator for a database: a lock that ends with its connection, and so with its process."""
+        if self._engine.dialect.name == "sqlite":
+            return
+        with _explained():
+            self._leading = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if not self._leading.execute(_LEAD).scalar():
+                raise DatabaseLed
+            self._leading_pid = int(self._leading.execute(sa.func.pg_backend_pid().select()).scalar_one())
+
+    def require_lead(self) -> None:
+        """Raise DatabaseLed if the lock may be another's by now: the server was started again, or is gone."""
+        if self._leading is None:
+            return
+        try:
+            held = self._leading.execute(_LEADS, {"pid": self._leading_pid}).scalar()
+        except sa.exc.SQLAlchemyError as error:
+            raise DatabaseLed from error
+        if not held:
+            raise DatabaseLed
+
+    def _postgresql_begin(self, connection: sa.Connection) -> None:
+        """As SQLite has it: one writer at a time, and a reader sees one state from its first question on.
+
+        A writer asks whether this process still leads, for its pool outlives a restart of the server and the lock does
+        not.
+        """
+        options = connection.get_execution_options()
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
+        if options.get(_READ_ONLY, False):
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return
+        connection.exec_driver_sql(_WRITE_IN_TURNS)
+        if not connection.execute(_LEADS, {"pid": self._leading_pid}).scalar():
+            raise DatabaseLed
+
     def close(self) -> None:
-        """Release the file."""
+        """Release the file, or the lock."""
+        if self._leading is not None:
+            self._leading.close()
         self._engine.dispose()
 
 
+def _engine(url: str) -> sa.Engine:
+    """SQLAlchemy's engine; PostgreSQL is reached by psycopg 3, however its address is written."""
+    if url.startswith("postgresql://"):
+        url = f"postgresql+psycopg://{url.removeprefix('postgresql://')}"
+    try:
+        return sa.create_engine(url, pool_pre_ping=True) if url.startswith("postgresql") else sa.create_engine(url)
+    except ImportError as error:
+        package = "pip install 'hospital-consortium[postgres]'"
+        raise HomeInvalid(f"the state is in PostgreSQL, which needs psycopg: {package}") from error
+
+
+_LOCK = int.from_bytes(b"consrtm", "big")  # any number of ours: locks are per database
+_LEAD = sa.text(f"SELECT pg_try_advisory_lock({_LOCK})")
+_LEADS = sa.text(
+    "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND pid = :pid AND granted"
+    " AND (classid::bigint << 32) + objid::bigint = :lock"
+).bindparams(lock=_LOCK)
+_WRITE_IN_TURNS = f"SELECT pg_advisory_xact_lock({_LOCK + 1})"
 _READ_ONLY = "consortium_read_only"
 _PATIENCE_MS, _SCRUB_PATIENCE_MS = 10_000, 100
+_SAID_MAX = 200
 
 
 @contextmanager
@@ -219,11 +373,20 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except sa.exc.OperationalError as error:
-        raise HomeUnwritable(f"the database could not be used: {error.orig}") from error
+        raise _refused(error.orig) from error
     except sa.exc.IntegrityError:
         raise
     except sa.exc.DatabaseError as error:
         raise HomeInvalid(f"the database could not be read: {error.orig}") from error
+
+
+def _refused(error: BaseException | None) -> HomeUnwritable:
+    """Why the database would not: busy, away, or a disk that is full, read-only or broken."""
+    if not isinstance(error, sqlite3.Error):
+        return DatabaseAway(" ".join(str(error).split())[:_SAID_MAX])
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseBusy(_PATIENCE_MS / 1000)
+    return HomeUnwritable(f"the database could not be used: {error}")
 
 
 def _sqlite_durable(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -264,4 +427,6 @@ def study_row(row: sa.Row[tuple[object, ...]]) -> StudyRow:
         transcript=Digest(row.transcript),
         measured=tuple(SiteId(name) for name in json.loads(row.measured)),
         reason=row.reason,
+        owner=row.owner,
+        submission=row.submission,
     )

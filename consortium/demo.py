@@ -8,6 +8,7 @@ compares with what no consortium can have: every record in one place.
 import asyncio
 import json
 import re
+import secrets
 import socket
 import sys
 import time
@@ -23,8 +24,8 @@ from rich.live import Live
 from rich.table import Table
 
 from audit.entries import DpCertificate, parse_entry
-from audit.policy import policy_for
 from consortium.assets import heart_disease, study_file
+from consortium.contract.private_files import write_private
 from consortium.contract.study import StudyFile, load_study
 from consortium.contract.study_data import TabularData
 from consortium.demo_baselines import alone, pooled
@@ -33,10 +34,9 @@ from consortium.demo_images import Figures, compared, figure_of, footnote, resul
 from consortium.errors import ConsortiumError
 from consortium.operator import watch_status
 from consortium.status_view import StatusView
-from site_agent.app import dataset_budgets, open_store
+from site_agent.app import dataset_budgets, egress_of, open_store
 from site_agent.cohort import Cohort, read_cohort
 from site_agent.datasets import Dataset
-from site_agent.home import open_home
 from site_agent.site_file import load_site_file
 
 READY_WAIT_S = 60.0
@@ -147,7 +147,7 @@ class Demo:
             await self._step(
                 "consortium", "audit", "export", "--study", study.id, "--home", self._home, "--out", evidence
             )
-            policy = self._write_policy()
+            policy = await self._write_policy()
             for process in self._processes:  # all at once, then each is waited for
                 process.terminate()
         verified = await self._verify(evidence, policy)
@@ -166,9 +166,15 @@ class Demo:
         self._write_site_file(site)
 
     async def _approve(self, site: str) -> None:
-        home = self._out / site
+        """The hospital's steward makes a key of their own, and approves with it."""
+        home, steward, folder = self._out / site, f"steward of {site}", self._out / "stewards"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        passphrase = folder / f"{site}.txt"
+        write_private(passphrase, secrets.token_urlsafe(24).encode())
+        signing = ("--key", folder / f"{site}.pem", "--passphrase-file", passphrase)
+        await self._step("site-agent", "stewards", "add", steward, "--home", home, *signing)
         await self._step(
-            "site-agent", "studies", "approve", self._study.id, "--home", home, "--steward", f"steward of {site}"
+            "site-agent", "studies", "approve", self._study.id, "--home", home, "--steward", steward, *signing
         )
 
     def _write_site_file(self, site: str) -> None:
@@ -188,17 +194,24 @@ class Demo:
         text = re.sub(r"(?m)^(\s+path:\s*)(\S+)", absolute, source.read_text())
         (self._out / site / "site.yaml").write_text(text)
 
-    def _write_policy(self) -> Path:
-        """The log's key as a hospital's kit had it (`site-agent policy`): known before there was any evidence."""
-        identity = open_home(self._out / self._study.sites.roster[0]).identity
+    async def _write_policy(self) -> Path:
+        """As a hospital has it: the log's key from its kit, the witnesses' keys from its own copy of the log."""
         path = self._out / "policy.txt"
-        path.write_bytes(policy_for(identity.log_vkey))
+        await self._step(
+            "site-agent",
+            "policy",
+            "--study",
+            self._study.id,
+            "--home",
+            self._out / self._study.sites.roster[0],
+            to=path,
+        )
         return path
 
     async def _verify(self, evidence: Path, policy: Path) -> bool:
         """As a stranger would: the program from the bundle, in a process of its own, under plain Python."""
         with zipfile.ZipFile(evidence) as archive:
-            for name in ("verify.py", "report.html"):
+            for name in ("verify.py", "report.html", "report.pdf"):
                 (self._out / name).write_bytes(archive.read(name))
         self._say(f"[dim]$[/dim] python3 verify.py {evidence.name} --policy {policy.name}")
         process = await asyncio.create_subprocess_exec(
@@ -214,18 +227,19 @@ class Demo:
         """Show the study until it is over: a live table for people, a line a round otherwise."""
         view = StatusView()
         last: Mapping[str, Any] = {}
-        shown = 0
+        shown = size = 0
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             async with asyncio.timeout(STUDY_WAIT_S):
                 async for snapshot in watch_status(self._home):
                     last = next(s for s in snapshot["studies"] if s["study"] == self._study.id)
+                    size = snapshot["log_size"]
                     if self._console.is_terminal:
                         live.update(view.render(snapshot), refresh=True)
                     else:
                         shown = self._say_rounds(last["history"], shown)
                     if last["state"] in ("completed", "aborted", "paused"):
                         break
-        self._console.print(view.render({"studies": [last], "connected": []}))
+        self._console.print(view.render({"studies": [last], "connected": [], "log_size": size}))
         if last["state"] != "completed":
             raise DemoFailed(f"the study is {last['state']}: {last['reason']}. Logs are in {self._out / 'logs'}")
         return last
@@ -257,13 +271,13 @@ class Demo:
         (budget,) = dataset_budgets(home, None)
         spent = next((one for one in budget.studies if one.study == self._study.id), None)
         training, figures = (spent.training, spent.figures) if spent is not None else (None, None)
-        egress = open_store(home).egress()
+        egress = egress_of(home).log.lines
         return SiteOutcome(
             site=site,
             last=results["rounds"][-1],
             epsilon=training.epsilon if training is not None else 0.0,
             figures=figures.epsilon if figures is not None else 0.0,
-            bytes_left=sum(record.size_bytes for record in egress),
+            bytes_left=sum(line.sent.size_bytes for line in egress),
             messages_left=len(egress),
         )
 
@@ -378,13 +392,16 @@ class Demo:
 
     # --- processes -------------------------------------------------------------------------------------------------
 
-    async def _step(self, program: str, *arguments: str | Path) -> None:
-        """One command, shown as a person would type it; its output is kept, and shown if it fails."""
-        self._say(f"[dim]$[/dim] {self._typed(program, arguments)}")
+    async def _step(self, program: str, *arguments: str | Path, to: Path | None = None) -> None:
+        """One command, shown as a person would type it; what it says is kept, and shown if it fails."""
+        self._say(f"[dim]$[/dim] {self._typed(program, arguments)}{f' > {to.name}' if to else ''}")
         process = await asyncio.create_subprocess_exec(
-            *_command(program), *map(str, arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *_command(program), *map(str, arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        output, _ = await process.communicate()
+        printed, told = await process.communicate()
+        if to is not None and process.returncode == 0:
+            await asyncio.to_thread(to.write_bytes, printed)
+        output = printed + told
         with (self._out / "logs" / "commands.log").open("ab") as file:
             file.write(f"$ {program} {' '.join(map(str, arguments))}\n".encode() + output)
         if process.returncode != 0:
@@ -458,9 +475,13 @@ def _with_settings(text: str, *, rounds: int | None, seed: int | None) -> str:
     head, tail = text[:training], text[training:]
     if rounds is not None:
         tail = re.sub(r"(?m)^(  rounds: )\d+", rf"\g<1>{rounds}", tail, count=1)
-        # No study measures more seldom than it has rounds.
+        # No study measures more seldom than it has rounds, and one whose hospitals train by turns does it once.
+        most = 0 if re.search(r"(?m)^  participants_per_round: ", tail) is None else rounds
         tail = re.sub(
-            r"(?m)^(  every_rounds: )(\d+)", lambda found: f"{found[1]}{min(int(found[2]), rounds)}", tail, count=1
+            r"(?m)^(  every_rounds: )(\d+)",
+            lambda found: f"{found[1]}{max(most, min(int(found[2]), rounds))}",
+            tail,
+            count=1,
         )
     if seed is not None:
         tail = re.sub(r"(?m)^(  seed: )\d+", rf"\g<1>{seed}", tail, count=1)

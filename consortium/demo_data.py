@@ -127,7 +127,7 @@ def _site_file(study: StudyFile, site: str, dataset: Section) -> str:
 
 def _trained(study: StudyFile, patients: int) -> int:
     """Of so many patients, those that are trained on: what a hospital declares."""
-    return patients - int(np.ceil(study.data.split.test_fraction * patients))
+    return patients - sum(study.data.split.sizes(patients))
 
 
 # --- phantoms ------------------------------------------------------------------------------------------------------

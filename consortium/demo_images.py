@@ -17,7 +17,8 @@ from consortium.contract.study import StudyFile
 from site_agent.class_tally import ClassScores
 from site_agent.cohort import Cohort, Records
 from site_agent.dice_tally import Overlaps
-from site_agent.evaluate import Evaluation, evaluate
+from site_agent.evaluate import evaluate
+from site_agent.evaluation import Evaluation
 from site_agent.networks import build_from
 from site_agent.plain_trainer import PlainTrainer
 from site_agent.tally import exact_auc

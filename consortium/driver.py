@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from consortium.attempt import Attempt, Progress
-from consortium.contract.best_model import Choice, in_words
+from consortium.contract.best_model import Choice
 from consortium.contract.event_file import EventFolder
 from consortium.contract.layout import measures, round_layout
 from consortium.contract.messages import (
@@ -33,7 +33,13 @@ from consortium.contract.mlflow_run import MlflowRun, Tracking
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.noisy_metrics import basis_of, metrics_for
 from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, Participant, RoundKind, RoundPlan, context_of
-from consortium.contract.server_optimizer import AggregateRefused, choice_after, next_global_model
+from consortium.contract.server_optimizer import (
+    AggregateRefused,
+    awaits_test,
+    choice_after,
+    next_global_model,
+    why_ended,
+)
 from consortium.contract.study import StudyFile
 from consortium.contract.tensor_clips import TensorClipsRefused, clipped_stretches
 from consortium.database import SiteRow, StudyRow
@@ -66,6 +72,11 @@ log = structlog.get_logger(__name__)
 
 VERIFIED_WAIT_S = 10.0
 """How long survivors have to say that they computed the next model too, before the next round is planned."""
+
+SLOW_ROUND_S = 10.0
+"""Before the next round, everything about one that took longer than this must have been witnessed."""
+WITNESSED_WITHIN_S = 10.0
+"""Of faster rounds, what is older than this."""
 
 NO_MODEL = Digest("0" * 64)
 ALL_CLOSED = "every round is closed"
@@ -113,9 +124,11 @@ class StudyDriver:
         self._asked: dict[SiteId, Digest] = {}  # who was asked for the first model, and for which
         self._attempt: Attempt | None = None
         self._stopped = False  # for good: a study that is resumed gets a new driver
+        self._winding_up = False  # this process ends; the study goes on with the next one
         self._declined: dict[int, frozenset[SiteId]] = {}  # the present round -> sites that will not take part in it
         self._unmeasured = 0  # the round whose metrics would have singled a site out
         self._last: LastRound | None = None
+        self._last_seconds = 0.0  # how long the last attempt took
         self._awaited_for = NO_MODEL  # the model whose endorsements were waited for
         self._curves = EventFolder(rooms.curves / study.id) if rooms.curves is not None else None
         self._tracked = self._run_of(rooms.tracking) if rooms.tracking is not None else None
@@ -128,6 +141,19 @@ class StudyDriver:
         """The attempt under way, for admitting uploads before they take any space."""
         state = self._attempt.state if self._attempt is not None else None
         return state if isinstance(state, Running) else None
+
+    def upload_begins(self, site: SiteId, name: Digest) -> None:
+        """Part of a masked update is about to be here."""
+        if self._attempt is not None:
+            self._attempt.upload_begins(site, name)
+
+    def half_uploaded(self, site: SiteId) -> bytes | None:
+        """The context of the attempt under way, if an upload of this site has begun in it and is not whole."""
+        attempt = self._attempt
+        if attempt is None or not attempt.is_half_uploaded(site):
+            return None
+        assert isinstance(attempt.state, Running)  # is_half_uploaded asked
+        return attempt.state.context
 
     @property
     def backlog(self) -> int:
@@ -150,6 +176,19 @@ class StudyDriver:
             self._heard.put_nowait(event)
         if not isinstance(event, ModelStored | ModelVerified) and self._attempt is not None:
             self._attempt.deliver(event)
+
+    def wind_up(self) -> None:
+        """Begin no attempt any more; the one under way may come to its end."""
+        self._winding_up = True
+        self._rooms.sessions.notify()
+
+    def break_off(self, reason: str) -> None:
+        """End the attempt under way with that reason, unless shares are asked for: that one is finished after a start.
+
+        Hospitals that have trained mask the same update in the next attempt (ADR 4).
+        """
+        if self.running is not None and self.running.phase is not Phase.UNMASKING:
+            self.deliver(Stopped(reason=reason))
 
     def deliver_small(self, event: UploadStored, values: bytes) -> None:
         """An upload that came in one message, for the attempt under way."""
@@ -174,9 +213,9 @@ class StudyDriver:
         """Go on from wherever the study stands until it needs nobody any more."""
         try:
             await self._finish_open_attempts()
-            while self._is_running():
+            while self._goes_on():
                 row = self._row()
-                match decide(self.study, row, ended=self._why_ended() is not None):
+                match decide(self.study, row, ended=self._why_ended() is not None, chosen=self._is_chosen(row)):
                     case Prepare():
                         await self._agree_on_first_model(row)
                     case Run(kind=RoundKind.EVALUATE) as decision if not await self._can_evaluate(row, decision):
@@ -232,6 +271,12 @@ class StudyDriver:
         closed = self._rooms.studies.last_closed(self.digest)
         return None if closed is None else closed.ended
 
+    def _is_chosen(self, row: StudyRow) -> bool:
+        """Whether the present model was chosen by validation patients, and test patients wait for it."""
+        if not self.study.has_validation or not row.model_digest:
+            return False
+        return awaits_test(self.study, self._rooms.models.state(row.model_digest))
+
     def _tell_end(self, row: StudyRow, site: SiteId, outcome: StudyOutcome, reason: str) -> None:
         ended = StudyEnded(
             study=row.study,
@@ -277,6 +322,10 @@ class StudyDriver:
     def _is_running(self) -> bool:
         return not self._stopped and self._row().state == StudyState.RUNNING
 
+    def _goes_on(self) -> bool:
+        """Whether there may be another attempt in this process."""
+        return not self._winding_up and self._is_running()
+
     def _row(self) -> StudyRow:
         return self._rooms.studies.get(self.study.id)
 
@@ -302,13 +351,15 @@ class StudyDriver:
     def _needed(self) -> int:
         return max(self.study.sites.minimum, self.study.aggregation.threshold)
 
-    async def _wait_until(self, suits: Callable[[], bool], timeout_s: float | None = None) -> bool:
+    async def _wait_until(
+        self, suits: Callable[[], bool], timeout_s: float | None = None, *, phase: str = "waiting for hospitals"
+    ) -> bool:
         """Wait for hospitals to come or get ready; False at the timeout, or when the study is not running any more."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self._is_running():
+        while self._goes_on():
             if suits():
                 return True
-            self.progress.enters("waiting for hospitals")
+            self.progress.enters(phase)
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
@@ -396,21 +447,26 @@ class StudyDriver:
         return willing
 
     def _willing(self, round_number: int) -> dict[SiteId, SiteRow]:
-        """Sites that can be invited to this round: ready, not declining it, with a certificate the others accept."""
+        """Sites that can be invited to this round: in turn, ready, not declining it, its certificate still good."""
         declined = self._declined.get(round_number, frozenset())
-        ready = self._prepared()
+        in_turn, ready = self.study.sites_of_round(round_number), self._prepared()
         return {
             row.site: row
             for row in self._rooms.sites.standing()
-            if row.site in ready and row.site not in declined and self._rooms.sites.is_current(row)
+            if row.site in ready
+            and row.site in in_turn
+            and row.site not in declined
+            and self._rooms.sites.is_current(row)
         }
 
     # --- one attempt -----------------------------------------------------------------------------------------------
 
     async def _run_attempt(self, row: StudyRow, decision: Run) -> None:
         declined = self._declined.get(row.next_round, frozenset())
-        if len(self.study.sites.roster) - len(declined) < self._needed:
+        if len(self.study.sites_of_round(row.next_round)) - len(declined) < self._needed:
             self._pause(f"too many hospitals declined round {row.next_round}: {', '.join(sorted(declined))}")
+            return
+        if not await self._witnessed():
             return
         here: dict[SiteId, SiteRow] = {}
 
@@ -437,7 +493,24 @@ class StudyDriver:
         await attempt.run(self.progress)
         before = self._declined.get(row.next_round, frozenset())
         self._declined = {row.next_round: before | attempt.refused}
-        await self._conclude(row, attempt, time.monotonic() - begun)
+        self._last_seconds = time.monotonic() - begun
+        await self._conclude(row, attempt, self._last_seconds)
+
+    async def _witnessed(self) -> bool:
+        """Wait until enough hospitals have cosigned what is in the log; False if the study is not running any more.
+
+        After a slow round that is all of it. Where rounds are faster than checkpoints, what is a few seconds old.
+        """
+        witnesses, needed = self._rooms.witnesses, self.study.cosignatures_needed
+        if self._last_seconds >= SLOW_ROUND_S:
+            owed = await asyncio.to_thread(lambda: self._rooms.recorder.log.size)  # with what is still queued
+        else:
+            owed = witnesses.size_before(WITNESSED_WITHIN_S)
+
+        def covered() -> bool:
+            return witnesses.covered(self.study.sites.roster, needed) >= owed
+
+        return await self._wait_until(covered, phase="waiting for witnesses of the log")
 
     def _new_attempt(self, row: StudyRow, plan: RoundPlan) -> Attempt:
         return Attempt(self._rooms, plan, frozenset(row.measured) or None, is_exact=not self.study.is_private)
@@ -490,14 +563,23 @@ class StudyDriver:
         raw = plan.to_bytes()
         here = {site.site: site for site in invited}
         certificates: Mapping[SiteId, bytes] = {site.site: site.certificate for site in invited}
+        endorsed = {} if self._all_informed(here) else self._endorsements(row)
+        absent = endorsed.keys() - here.keys()
         invitation = Invitation(
             plan=raw,
             signature=self._rooms.signing_key.sign(PLAN_SIGNATURE_CONTEXT + raw),
             certificates=tuple(certificates[p.site] for p in plan.participants),
-            endorsements=() if self._all_informed(here) else self._endorsements(row),
+            endorsements=tuple(endorsed[site] for site in sorted(endorsed)),
+            endorser_certificates=tuple(
+                site.certificate
+                for site in self._rooms.sites.standing()
+                if site.site in absent and self._rooms.sites.is_current(site)
+            ),
         )
         for participant in plan.participants:
             self._tell(participant.site, invitation)
+        for site in self._prepared().keys() - frozenset(self.study.sites_of_round(plan.round)):
+            self.progress.sites[site] = "waiting for its turn"
 
     async def _settle(self, row: StudyRow, attempt: Attempt, seconds: float) -> None:
         """Record how the attempt ended; only then are its journal and uploads let go."""
@@ -588,16 +670,14 @@ class StudyDriver:
             aggregate_sha256=self._rooms.vectors.put(aggregate.view(np.uint8).data),
             next_model_digest=self._rooms.models.save(after),
             metrics=metrics_for(self.study, sums).named() if is_measured(plan) else {},
-            basis=basis_of(self.study),
+            basis=basis_of(self.study, chosen=awaits_test(self.study, model.state)),
             seconds=seconds,
             chosen=self._chosen(plan, choice) if choice is not None and choice.ends else None,
         )
 
     def _chosen(self, plan: RoundPlan, choice: Choice) -> ChosenModel:
         """What the log says of a choice that ends the study."""
-        early = plan.kind is RoundKind.TRAIN
-        reason = in_words(choice, self.study.evaluation.stop_early, after_round=plan.round, early=early)
-        tally = choice.tally
+        reason, tally = why_ended(self.study, plan, choice), choice.tally
         return ChosenModel(metric=choice.metric, figure=tally.figure, origin=tally.origin, reason=reason)
 
     # --- the result of the last round ------------------------------------------------------------------------------
@@ -616,11 +696,11 @@ class StudyDriver:
         elif message.endorsement:  # whoever is shown it checks it, as any other
             last.endorsements[site] = message.endorsement
 
-    def _endorsements(self, row: StudyRow) -> tuple[bytes, ...]:
+    def _endorsements(self, row: StudyRow) -> dict[SiteId, bytes]:
         """Signed `model.verified` entries about the present model: those in the log, and those on their way."""
         kept = self._rooms.studies.endorsements(row.digest, row.model_digest)
         fresh = self._last.endorsements if self._last and self._last.next_model_digest == row.model_digest else {}
-        return tuple({**kept, **fresh}[site] for site in sorted({**kept, **fresh}))
+        return {**kept, **fresh}
 
     def _all_informed(self, invited: Mapping[SiteId, SiteRow]) -> bool:
         """Whether every one of them heard the last result over the session it still has, before the invitation.
@@ -638,17 +718,21 @@ class StudyDriver:
         """Wait, not for long and once for a model, for as many endorsements as a site that missed its round asks for.
 
         They come with the survivors' answers; or, if this process ended in between, with the entries that each of them
-        signed and hands over when it connects.
+        signed and hands over when it connects. Where hospitals train by turns somebody has missed every round, and
+        would decline without them: there they are waited for as hospitals are, for as long as it takes.
         """
         if self._awaited_for == row.model_digest:
             return
         self._awaited_for = row.model_digest
 
+        by_turns = self.study.training.participants_per_round is not None
+
         def suits() -> bool:
             everybody = self._last is not None and not self._last.awaited
-            return everybody or len(self._endorsements(row)) >= self.study.aggregation.threshold
+            enough = len(self._endorsements(row)) >= self.study.aggregation.threshold
+            return enough or (everybody and not by_turns)
 
-        await self._wait_until(suits, VERIFIED_WAIT_S)
+        await self._wait_until(suits, None if by_turns else VERIFIED_WAIT_S)
 
     async def _hear_verifications(self) -> None:
         """Wait, not for long, until the survivors have computed the next model too: those that are still here."""

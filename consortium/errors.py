@@ -27,6 +27,32 @@ class HomeInvalid(ConsortiumError):
         )
 
 
+class SchemaTooNew(ConsortiumError):
+    """The database was written by a newer program. Whose fault: who started an older one."""
+
+    code = "conflict"
+
+    def __init__(self, found: str, known: str) -> None:
+        super().__init__(f"the database has the tables of a newer version (schema {found}; this program knows {known})")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Run the newer version, or restore the backup that was made before it; nothing was changed."
+
+
+class DatabaseLed(ConsortiumError):
+    """Another coordinator works with this database."""
+
+    code = "try_later"
+
+    def __init__(self) -> None:
+        super().__init__("another coordinator works with this database")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Use that one, or stop it first; `consortium serve --standby` waits and takes over."
+
+
 class HomeExists(ConsortiumError):
     """`init` was asked to write over something."""
 
@@ -45,7 +71,36 @@ class HomeUnwritable(ConsortiumError):
     def advice(self) -> str:
         """What to do next."""
         return (
-            "Free some space (or mend the permissions) and run the same command again; nothing half-written was kept."
+            "Free some space (or mend the permissions) and run the same command again; nothing half-written was kept. "
+            "A coordinator that is serving goes on by itself."
+        )
+
+
+class DatabaseBusy(HomeUnwritable):
+    """Another program has held the database's write lock for longer than was waited for it."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(f"another program has kept the database locked for {waited_s:g} s")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Close whatever has consortium.db open (a backup, sqlite3; `fuser -v consortium.db` names it); nothing was "
+            "changed. A coordinator that is serving goes on by itself."
+        )
+
+
+class DatabaseAway(HomeUnwritable):
+    """PostgreSQL does not answer, or ended the connection."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"the database server cannot be used: {said}")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Start PostgreSQL again, or mend the way there; nothing half-written was kept. A coordinator that was "
+            "serving goes on by itself as soon as the server answers."
         )
 
 
@@ -99,7 +154,71 @@ class AccessDenied(ConsortiumError):
 
     def advice(self) -> str:
         """What to do next."""
-        return "Ask the consortium lead: `consortium site list` shows who is enrolled and who was revoked."
+        return "Ask the consortium lead: `site list` and `account list` show who is enrolled and who was revoked."
+
+
+class SiteRevoked(AccessDenied):
+    """A hospital whose certificates count no more."""
+
+    def __init__(self, site: str) -> None:
+        super().__init__(f"{site} is revoked")
+
+
+class SiteSuspended(AccessDenied):
+    """A hospital that may not take part until the consortium lead reinstates it; its certificate is as good as ever."""
+
+    code = "suspended"
+
+    def __init__(self, site: str, reason: str) -> None:
+        super().__init__(f"{site} is suspended: {reason}")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Ask the consortium lead; the agent tries again by itself and goes on once the hospital is reinstated."
+
+
+class RenewalRefused(ConsortiumError):
+    """A certificate request in a session that does not ask for the same hospital's next certificate."""
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Nothing was issued. The agent asks for a new TLS key under the signing keys it enrolled with; a hospital "
+            "whose signing keys are lost or stolen is revoked and enrols again with a new kit."
+        )
+
+
+class RenewedTooOften(ConsortiumError):
+    """More certificates in an hour than an agent has reason to ask for."""
+
+    code = "try_later"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Wait an hour; the certificate that is there goes on."
+
+
+class AccountUnknown(ConsortiumError):
+    """A person without an account, or whose account was revoked."""
+
+    code = "not_found"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"no account named {account!r} stands")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "`consortium account list` shows the names; `consortium account invite` makes a kit for a new one."
+
+
+class AccountConflict(ConsortiumError):
+    """An account that is already there, a name that cannot be used, or keys that are not the account's."""
+
+    code = "conflict"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "`consortium account list` shows who has an account; nothing was changed."
 
 
 class AgentTooOld(ConsortiumError):
@@ -157,3 +276,26 @@ class EventRefused(ConsortiumError):
             "The site's own record and the log differ: stop the agent, keep its home, and compare what it signed "
             "with `consortium audit log`."
         )
+
+
+class CosignatureRefused(ConsortiumError):
+    """A witness's line that is not over a checkpoint of this log, or not by the key it enrolled."""
+
+    code = "invalid"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "Nothing was kept. A hospital whose witness key was lost says so with a new witness.enrolled entry: "
+            "start its agent again."
+        )
+
+
+class NotWitnessed(ConsortiumError):
+    """Something that needs hospitals' cosignatures, and there are too few of them yet."""
+
+    code = "try_later"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Agents that are connected cosign within seconds. `consortium status` shows which hospitals are away."

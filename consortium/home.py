@@ -1,10 +1,12 @@
 """The coordinator's folder: keys, configuration, database, log, models. Made whole by `init`, or not at all.
 
 coordinator.yaml     what `serve` reads
-keys/                0600 each: ca, server (TLS), operator (TLS), signing (plans), log, export
+keys/                0600 each: ca, server (TLS), operator (TLS), signing (plans), log, export, owner (of studies);
+                     serving: the coordinator's TLS key and certificate, once they were renewed
 certificates/        ca.pem, server.pem, operator.pem
 consortium.db        state
 log/                 the audit log
+vault/               what is kept beside the log and can be erased; names of people, with their pseudonyms' keys
 uploads/             masked updates while a round runs
 vectors/, models/    aggregates and global models, by digest
 evidence/            messages that broke a rule of the protocol, by digest
@@ -22,9 +24,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import entries
-from audit.errors import LogUnwritable
+from audit.checkpoint import parse_checkpoint
+from audit.errors import EntryRefused, LogUnwritable, VerificationError
 from audit.log import Log
-from audit.note import NoteSigner
+from audit.note import NOTE_BYTES_MAX, NoteSigner
+from audit.vault_files import VaultFiles
 from consortium.contract import certificates
 from consortium.contract.certificates import Authority
 from consortium.contract.errors import FileInvalid
@@ -37,8 +41,12 @@ from consortium.record import now_stamp
 
 CA_LIFETIME = timedelta(days=3650)
 """A consortium outlives its studies."""
+SERVER_LIFETIME = timedelta(days=397)
+"""Of the coordinator's own certificate, which `consortium serve` renews (`server_certificate.py`)."""
 KEY_BYTES_MAX = 16_384
 OPERATOR = "lead"
+HOME_OWNER = "the coordinator's home"
+"""Who submits a study from the home itself, for the log to have a pseudonym of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +74,21 @@ class CoordinatorHome:
 
     @property
     def server_pem(self) -> tuple[bytes, bytes]:
-        """TLS private key and certificate of the coordinator."""
-        return self._key("server"), self._certificate("server")
+        """TLS private key and certificate of the coordinator: renewed, or as `init` made them."""
+        if not self.serving_path.exists():
+            return self._key("server"), self._certificate("server")
+        key, begin, certificate = self._key("serving").partition(b"-----BEGIN CERTIFICATE-----")
+        return key, begin + certificate
+
+    @property
+    def serving_path(self) -> Path:
+        """Where a renewed certificate of the coordinator is, with its key: one file, replaced as a whole."""
+        return self.folder / "keys" / "serving.pem"
+
+    @property
+    def dialled_as(self) -> tuple[str, ...]:
+        """The names and addresses that agents may dial, which the coordinator's certificate is good for."""
+        return _dialled_as(split_address(self.config.address)[0])
 
     @property
     def operator_pem(self) -> tuple[bytes, bytes]:
@@ -85,9 +106,25 @@ class CoordinatorHome:
         return self.signing_key.public_key().public_bytes_raw().hex()
 
     @property
+    def owner_key(self) -> Ed25519PrivateKey:
+        """Signs studies that are submitted from the home itself; made when it is first needed."""
+        path = self.folder / "keys" / "owner.pem"
+        if not path.exists():
+            with suppress(FileExistsError):  # another process was as quick
+                write_private(path, certificates.private_pem(certificates.new_signing_key()))
+        return self._ed25519("owner")
+
+    @property
     def log_signer(self) -> NoteSigner:
         """Signs checkpoints; its name is the log's origin."""
         return NoteSigner(self.config.log_origin, self._ed25519("log"))
+
+    @property
+    def next_log_signer(self) -> NoteSigner | None:
+        """The key that the log is changing to, if there is one: see `log_keys.py`."""
+        if not (self.folder / "keys" / "log-next.pem").exists():
+            return None
+        return NoteSigner(self.config.log_origin, self._ed25519("log-next"))
 
     @property
     def export_signer(self) -> NoteSigner:
@@ -96,8 +133,17 @@ class CoordinatorHome:
 
     @property
     def log_vkey(self) -> str:
-        """The log's public key as it stands in policy files."""
+        """The public key of `log.pem` as it stands in policy files; of two (`log_keys.py`), the older."""
         return self.log_signer.verifier.vkey()
+
+    @property
+    def vault(self) -> VaultFiles:
+        """What is kept beside the log and can be erased; whose pseudonym is whose, too."""
+        return VaultFiles(self.folder)
+
+    def pseudonym(self, name: str) -> str:
+        """How a person at the coordinator appears in the log, until `audit erase` makes that nobody's for good."""
+        return self.vault.pseudonym(name)
 
     def _key(self, name: str) -> bytes:
         try:
@@ -117,8 +163,19 @@ class CoordinatorHome:
             raise HomeInvalid(f"{name}.pem in {self.folder / 'keys'}: {error}") from error
 
 
-def create_home(folder: Path, *, name: str, address: str) -> CoordinatorHome:
-    """Make a new home; raises HomeExists, HomeInvalid or HomeUnwritable and then leaves nothing behind."""
+def create_home(
+    folder: Path, *, name: str, address: str, log_entries: str | None = None, continues: bytes | None = None
+) -> CoordinatorHome:
+    """Make a new home; raises HomeExists, HomeInvalid or HomeUnwritable and then leaves nothing behind.
+
+    Args:
+        folder: Where; it must not exist.
+        name: The consortium's name.
+        address: HOST:PORT that hospitals dial.
+        log_entries: The PostgreSQL database for the log's entries; what was written there stays, whatever happens.
+        continues: The last checkpoint of a log whose key was lost or stolen; the new log says that it continues that.
+    """
+    log_origin = None if continues is None else _origin_after(continues)
     if not is_name(name):
         raise HomeInvalid(f"{name!r} cannot name a consortium: 3 to 40 of a-z, 0-9 and '-', starting with a letter")
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
@@ -130,14 +187,18 @@ def create_home(folder: Path, *, name: str, address: str) -> CoordinatorHome:
         staging.mkdir(mode=0o700, parents=True)
         (staging / "keys").mkdir(mode=0o700)
         (staging / "certificates").mkdir()
-        (staging / "coordinator.yaml").write_text(render(name=name, address=address))
+        (staging / "coordinator.yaml").write_text(
+            render(name=name, address=address, log_entries=log_entries, log_origin=log_origin)
+        )
         _make_keys(staging, _checked(staging / "coordinator.yaml", address))
         home = open_home(staging)
-        _open_log(home)
+        _open_log(home, continues)
         staging.rename(folder)
     except (OSError, LogUnwritable) as error:
         reason = error.reason if isinstance(error, LogUnwritable) else os.strerror(error.errno or 0)
         raise HomeUnwritable(f"{folder} could not be made: {reason}") from error
+    except EntryRefused as error:
+        raise HomeInvalid(str(error)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if not folder.exists():
@@ -153,6 +214,8 @@ def _checked(path: Path, address: str) -> CoordinatorFile:
         return load_coordinator_file(path)
     except FileInvalid as error:
         allowed = "; ".join(f"{problem.path}: {problem.allowed}" for problem in error.problems)
+        if any(problem.path == "log_entries" for problem in error.problems):
+            raise HomeInvalid(f"this is no database for the log's entries ({allowed})") from error
         raise HomeInvalid(f"{address!r} is no address for a coordinator ({allowed})") from error
 
 
@@ -175,7 +238,7 @@ def _make_keys(folder: Path, config: CoordinatorFile) -> None:
     now = datetime.now(UTC)
     authority = certificates.create_authority(config.name, now=now, valid_for=CA_LIFETIME)
     host, _ = split_address(config.address)
-    server = certificates.issue_server(authority, _dialled_as(host), now=now, valid_for=CA_LIFETIME)
+    server = certificates.issue_server(authority, _dialled_as(host), now=now, valid_for=SERVER_LIFETIME)
     operator = certificates.issue_operator(authority, OPERATOR, now=now, valid_for=CA_LIFETIME)
     keys = {"ca": authority.key_pem, "server": server.key_pem, "operator": operator.key_pem}
     for role in ("signing", "log", "export"):  # one key per role: a signature made for one means nothing for another
@@ -195,9 +258,29 @@ def _dialled_as(host: str) -> tuple[str, ...]:
     return ("localhost", "127.0.0.1", "::1") if host in ("localhost", "127.0.0.1", "::1") else (host,)
 
 
-def _open_log(home: CoordinatorHome) -> None:
+def read_checkpoint(path: Path) -> bytes:
+    """A checkpoint that somebody brings; raises HomeInvalid."""
+    try:
+        with path.open("rb") as file:
+            return file.read(NOTE_BYTES_MAX)
+    except OSError as error:
+        raise HomeInvalid(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
+
+
+def _origin_after(checkpoint: bytes) -> str:
+    """The name of a log that continues another: with `/2` after it, or a number more."""
+    try:
+        origin = parse_checkpoint(checkpoint).checkpoint.origin
+    except VerificationError as error:
+        raise HomeInvalid(f"what the new log should continue is no signed checkpoint: {error}") from error
+    stem, _, number = origin.rpartition("/")
+    counted = number.isdecimal() and number.isascii() and len(number) < 5 and stem
+    return f"{stem}/{int(number) + 1}" if counted else f"{origin}/2"
+
+
+def _open_log(home: CoordinatorHome, continues: bytes | None) -> None:
     """Make the log, with entry 0: whose it is and which keys speak for it."""
-    log = Log.create(home.folder / "log", home.log_signer)
+    log = Log.create(home.folder / "log", home.log_signer, home.config.log_entries)
     try:
         opened = entries.LogOpened(
             **now_stamp(),
@@ -205,6 +288,7 @@ def _open_log(home: CoordinatorHome) -> None:
             log_vkey=home.log_vkey,
             export_vkey=home.export_signer.verifier.vkey(),
             coordinator_signing_key=home.signing_key_hex,
+            continues=None if continues is None else continues.decode(),
         )
         log.append([entries.entry_bytes(opened)])
     finally:

@@ -46,17 +46,34 @@ class Journal:
         self._database = database
         self._scrubbed_s = 0.0
 
-    def append(self, plan: RoundPlan, *events: Event) -> None:
-        """Keep events, in order, all or none; they are durable when this returns."""
+    def append(self, plan: RoundPlan, *events: Event, sum_sha256: bytes | None = None) -> None:
+        """Keep events, in order, all or none; they are durable when this returns.
+
+        Args:
+            plan: Of the attempt.
+            events: What it has taken since the last time.
+            sum_sha256: Of its masked sum, which lies beside them from now on and may come back from elsewhere.
+        """
         about = {"study_digest": plan.study_digest, "round": plan.round, "attempt": plan.attempt}
+        rows = [encode(plan, event) for event in events]
+        if sum_sha256 is not None:
+            rows.append(_SUM + sum_sha256)
         with self._database.transaction() as connection:
-            connection.execute(_APPEND, [{**about, "event": encode(plan, event)} for event in events])
+            connection.execute(_APPEND, [{**about, "event": row} for row in rows])
 
     def events(self, plan: RoundPlan) -> tuple[Event, ...]:
         """Every event of an attempt, in order."""
+        return tuple(decode(row) for row in self._rows(plan) if not row.startswith(_SUM))
+
+    def sum_sha256(self, plan: RoundPlan) -> bytes | None:
+        """SHA-256 of the attempt's masked sum; None if none was kept, or by an older version of this program."""
+        found = [row.removeprefix(_SUM) for row in self._rows(plan) if row.startswith(_SUM)]
+        return found[0] if found else None
+
+    def _rows(self, plan: RoundPlan) -> list[bytes]:
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(journal.c.event).where(self._of(plan)).order_by(journal.c.id))
-            return tuple(decode(row.event) for row in rows)
+            return [bytes(row.event) for row in rows]
 
     def scrub_now_and_then(self) -> None:
         """An attempt is over, and `forget` was called for it."""
@@ -82,6 +99,7 @@ def forget(connection: sa.Connection, plan: RoundPlan) -> None:
     connection.execute(_FORGET, key)
 
 
+_SUM = b"sum:"  # no event of JSON begins so
 _APPEND = sa.insert(journal)
 _FORGET = sa.delete(journal).where(
     journal.c.study_digest == sa.bindparam("of_study"),

@@ -23,8 +23,11 @@ import sqlalchemy as sa
 import structlog
 
 from audit import entries
+from audit.checkpoint import SignedCheckpoint
+from audit.errors import AuditError
 from audit.log import Log
 from consortium.database import Database, outbox
+from consortium.errors import ConsortiumError
 
 log = structlog.get_logger(__name__)
 
@@ -39,15 +42,18 @@ _TAIL = 4096
 class Recorder:
     """The only writer of the log."""
 
-    def __init__(self, database: Database, log: Log) -> None:
+    def __init__(self, database: Database, log: Log, *, held: bool = False) -> None:
+        """`held`: what is recorded is durable, and nothing is signed, until `release` (`start_check.py`)."""
         self._database = database
         self._log = log
         self._lock = Lock()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._soon: Future[None] | None = None
         self._closed = Event()
+        self._held = held
         self._appended_s = 0.0  # when the background appended last
         self._appended: list[int] = []  # rows of the outbox that are in the log and not deleted yet
+        self.recovered = 0  # entries that an earlier process had queued and not appended
         self._recover()
 
     @property
@@ -55,6 +61,25 @@ class Recorder:
         """The log, to read, with everything in it that was recorded before."""
         self.flush()
         return self._log
+
+    @property
+    def database(self) -> Database:
+        """The state that moves together with the log."""
+        return self._database
+
+    @property
+    def written(self) -> Log:
+        """The log as of its present checkpoint, without waiting for what is queued."""
+        return self._log
+
+    def latest(self) -> SignedCheckpoint:
+        """The newest checkpoint that is signed and durable."""
+        return self._log.checkpoint()
+
+    @property
+    def appended(self) -> int:
+        """How many entries the log has, without those that are queued: nothing is waited for."""
+        return self._log.size
 
     def close(self) -> None:
         """Finish what is being appended; what is still queued then is appended at the next start."""
@@ -66,8 +91,15 @@ class Recorder:
         if entries:
             connection.execute(sa.insert(outbox), [{"entry": entry} for entry in entries])
 
+    def release(self) -> None:
+        """Sign from now on; what was recorded while nothing was goes into the log."""
+        self._held = False
+        self.flush()
+
     def flush(self) -> None:
         """Steps 2 and 3, for whatever is queued; entries that another thread queued are moved along."""
+        if self._held:
+            return
         with self._lock:
             self._append()
             if self._appended:
@@ -75,6 +107,8 @@ class Recorder:
 
     def flush_soon(self) -> None:
         """Step 2, in the background; step 3 with the next. One that has not begun yet serves everybody."""
+        if self._held:
+            return
         if not self._closed.is_set() and (self._soon is None or self._soon.running() or self._soon.done()):
             self._soon = self._background.submit(self._append_quietly)
 
@@ -84,8 +118,10 @@ class Recorder:
             with self._lock:
                 self._append()
             self._appended_s = time.monotonic()
+        # Nobody waits for this: the entries stay queued, and the next flush raises for its caller.
+        except (AuditError, ConsortiumError) as error:
+            log.error("log.append_failed", reason=str(error), advice=error.advice())  # noqa: TRY400 - no defect here
         except Exception as error:
-            # Nobody waits for this: the entries stay queued, and the next flush raises for its caller.
             log.exception("log.append_failed", reason=str(error), error=type(error).__name__)
 
     def record(self, *entries: bytes) -> None:
@@ -94,13 +130,20 @@ class Recorder:
             self.add(connection, entries)
         self.flush()
 
+    def record_soon(self, *entries: bytes) -> None:
+        """Step 1 now and the others in the background, for entries that go with no other state."""
+        with self._database.transaction() as connection:
+            self.add(connection, entries)
+        self.flush_soon()
+
     def _recover(self) -> None:
         rows = self._queued()
         if not rows:
             return
         size = self._log.size
-        tail = set(self._log.entries(max(0, size - max(_TAIL, 2 * len(rows))), size))
+        tail = set(self._log.known(max(0, size - max(_TAIL, 2 * len(rows))), size))
         self._appended = [row.id for row in rows if row.entry in tail]
+        self.recovered = len(rows) - len(self._appended)
         self.flush()
 
     def _append(self) -> None:

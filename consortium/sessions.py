@@ -1,7 +1,9 @@
 """Who is connected now: one session per site, and a way to wait for that to change.
 
-The newest session of a site wins. A second agent with the same identity therefore ends the first one, which is told
-why and stops, so that two of them cannot take turns.
+The newest session of a site wins: it may be the same agent, whose old connection nobody has missed yet, or one that was
+started again. Two agents with the same keys (a home that was copied) cannot take turns, because each says which starts
+of its home it knows (threat S-24). One that does not know the newest is a copy from before it, and is refused; the one
+that was replaced is told why, stops, and is refused if it is started again.
 """
 
 import asyncio
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from consortium.contract.messages import CoordinatorMessage
+from consortium.contract.messages import CoordinatorMessage, Hello
 from consortium.contract.names import Digest, SiteId
 from consortium.errors import SiteConflict
 
@@ -28,6 +30,20 @@ class SessionReplaced(SiteConflict):
         return "Run one agent per certificate. If you started only one, somebody else holds your keys: revoke the site."
 
 
+class AgentCopied(SiteConflict):
+    """An agent runs on a copy of its home, and another agent has been at work with these keys since it was made."""
+
+    def __init__(self, site: SiteId, found: str) -> None:
+        super().__init__(f"this agent of {site} runs on a copy of its home: {found}")
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "The other one goes on; stop this one and keep one home only. If the other will never run again and has "
+            "spent nothing since, start this one once with `site-agent run --take-over`."
+        )
+
+
 @dataclass(eq=False, slots=True)
 class Session:
     """A connected site. Messages are queued; whoever serves the stream drains the queue until `ended` is set."""
@@ -37,6 +53,7 @@ class Session:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     prepared: dict[Digest, tuple[Digest, int]] = field(default_factory=dict)  # study -> (model digest, parameters)
     replaced: bool = False
+    refused: Exception | None = None  # why the site may not go on, if that is why the session ended
 
     def send(self, message: CoordinatorMessage) -> None:
         """Queue a message; a site that does not read for OUTGOING_MAX messages is cut off."""
@@ -45,8 +62,9 @@ class Session:
         except asyncio.QueueFull:
             self.close()
 
-    def close(self) -> None:
-        """End the session, whatever is still queued."""
+    def close(self, because: Exception | None = None) -> None:
+        """End the session, whatever is still queued; the site is told why, if that is for it to know."""
+        self.refused = self.refused or because
         self.ended.set()
 
 
@@ -55,7 +73,33 @@ class Sessions:
 
     def __init__(self) -> None:
         self._by_site: dict[SiteId, Session] = {}
+        self._newest_start: dict[SiteId, bytes] = {}  # of a site's agent, as this process has welcomed it
         self._next_change = asyncio.Event()
+
+    def take_note(self, site: SiteId, hello: Hello, in_log: int) -> bool:
+        """An agent is about to open a session; returns whether another one, which is connected, makes room for it.
+
+        Args:
+            site: Whose certificate it has.
+            hello: What it said. Agents from before there were starts in it are not told apart.
+            in_log: How many signed entries the log has of this site. An agent that remembers fewer while another is
+                connected would end one that does; if none is connected it finds out by itself, and says more about it.
+
+        Raises:
+            AgentCopied: It must not take the place of the other.
+        """
+        if not hello.start:
+            return site in self._by_site
+        newest = self._newest_start.get(site)
+        known = newest is None or newest == hello.start or newest in hello.earlier_starts
+        if not known and not hello.takes_over:
+            raise AgentCopied(site, "another agent with the same keys was started after it was made")
+        if site in self._by_site and hello.signed_entries < in_log:
+            raise AgentCopied(
+                site, f"it remembers {hello.signed_entries} of {in_log} signed entries, and another agent is connected"
+            )
+        self._newest_start[site] = hello.start
+        return site in self._by_site and newest != hello.start
 
     @contextmanager
     def opened(self, site: SiteId) -> Iterator[Session]:

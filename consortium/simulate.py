@@ -8,9 +8,10 @@ A composition root like the demo: it loads what a hospital needs (torch, pandas)
 """
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,26 @@ from numpy.typing import NDArray
 
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.global_model import GlobalModel
-from consortium.contract.layout import LaneName, round_layout, update_lanes, weight_max
+from consortium.contract.layout import LaneName, last_round, measures, round_layout, update_lanes, weight_max
 from consortium.contract.names import Digest, RoundNumber, SiteId
 from consortium.contract.plan import RoundKind, RoundPlan
-from consortium.contract.server_optimizer import next_global_model
+from consortium.contract.server_optimizer import (
+    awaits_test,
+    choice_after,
+    kind_of,
+    next_global_model,
+    why_ended,
+)
 from consortium.contract.study import StudyFile
 from consortium.contract.study_data import TabularData
 from consortium.errors import ConsortiumError
 from consortium.simulated_round import Keys, SimulatedRound
+from consortium.training_round import is_measured
 from privacy.dp import accountant
 from privacy.dp.empirical_audit import delta_max, epsilon_lower, epsilon_reach
 from privacy.dp.events import DpEvent
+from privacy.dp.randomness import CryptographicGenerator
+from privacy.encoding import Layout, Sums
 from privacy.secagg.context import default_threshold
 from privacy.secagg.suites import SuiteName
 from site_agent.canaries import CANARIES_MAX, Canaries, guessed
@@ -41,11 +51,14 @@ from site_agent.local_steps import TrainedUpdate
 from site_agent.mechanism_audit import Factory, Trainer
 from site_agent.networks import build_from
 from site_agent.plain_trainer import PlainTrainer
+from site_agent.private_figures import drawn_lanes
 from site_agent.site_file import load_site_file
 from site_agent.synthetic_patients import write_synthetic
+from site_agent.tally import Scores
 from site_agent.trainer import DpTrainer
 from site_agent.training_spec import NO_FILES, WeightFiles, network_spec_of, plain_spec_of, spec_of
-from site_agent.update import global_model_of, lanes_of, load_kept
+from site_agent.update import global_model_of, load_kept
+from site_agent.update_lanes import lanes_of
 
 AUDIT_CONFIDENCE = 0.95
 
@@ -71,6 +84,16 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Which model a study that keeps its best one kept."""
+
+    metric: str
+    figure: float | None  # of the patients it was chosen by; None if no round had one
+    origin: int  # the round that made it; 0 for the first model
+    reason: str  # in words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
     """What the canaries gave away."""
 
@@ -93,10 +116,11 @@ class Simulation:
 
     study: str
     sites: tuple[str, ...]
-    rounds: int
+    rounds: int  # of training that took place
     synthetic: bool
     first: Quality
-    last: Quality
+    last: Quality  # of the model that would be released
+    kept: Kept | None  # where the study chooses it
     epsilon: float
     delta: float
     alarm: Alarm | None
@@ -109,6 +133,7 @@ class Simulation:
             ("sites", ", ".join(self.sites)),
             ("before training", f"{_words(self.first)} of {self.first.patients} {patients} set aside"),
             (f"after {self.rounds} rounds", f"{_words(self.last)}, trained {protected}"),
+            *([] if self.kept is None else [("model", self.kept.reason)]),
             ("epsilon claimed", _claimed(self.epsilon, self.delta)),
         ]
         if self.alarm is not None:
@@ -141,6 +166,7 @@ class Simulation:
             "after": quality(self.last),
             "epsilon_claimed": self.epsilon if math.isfinite(self.epsilon) else None,  # JSON has no infinity
             "delta": self.delta,
+            "chosen": None if self.kept is None else asdict(self.kept),
             "audit": None,
         }
         if self.alarm is not None:
@@ -171,9 +197,15 @@ def with_settings(study: StudyFile, *, sites: int, rounds: int | None = None) ->
             "minimum": min(study.sites.minimum, sites),
         }
         document["aggregation"]["threshold"] = default_threshold(sites)
+        per_round = study.training.participants_per_round
+        if per_round is not None:  # the same part of them, as far as that leaves enough for a round
+            least = max(document["aggregation"]["threshold"], document["sites"]["minimum"])
+            part = round(per_round * sites / len(study.sites.required))
+            document["training"]["participants_per_round"] = max(least, min(part, sites - 1))
     if rounds is not None:
         document["training"]["rounds"] = rounds
-        document["evaluation"]["every_rounds"] = min(study.evaluation.every_rounds, rounds)
+        by_turns = study.training.participants_per_round is not None  # then only the last model is measured
+        document["evaluation"]["every_rounds"] = rounds if by_turns else min(study.evaluation.every_rounds, rounds)
     return StudyFile.from_document(canonical_bytes(document))
 
 
@@ -216,29 +248,29 @@ def simulate(
     cohorts = _cohorts(study, data, seed)
     first = run.first_model
     before = run.quality(first, cohorts)
-    last = run.train({site: cohort.train for site, cohort in cohorts.items()}, say=say)
+    last = run.train({site: cohort.train for site, cohort in cohorts.items()}, say=say, measured=cohorts)
     after = run.quality(last, cohorts)
-    delta = study.privacy.delta
+    # Before the canaries are trained on, which stops at no figure.
+    rounds, kept, delta, epsilon = run.trained, run.kept, study.privacy.delta, math.inf
+    if study.is_private:
+        epsilon = max(accountant.epsilon(events, delta=delta) for events in run.spent.values())
     alarm = run.sound(seed, say=say) if audit else None
     return Simulation(
         study=study.id,
         sites=study.sites.roster,
-        rounds=study.training.rounds,
+        rounds=rounds,
         synthetic=data is None,
         first=before,
         last=after,
-        epsilon=(
-            max(accountant.epsilon(events, delta=delta) for events in run.spent.values())
-            if study.is_private
-            else math.inf
-        ),
+        kept=kept,
+        epsilon=epsilon,
         delta=delta,
         alarm=alarm,
     )
 
 
 class _Run:
-    """A study's rounds in memory. Mutable: it remembers what was spent in the last training."""
+    """A study's rounds in memory. Mutable: it remembers how the last training went, and what was spent in it."""
 
     def __init__(self, study: StudyFile, factory: Factory, weights: WeightFiles = NO_FILES) -> None:
 
@@ -249,6 +281,8 @@ class _Run:
         self._network = network_spec_of(study, weights)
         self.first_model: GlobalModel = global_model_of(build_from(self._network))
         self.spent: dict[SiteId, tuple[DpEvent, ...]] = {}
+        self.trained = 0  # rounds of training
+        self.kept: Kept | None = None  # where the study chose
         self._carried: dict[SiteId, Carried] = {}
         self._kept: dict[SiteId, NDArray[np.float32] | None] = {}  # after the last round
 
@@ -258,10 +292,18 @@ class _Run:
         *,
         say: Callable[[str], None],
         watch: Callable[[GlobalModel, Mapping[SiteId, NDArray[Any]], NDArray[np.float64]], None] | None = None,
+        measured: Mapping[SiteId, Cohort] | None = None,
     ) -> GlobalModel:
-        """All rounds; `watch` sees each round's model, the sites' own updates and their sum."""
+        """All rounds, as the coordinator would go through them.
+
+        Args:
+            cohorts: Who is trained on.
+            say: Hears how it goes.
+            watch: Sees each training round's model, the sites' own updates and their sum.
+            measured: Whose figures choose the model and stop training, where the study says so; all rounds without.
+        """
         with tempfile.TemporaryDirectory(prefix="consortium-simulation-") as folder:
-            return self._train(cohorts, Path(folder), say=say, watch=watch)
+            return self._train(cohorts, Path(folder), say=say, watch=watch, measured=measured)
 
     def _train(
         self,
@@ -270,6 +312,7 @@ class _Run:
         *,
         say: Callable[[str], None],
         watch: Callable[[GlobalModel, Mapping[SiteId, NDArray[Any]], NDArray[np.float64]], None] | None,
+        measured: Mapping[SiteId, Cohort] | None,
     ) -> GlobalModel:
         study = self._study
         trainers: dict[SiteId, PlainTrainer | Trainer]
@@ -283,43 +326,101 @@ class _Run:
         self._carried = {
             site: Carried(study, folder / site, model=model, was_released=lambda _: True) for site in trainers
         }
-        layout = round_layout(study, parameters=model.parameters, kind=RoundKind.TRAIN, measured=False)
-        weight = float(study.data.minimum_patients) if study.training.weighting == "patients" else 1.0
-        for number in range(1, study.training.rounds + 1):
-            plan = RoundPlan(
-                consortium="simulation",
-                suite=SuiteName(study.aggregation.suite),
-                study=study.study_id,
-                study_digest=study.digest(),
-                kind=RoundKind.TRAIN,
-                round=RoundNumber(number),
-                attempt=1,
-                participants=tuple(self._keys[site].participant(site) for site in sorted(study.sites.roster)),
-                threshold=study.aggregation.threshold,
-                minimum=study.sites.minimum,
-                model_digest=model.digest(),
-                previous_transcript=transcript,
-                layout=layout,
-                round_deadline_s=study.aggregation.round_deadline_s,
-                upload_deadline_s=study.aggregation.upload_deadline_s,
-            )
-            updates = {site: self._update(site, trainer, plan, model) for site, trainer in trainers.items()}
-            share = weight / weight_max(study)
-            lanes = {
-                site: {**lanes_of(update if share == 1 else update * np.float32(share), layout),
-                       LaneName.WEIGHT: np.array([weight])}
-                for site, update in updates.items()
-            }  # fmt: skip
+        choosing = None if study.evaluation.keep_best is None else measured
+        last = study.training.rounds if choosing is None else last_round(study)
+        self.trained, self.kept = 0, None
+        for number in range(1, last + 1):
+            kind = RoundKind.TRAIN if choosing is None else kind_of(study, number, model)
+            plan = self._plan(kind, number, model, transcript, measured=choosing is not None)
+            sites = study.sites_of_round(number)
+            lanes: dict[SiteId, dict[str, NDArray[Any]]] = {site: {} for site in sites}
+            updates: dict[SiteId, NDArray[Any]] = {}
+            if kind is RoundKind.TRAIN:
+                self.trained += 1
+                updates = {site: self._update(site, trainers[site], plan, model) for site in sites}
+                for site, update in updates.items():
+                    lanes[site] |= self._weighted(update, plan.layout)
+            if choosing is not None and is_measured(plan):
+                for site in sites:
+                    lanes[site] |= self._figures(plan, model, choosing[site])
             opened = SimulatedRound(plan, self._keys, lanes).run()
-            if watch is not None:
-                total = np.concatenate([opened.sums[lane.name] for lane in update_lanes(layout)])
+            if watch is not None and updates:
+                total = np.concatenate([opened.sums[lane.name] for lane in update_lanes(plan.layout)])
                 watch(model, updates, total)
-            model = next_global_model(study, plan, model, opened.sums, survivors=len(updates))
+            if choosing is not None:
+                self.kept = self._kept_after(plan, model, opened.sums)
+            model = next_global_model(study, plan, model, opened.sums, survivors=len(sites))
             transcript = opened.transcript
-            if number == study.training.rounds or number % 5 == 0:
-                say(f"round {number} of {study.training.rounds}: the sum of {len(updates)} sites is open")
+            if kind is RoundKind.TRAIN and (number == study.training.rounds or number % 5 == 0):
+                say(f"round {number} of {study.training.rounds}: the sum of {len(sites)} sites is open")
+            if self.kept is not None:
+                say(self.kept.reason)
+                break
         self.spent = {site: trainer.events for site, trainer in trainers.items()}
         return model
+
+    def _plan(
+        self, kind: RoundKind, number: int, model: GlobalModel, transcript: Digest, *, measured: bool
+    ) -> RoundPlan:
+        study = self._study
+        return RoundPlan(
+            consortium="simulation",
+            suite=SuiteName(study.aggregation.suite),
+            study=study.study_id,
+            study_digest=study.digest(),
+            kind=kind,
+            round=RoundNumber(number),
+            attempt=1,
+            participants=tuple(self._keys[site].participant(site) for site in study.sites_of_round(number)),
+            threshold=study.aggregation.threshold,
+            minimum=study.sites.minimum,
+            model_digest=model.digest(),
+            previous_transcript=transcript,
+            layout=round_layout(
+                study,
+                parameters=model.parameters,
+                kind=kind,
+                measured=measured and measures(study, kind, RoundNumber(number)),
+            ),
+            round_deadline_s=study.aggregation.round_deadline_s,
+            upload_deadline_s=study.aggregation.upload_deadline_s,
+        )
+
+    def _weighted(self, update: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
+        """The lanes of a site's update and of its weight."""
+        study = self._study
+        weight = float(study.data.minimum_patients) if study.training.weighting == "patients" else 1.0
+        share = weight / weight_max(study)
+        lanes = lanes_of(update if share == 1 else update * np.float32(share), layout)
+        return {**lanes, LaneName.WEIGHT: np.array([weight])}
+
+    def _figures(self, plan: RoundPlan, model: GlobalModel, cohort: Cohort) -> dict[str, NDArray[Any]]:
+        """The metric lanes of a site, with its noise where the study has a budget for them."""
+        study = self._study
+        patients, groups = cohort.measured(chosen=awaits_test(study, model.state))
+        evaluation = evaluate(
+            build_from(self._network),
+            model.vector,
+            patients,
+            study.evaluation,
+            groups,
+            outputs=self._network.outputs,
+            patch=study.data.patch,
+        )
+        if study.evaluation.privacy is not None:
+            assert isinstance(evaluation.scores, Scores)  # a rule of the study file: a budget is for binary labels
+            return dict(drawn_lanes(study, plan.layout, evaluation.scores, CryptographicGenerator(os.urandom)))
+        names = {lane.name for lane in plan.layout.lanes}
+        return {name: figures for name, figures in evaluation.lanes().items() if name in names}
+
+    def _kept_after(self, plan: RoundPlan, model: GlobalModel, sums: Sums) -> Kept | None:
+        """What the round ends the study with; None if it does not end it."""
+        choice = choice_after(self._study, plan, model, sums)
+        if choice is None or not choice.ends:
+            return None
+        tally = choice.tally
+        reason = why_ended(self._study, plan, choice)
+        return Kept(metric=choice.metric, figure=tally.figure, origin=tally.origin, reason=reason)
 
     def _update(
         self, site: SiteId, trainer: PlainTrainer | Trainer, plan: RoundPlan, model: GlobalModel
@@ -383,7 +484,7 @@ class _Run:
 
         def watch(model: GlobalModel, updates: Mapping[SiteId, NDArray[Any]], total: NDArray[np.float64]) -> None:
             for site, one in canaries.items():
-                if len(one.labels):
+                if len(one.labels) and site in updates:
                     # An update goes against the gradient; a sum of gradients goes with it.
                     seen = total if study.is_distributed else -np.asarray(updates[site], dtype=np.float64)
                     scores[site] += one.directions(self._network, model.vector) @ seen

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import NoReturn
@@ -13,59 +13,99 @@ import sqlalchemy as sa
 import structlog
 
 from audit import entries
+from audit.cosignature import WitnessKey
 from audit.errors import AuditError, VerificationError
+from consortium.access_record import AccessRecord
 from consortium.contract import certificates
 from consortium.contract.certificates import CertificateRefused, PeerIdentity, Role
 from consortium.contract.kit import Kit
 from consortium.contract.messages import EnrolmentGrant, EnrolmentRequest, EventReceipt
 from consortium.contract.names import Digest, SiteId, is_name
 from consortium.database import Database, SiteRow, approvals, endorsements, invitations, sites, spends, studies
-from consortium.errors import AccessDenied, EnrolmentRefused, EventRefused, SiteConflict, SiteUnknown
+from consortium.errors import (
+    AccessDenied,
+    EnrolmentRefused,
+    EventRefused,
+    RenewalRefused,
+    RenewedTooOften,
+    SiteConflict,
+    SiteRevoked,
+    SiteSuspended,
+    SiteUnknown,
+)
 from consortium.home import CoordinatorHome
 from consortium.record import Recorder, now_stamp
 from consortium.studies import roster_of
+from consortium.witnesses import Witnesses
 from privacy.secagg.messages import COORDINATOR
 
 log = structlog.get_logger(__name__)
 
 EVENTS_MAX = 64
 """Events a site may submit in one call."""
-FAILURES_LOGGED_MAX, FAILURES_WINDOW_S = 100, 3600.0
-"""How many failed attempts to get in the audit log takes: anybody can make one, and the log is kept for ever."""
+OVERLAP = timedelta(hours=24)
+"""A certificate goes on for so long after its successor was shown first: for what is under way over its connection."""
+RENEWALS_PER_HOUR_MAX = 10
+"""Of one site; each leaves an entry in the log."""
 
 
 class Sites:
     """The register of hospitals."""
 
-    def __init__(self, home: CoordinatorHome, database: Database, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        home: CoordinatorHome,
+        database: Database,
+        recorder: Recorder,
+        witnesses: Witnesses,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._home = home
+        self.clock = clock
         self._database = database
         self._recorder = recorder
-        self._failures = _AtMost(FAILURES_LOGGED_MAX, FAILURES_WINDOW_S)
+        self._witnesses = witnesses
+        self.access = AccessRecord(recorder, pseudonym=home.vault.known)
         self._standing: dict[str, SiteRow] = {}  # enrolled sites, as they were read last
         self._everybody: tuple[SiteRow, ...] | None = None
         self._standing_lock = Lock()
+        self._renewed: dict[SiteId, deque[float]] = {}  # when a site's certificate was renewed last, unix seconds
 
     # --- enrolment -------------------------------------------------------------------------------------------------
 
-    def invite(self, site: str) -> tuple[bytes, datetime]:
-        """Make a one-time kit; returns its bytes and when it expires. Only the token's hash is kept here."""
+    def invite(self, site: str, legal_entity: str = "") -> tuple[bytes, datetime]:
+        """Make a one-time kit; returns its bytes and when it expires. Only the token's hash is kept here.
+
+        Args:
+            site: The name it is for.
+            legal_entity: Who answers for it: a registered name, or an identifier such as an LEI. One with a
+                certificate under another name, or with a kit that is still good, gets no second one.
+        """
+        legal_entity = " ".join(legal_entity.split())
         if not is_name(site) or site == COORDINATOR:
             raise SiteConflict(
                 f"{site!r} cannot name a site: 3 to 40 of a-z, 0-9 and '-', starting with a letter, not {COORDINATOR!r}"
             )
         token = os.urandom(32).hex()
-        expires = datetime.now(UTC) + timedelta(hours=self._home.config.token_lifetime_hours)
+        now = self.clock()
+        expires = now + timedelta(hours=self._home.config.token_lifetime_hours)
         with self._database.transaction() as connection:
             found = connection.execute(sa.select(sites.c.revoked_at).where(sites.c.site == site)).first()
             if found is not None and found.revoked_at is None:
                 raise SiteConflict(f"{site} is enrolled; revoke it first if it needs new keys")
+            other = _other_of(connection, legal_entity, site, now)
+            if other is not None:
+                raise SiteConflict(f"{other} is the certificate of {legal_entity!r}; a legal entity has one")
             connection.execute(
                 sa.insert(invitations).values(
-                    token_sha256=hashlib.sha256(token.encode()).hexdigest(), site=site, expires_at=expires.timestamp()
+                    token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+                    site=site,
+                    expires_at=expires.timestamp(),
+                    legal_entity=legal_entity,
                 )
             )
-            self._recorder.add(connection, [entries.entry_bytes(entries.SiteInvited(**now_stamp(), site=site))])
+            invited = entries.SiteInvited(**now_stamp(), site=site, legal_entity=legal_entity or None)
+            self._recorder.add(connection, [entries.entry_bytes(invited)])
         self._recorder.flush()
         kit = Kit(
             consortium=self._home.config.name,
@@ -73,7 +113,7 @@ class Sites:
             enrolment_address=self._home.config.enrolment_address,
             site=SiteId(site),
             token=token,
-            log_vkey=self._home.log_vkey,
+            log_vkey=self._recorder.written.verifier.vkey(),
             coordinator_signing_key=self._home.signing_key_hex,
             expires=expires,
             ca_pem=self._home.ca_pem,
@@ -87,7 +127,7 @@ class Sites:
             EnrolmentRefused: The token or the keys are not good; it is logged, and nothing else changed.
             RequestRefused: The certificate request is not one the authority signs; the token stays good.
         """
-        now = datetime.now(UTC)
+        now = self.clock()
         token_sha256 = hashlib.sha256(request.token.encode()).hexdigest()
         with self._database.transaction() as connection:
             reason = self._against(connection, token_sha256, request.site, now)
@@ -113,15 +153,16 @@ class Sites:
         with self._database.transaction() as connection:
             # Asked again: another call may have shown the same token in between.
             reason = self._against(connection, token_sha256, request.site, now)
-            taken = sa.or_(*(sites.c[name] == value for name, value in keys.items()))
-            if not reason and connection.execute(sa.select(sites.c.site).where(taken)).first() is not None:
+            if not reason and _taken(connection, keys):
                 # A chain of signed entries belongs to one key, so a key that was in use never begins a second one.
                 reason = "its keys are in use, or were revoked"
             if not reason:
-                self._admit(connection, request.site, der, keys, now)
+                legal_entity = _legal_entity(connection, request.site, token_sha256)
+                self._admit(connection, request.site, der, {**keys, "legal_entity": legal_entity}, now)
         if reason:
             self._refuse(request, reason)
         self._forget_standing()
+        self._witnesses.forget_keys()
         self._recorder.flush()
         return EnrolmentGrant(consortium=self._home.config.name, certificate_pem=pem)
 
@@ -137,11 +178,14 @@ class Sites:
             return "the token has expired"
         if enrolled is not None and enrolled.revoked_at is None:
             return "the site is enrolled already"
+        if _other_of(connection, row.legal_entity, site, now) is not None:
+            return "its legal entity has a certificate under another name"
         return ""
 
-    def _admit(self, connection: sa.Connection, site: SiteId, der: bytes, keys: dict[str, str], now: datetime) -> None:
+    def _admit(self, connection: sa.Connection, site: SiteId, der: bytes, said: dict[str, str], now: datetime) -> None:
         _spend_invitations(connection, site, now.timestamp())
         connection.execute(sa.delete(sites).where(sites.c.site == site))
+        self._witnesses.leave(connection, site)  # with new keys it names a new witness key too
         connection.execute(
             sa.insert(sites).values(
                 site=site,
@@ -149,27 +193,25 @@ class Sites:
                 enrolled_at=now.timestamp(),
                 last_sequence=0,
                 last_event_sha256=entries.NO_ENTRY,
-                **keys,
+                **said,
             )
         )
         enrolled = entries.SiteEnrolled(
             **now_stamp(),
             site=site,
             certificate_sha256=hashlib.sha256(der).hexdigest(),
-            spki_sha256=keys["spki_sha256"],
-            signing_key=keys["signing_key"],
+            spki_sha256=said["spki_sha256"],
+            signing_key=said["signing_key"],
         )
         self._recorder.add(connection, [entries.entry_bytes(enrolled)])
 
     def _refuse(self, request: EnrolmentRequest, reason: str) -> NoReturn:
         log.warning("enrolment.refused", site=request.site, reason=reason)
-        if self._failures.admit():
-            failed = entries.AuthFailed(**now_stamp(), reason=f"enrolment: {reason}")
-            self._recorder.record(entries.entry_bytes(failed))
+        self.access.unproven("enrolment", reason)
         raise EnrolmentRefused(f"{request.site} cannot enrol: {reason}")
 
-    def revoke(self, site: str) -> None:
-        """Refuse the site's certificate from now on, and any kit that is still out."""
+    def revoke(self, site: str, reason: str = "revoked by the operator") -> None:
+        """Refuse the site's certificates from now on, and any kit that is still out."""
         with self._database.transaction() as connection:
             now = time.time()
             revoked = connection.execute(
@@ -180,10 +222,115 @@ class Sites:
                     raise SiteUnknown(site)
                 raise SiteConflict(f"{site} is revoked already")
             _spend_invitations(connection, SiteId(site), now)
-            entry = entries.SiteRevoked(**now_stamp(), site=site, reason="revoked by the operator")
+            entry = entries.SiteRevoked(**now_stamp(), site=site, reason=reason)
             self._recorder.add(connection, [entries.entry_bytes(entry)])
         self._forget_standing()
         self._recorder.flush()
+
+    def suspend(self, site: str, reason: str) -> None:
+        """Refuse the site's calls until it is reinstated; its certificates and its place in studies stay."""
+        self._set_suspended(site, entries.SiteSuspended(**now_stamp(), site=site, reason=reason), reason)
+
+    def reinstate(self, site: str) -> None:
+        """A suspended site may take part again."""
+        self._set_suspended(site, entries.SiteReinstated(**now_stamp(), site=site), None)
+
+    def _set_suspended(self, site: str, entry: entries.Entry, reason: str | None) -> None:
+        data = entries.entry_bytes(entry)
+        with self._database.transaction() as connection:
+            row = connection.execute(sa.select(sites).where(sites.c.site == site)).first()
+            if row is None:
+                raise SiteUnknown(site)
+            if row.revoked_at is not None:
+                raise SiteConflict(f"{site} is revoked")
+            if (row.suspended_at is not None) is (reason is not None):
+                raise SiteConflict(f"{site} is {'suspended already' if reason is not None else 'not suspended'}")
+            suspended_at = None if reason is None else self.clock().timestamp()
+            connection.execute(
+                sa.update(sites).where(sites.c.site == site).values(suspended_at=suspended_at, reason=reason or "")
+            )
+            self._recorder.add(connection, [data])
+        self._forget_standing()
+        self._recorder.flush()
+
+    # --- renewal ---------------------------------------------------------------------------------------------------
+
+    def renew(self, peer: PeerIdentity, request_der: bytes) -> EnrolmentGrant:
+        """The next certificate of the site that asks: another TLS key, the same signing keys.
+
+        It counts when the site shows it first; the one before goes on for OVERLAP from then. Asked again meanwhile, the
+        newest is the next.
+
+        Raises:
+            AccessDenied, SiteSuspended: The site may not take part, or shows a certificate that was superseded.
+            RequestRefused: Not a request of this very site, or without proof of every key in it.
+            RenewalRefused: For other signing keys, or for a TLS key that was in use.
+            RenewedTooOften: See RENEWALS_PER_HOUR_MAX.
+        """
+        now = self.clock()
+        pem = certificates.issue_site(
+            self._home.authority,
+            peer.site,
+            request_der,
+            now=now,
+            valid_for=timedelta(days=self._home.config.certificate_days),
+        )
+        der = certificates.certificate_der(pem)
+        asked = certificates.verify_certificate(der, self._home.ca_certificate, now, role=Role.SITE)
+        spki_sha256 = asked.spki_sha256.hex()
+        with self._database.transaction() as connection:
+            row = connection.execute(sa.select(sites).where(sites.c.site == peer.site)).first()
+            # A certificate that was superseded may end what is under way, and no more: it may be why there is another.
+            if row is None or peer.spki_sha256.hex() not in (row.spki_sha256, row.next_spki_sha256):
+                raise AccessDenied(f"the certificate shown for {peer.name} was superseded")
+            _require_standing(_site_row(row))
+            assert asked.signing_key is not None  # issue_site copies both into every site's certificate
+            assert asked.ecdsa_key is not None
+            # Who holds a TLS key alone, off a disk or out of memory, gets no further certificate with it.
+            if (asked.signing_key.hex(), asked.ecdsa_key.hex()) != (row.signing_key, row.ecdsa_key):
+                raise RenewalRefused(f"{peer.name} asked for a certificate for other signing keys than it enrolled")
+            if _taken(connection, {"spki_sha256": spki_sha256}):
+                raise RenewalRefused(f"{peer.name} asked for a certificate for a TLS key that was in use")
+            self._require_seldom(peer.site, now.timestamp())
+            connection.execute(
+                sa.update(sites)
+                .where(sites.c.site == peer.site)
+                .values(next_certificate=der, next_spki_sha256=spki_sha256)
+            )
+            entry = entries.SiteRenewed(
+                **now_stamp(),
+                site=peer.site,
+                certificate_sha256=hashlib.sha256(der).hexdigest(),
+                spki_sha256=spki_sha256,
+                valid_until=entries.timestamp(int(asked.not_after.timestamp()) * 1000),
+            )
+            self._recorder.add(connection, [entries.entry_bytes(entry)])
+        self._forget_standing()
+        self._recorder.flush_soon()
+        return EnrolmentGrant(consortium=self._home.config.name, certificate_pem=pem)
+
+    def _require_seldom(self, site: SiteId, now_s: float) -> None:
+        times = self._renewed.setdefault(site, deque(maxlen=RENEWALS_PER_HOUR_MAX))
+        if len(times) == times.maxlen and now_s - times[0] < 3600:
+            raise RenewedTooOften(f"{site} had {RENEWALS_PER_HOUR_MAX} certificates within an hour")
+        times.append(now_s)
+
+    def _take_up(self, row: SiteRow) -> None:
+        """The site has shown its next certificate: from now on it is the site's."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                sa.update(sites)
+                .where(sites.c.site == row.site, sites.c.next_spki_sha256 == row.next_spki_sha256)
+                .values(
+                    certificate=sites.c.next_certificate,
+                    spki_sha256=sites.c.next_spki_sha256,
+                    previous_spki_sha256=sites.c.spki_sha256,
+                    previous_until=(self.clock() + OVERLAP).timestamp(),
+                    next_certificate=None,
+                    next_spki_sha256=None,
+                )
+            )
+        self._forget_standing()
 
     # --- questions -------------------------------------------------------------------------------------------------
 
@@ -201,19 +348,28 @@ class Sites:
             return tuple(_site_row(row) for row in connection.execute(sa.select(sites).order_by(sites.c.site)))
 
     def authenticate(self, peer: PeerIdentity) -> SiteRow:
-        """The enrolled site behind a certificate; raises AccessDenied for one that was replaced or revoked."""
-        row = self._standing_of(peer.name)
-        if row is None or row.spki_sha256 != peer.spki_sha256.hex():
-            reason = f"the certificate shown for {peer.name} is not the one enrolled"
-        elif row.revoked:
-            reason = f"{peer.name} is revoked"
-        else:
-            return row
-        log.warning("site.denied", site=peer.name, reason=reason)
-        if self._failures.admit():
-            denied = entries.AuthzDenied(**now_stamp(), subject=f"site:{peer.name}", action="connect", rule=reason)
-            self._recorder.record(entries.entry_bytes(denied))
-        raise AccessDenied(reason)
+        """The enrolled site behind a certificate, asked with every call.
+
+        Raises:
+            AccessDenied: A certificate that was replaced, or a site that is revoked.
+            SiteSuspended: The site may not take part for now.
+        """
+        row, shown = self._standing_of(peer.name), peer.spki_sha256.hex()
+        known = row is not None and _is_of(row, shown, self.clock())
+        against = (
+            _against_standing(row)
+            if row is not None and known
+            else AccessDenied(f"the certificate shown for {peer.name} is not the one enrolled")
+        )
+        if against is not None:
+            log.warning("site.denied", site=peer.name, reason=str(against))
+            self.access.denied(f"site:{peer.name}", "connect", _rule(against, peer.name))
+            raise against
+        assert row is not None  # an unknown site has no certificate of ours
+        if shown == row.next_spki_sha256:
+            self._take_up(row)
+            return self.get(peer.name)
+        return row
 
     def standing(self) -> tuple[SiteRow, ...]:
         """Every site, by name, kept in memory: how far each one's chain has come may be out of date."""
@@ -233,7 +389,7 @@ class Sites:
             return self._standing[name]
 
     def _forget_standing(self) -> None:
-        """A site was enrolled or revoked, and that is committed: what was read before is not used again."""
+        """A site has changed, and that is committed: what was read before is not used again."""
         with self._standing_lock:
             self._standing.clear()
             self._everybody = None
@@ -241,10 +397,10 @@ class Sites:
     def is_current(self, row: SiteRow) -> bool:
         """Whether the site's certificate is good today, so that the other sites will accept it."""
         try:
-            certificates.verify_certificate(row.certificate, self._home.ca_certificate, datetime.now(UTC))
+            certificates.verify_certificate(row.certificate, self._home.ca_certificate, self.clock())
         except CertificateRefused:
             return False
-        return not row.revoked
+        return row.stands
 
     # --- what sites sign -------------------------------------------------------------------------------------------
 
@@ -263,6 +419,8 @@ class Sites:
             row = connection.execute(sa.select(sites).where(sites.c.site == site)).first()
             if row is None:
                 raise SiteUnknown(site)
+            # Again: it may have been revoked or suspended since the call came in, and then nothing of it counts.
+            _require_standing(_site_row(row))
             chain = entries.SiteChain(
                 site=site, next_seq=row.last_sequence + 1, previous=row.last_event_sha256 or entries.NO_ENTRY
             )
@@ -271,21 +429,29 @@ class Sites:
             for data in events:
                 try:
                     entry = entries.verify_site_entry(data, bytes.fromhex(row.signing_key))
-                    if entry.site_seq < chain.next_seq:
+                    if chain.has(entry):
                         _check_known(chain, entry, data)
                         continue
                     chain = chain.admit(data, entry)
                 except AuditError as error:
                     raise EventRefused(f"{site}: {error}") from error
+                if isinstance(entry, entries.LogReviewed) and entry.last_leaf >= self._recorder.appended:
+                    raise EventRefused(f"{site} reviewed leaf {entry.last_leaf}, which the log does not have")
                 changes.take(entry, data)
                 accepted.append(data)
             changes.write()
+            if changes.witness_key is not None:
+                self._witnesses.enrol(connection, site, changes.witness_key)
+            if changes.objection is not None:
+                self._witnesses.object(connection, site, *changes.objection)
             connection.execute(
                 sa.update(sites)
                 .where(sites.c.site == site)
                 .values(last_sequence=chain.next_seq - 1, last_event_sha256=chain.previous)
             )
             self._recorder.add(connection, accepted)
+        if changes.witness_key is not None:
+            self._witnesses.forget_keys()
         self._recorder.flush_soon()  # they are durable: the receipt need not wait for the log
         return EventReceipt(last_sequence=chain.next_seq - 1)
 
@@ -303,9 +469,19 @@ class _Changes:
         self._approvals: dict[str, dict[str, object]] = {}  # study digest -> columns
         self._spends: dict[str, dict[str, object]] = {}
         self._endorsements: dict[str, dict[str, object]] = {}
+        self.witness_key: str | None = None  # the vkey the site cosigns the log with from now on
+        self.objection: tuple[int, str] | None = None  # status and words of why it does not
 
     def take(self, entry: entries.SiteEntry, data: bytes) -> None:
         """The next entry; raises EventRefused for one about a study this site is no part of."""
+        if isinstance(entry, entries.WitnessEnrolled):
+            self.witness_key = _witness_key(self._site, entry.vkey)
+        if isinstance(entry, entries.LogOmission):
+            self.objection = (0, f"its entry {entry.missing_seq} is not in the log, which had taken it in")
+        if isinstance(entry, entries.WitnessRefused):
+            self.objection = (entry.status, entry.rule)
+        if isinstance(entry, entries.SiteOwnEntry) or entry.study is None:
+            return  # of its own affairs a site may speak whenever it likes
         digest = self._digest_of(entry.study)
         match entry:
             case entries.StudyApproved() | entries.StudyRejected():
@@ -344,6 +520,17 @@ class _Changes:
         return self._studies[name]
 
 
+def _witness_key(site: SiteId, vkey: str) -> str:
+    """A site's witness key; raises EventRefused for one under another's name."""
+    try:
+        key = WitnessKey.from_vkey(vkey)
+    except VerificationError as error:
+        raise EventRefused(f"{site}: {error}") from error
+    if not key.name.endswith(f"/witness/{site}"):
+        raise EventRefused(f"{site} names the witness key {key.name[:80]!r}, which is not under its name")
+    return vkey
+
+
 _STUDY = sa.select(studies.c.digest, studies.c.document).where(studies.c.study == sa.bindparam("name"))
 _KEPT = (approvals, spends, endorsements)
 _FORGET = {
@@ -355,29 +542,66 @@ _FORGET = {
 _KEEP = {table: sa.insert(table) for table in _KEPT}
 
 
-class _AtMost:
-    """Says yes at most `most` times in any `window_s` seconds; may be asked from any thread."""
-
-    def __init__(self, most: int, window_s: float) -> None:
-        self._window_s = window_s
-        self._admitted: deque[float] = deque(maxlen=most)
-        self._lock = Lock()
-
-    def admit(self) -> bool:
-        """Whether this one still fits."""
-        now = time.monotonic()
-        with self._lock:
-            if len(self._admitted) == self._admitted.maxlen and now - self._admitted[0] < self._window_s:
-                return False
-            self._admitted.append(now)
-            return True
-
-
 def _check_known(chain: entries.SiteChain, entry: entries.SiteEntry, data: bytes) -> None:
     """An event that is in the log already may come again; another one under the same number may not."""
     newest = chain.next_seq - 1
     if entry.site_seq == newest and hashlib.sha256(data).hexdigest() != chain.previous:
         raise VerificationError(f"chain of site {chain.site}", f"entry {newest} as it is in the log", "another")
+
+
+def _require_standing(row: SiteRow) -> None:
+    """Raise SiteRevoked for a site that is revoked, SiteSuspended for one that is suspended."""
+    against = _against_standing(row)
+    if against is not None:
+        raise against
+
+
+def _against_standing(row: SiteRow) -> AccessDenied | None:
+    if row.revoked:
+        return SiteRevoked(row.site)
+    return SiteSuspended(row.site, row.reason) if row.suspended else None
+
+
+def _is_of(row: SiteRow, spki_sha256: str, now: datetime) -> bool:
+    """Whether a TLS key is the site's: of its certificate, of the next one, or of the one before while that goes on."""
+    if spki_sha256 in (row.spki_sha256, row.next_spki_sha256):
+        return True
+    return spki_sha256 == row.previous_spki_sha256 and now.timestamp() < row.previous_until
+
+
+def _rule(error: AccessDenied, site: str) -> str:
+    """For the log: what the operator wrote about a suspension stands in `site.suspended` and need not be repeated."""
+    return f"{site} is suspended" if isinstance(error, SiteSuspended) else str(error)
+
+
+def _taken(connection: sa.Connection, keys: dict[str, str]) -> bool:
+    """Whether one of these keys is, was or will be a site's."""
+    tls = keys["spki_sha256"]
+    same = [sites.c[name] == value for name, value in keys.items()]
+    same += [sites.c.next_spki_sha256 == tls, sites.c.previous_spki_sha256 == tls]
+    return connection.execute(sa.select(sites.c.site).where(sa.or_(*same))).first() is not None
+
+
+def _legal_entity(connection: sa.Connection, site: SiteId, token_sha256: str) -> str:
+    """Whom a kit's certificate is for, as its invitation says; else as an earlier one of this site did."""
+    invited = sa.select(invitations.c.legal_entity).where(invitations.c.token_sha256 == token_sha256)
+    before = sa.select(sites.c.legal_entity).where(sites.c.site == site)
+    return connection.execute(invited).scalar() or connection.execute(before).scalar() or ""
+
+
+def _other_of(connection: sa.Connection, legal_entity: str, site: str, now: datetime) -> str | None:
+    """Another site that stands, or may be enrolled with a kit that is out, for the same legal entity."""
+    if not legal_entity:
+        return None
+    enrolled = sa.select(sites.c.site, sites.c.legal_entity).where(sites.c.revoked_at.is_(None))
+    invited = sa.select(invitations.c.site, invitations.c.legal_entity).where(
+        invitations.c.used_at.is_(None), invitations.c.expires_at >= now.timestamp()
+    )
+    for statement in (enrolled, invited):
+        for other, entity in connection.execute(statement):
+            if other != site and entity.casefold() == legal_entity.casefold():
+                return str(other)
+    return None
 
 
 def _spend_invitations(connection: sa.Connection, site: SiteId, at: float) -> None:
@@ -398,4 +622,10 @@ def _site_row(row: sa.Row[tuple[object, ...]]) -> SiteRow:
         revoked=row.revoked_at is not None,
         last_sequence=row.last_sequence,
         last_event_sha256=row.last_event_sha256,
+        legal_entity=row.legal_entity,
+        suspended=row.suspended_at is not None,
+        reason=row.reason,
+        next_spki_sha256=row.next_spki_sha256 or "",
+        previous_spki_sha256=row.previous_spki_sha256 or "",
+        previous_until=row.previous_until or 0.0,
     )

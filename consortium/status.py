@@ -10,16 +10,19 @@ from consortium.database import StudyRow
 from consortium.driver import StudyDriver
 from consortium.rooms import Rooms
 from consortium.studies import StudyState
+from consortium.wire.traffic import Passed
 
 Snapshot: TypeAlias = dict[str, Any]
 
 
-def snapshot(rooms: Rooms, drivers: dict[str, StudyDriver]) -> Snapshot:
-    """Every study with its round, hospitals and history, and who is connected."""
+def snapshot(rooms: Rooms, drivers: dict[str, StudyDriver], passed: Passed | None = None) -> Snapshot:
+    """Every study with its round, hospitals and history, who is connected, and what has passed to and from them."""
     return {
         "consortium": rooms.consortium,
         "connected": sorted(rooms.sessions.connected()),
         "log_size": rooms.recorder.log.size,
+        "traffic": None if passed is None else passed.to_json(),
+        "objections": [{"witness": name, "said": said} for name, said in rooms.witnesses.objections()],
         "studies": [_study(rooms, row, drivers.get(row.study)) for row in rooms.studies.all()],
     }
 
@@ -58,11 +61,15 @@ def _study(rooms: Rooms, row: StudyRow, driver: StudyDriver | None) -> Snapshot:
         "epsilon": study.privacy.epsilon if study.is_private else None,
         "delta": study.privacy.delta,
         "model_digest": row.model_digest,
+        "witnesses_needed": study.cosignatures_needed,
+        "witnessed": rooms.witnesses.covered(study.sites.roster, study.cosignatures_needed),
         "sites": [
             {
                 "site": site,
                 "state": state_of(site),
                 "epsilon": spent.get(site),
+                "cosigned": rooms.witnesses.covered_by(site),
+                "refusal": progress.refusals.get(site) if progress is not None else None,
                 "rounds": sum(site in closed["survivors"] for closed in history if closed["kind"] == "train"),
             }
             for site in study.sites.roster

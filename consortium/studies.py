@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import lru_cache
 from threading import Lock
@@ -14,13 +14,14 @@ import sqlalchemy as sa
 
 from audit import entries
 from audit.certificate import EPSILON_MAX
-from audit.fields import one_line
+from audit.fields import is_plain, one_line
 from consortium import journal
 from consortium.contract.digest import digest_of
 from consortium.contract.messages import StudyDocument
 from consortium.contract.names import Digest, SiteId, StudyId
 from consortium.contract.plan import RoundPlan
 from consortium.contract.study import StudyFile
+from consortium.contract.submission import Submission
 from consortium.database import Database, StudyRow, approvals, endorsements, rounds, spends, studies, study_row
 from consortium.errors import StudyConflict, StudyUnknown
 from consortium.record import Recorder, now_stamp
@@ -89,6 +90,14 @@ class ClosedRound:
     ended: str | None = None  # why no round follows, where the study has chosen its model
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedSubmission:
+    """Who submits a study: a pseudonym, and the statement that was signed and has been checked."""
+
+    owner: str
+    submission: Submission
+
+
 class Studies:
     """The register of studies."""
 
@@ -97,15 +106,29 @@ class Studies:
         self._recorder = recorder
         self._known: dict[str, StudyRow] = {}  # as they were read last
         self._known_lock = Lock()
+        self.released: set[StudyId] = set()  # by this process
+        self._fetched: set[tuple[SiteId, Digest]] = set()  # released models in this process; once each in the log
 
     # --- what an operator does -------------------------------------------------------------------------------------
 
-    def submit(self, study: StudyFile, document: bytes) -> Digest:
-        """Take in a study; a name is used once, so that its digest is the study."""
+    def submit(self, study: StudyFile, document: bytes, signed: SignedSubmission | None = None) -> Digest:
+        """Take in a study; a name is used once, so that its digest is the study.
+
+        Args:
+            study: What `document` says.
+            document: Its canonical bytes.
+            signed: Whose study it is, whose signature was checked; None for nobody's.
+
+        Raises:
+            StudyConflict: Another study of that name is here, or the same of another owner.
+        """
         digest = study.digest()
         with self._writing() as connection:
-            found = connection.execute(sa.select(studies.c.digest).where(studies.c.study == study.id)).scalar()
-            if found == digest:
+            known = connection.execute(sa.select(studies).where(studies.c.study == study.id)).first()
+            found = None if known is None else known.digest
+            if known is not None and found == digest:
+                if signed is not None and known.owner != signed.owner:
+                    raise StudyConflict(f"{study.id} was submitted before, by somebody else")
                 return digest
             if found is not None:
                 raise StudyConflict(f"a different study named {study.id!r} was submitted before; choose another id")
@@ -123,6 +146,8 @@ class Studies:
                     transcript="0" * 64,
                     measured="[]",
                     reason="",
+                    owner="" if signed is None else signed.owner,
+                    submission="" if signed is None else json.dumps(asdict(signed.submission)),
                 )
             )
             created = entries.StudyCreated(
@@ -139,8 +164,13 @@ class Studies:
                 delta=study.privacy.delta,
                 unit=study.privacy.unit,
                 mechanism=study.privacy.mechanism,
+                owner=None if signed is None else signed.owner,
+                owner_key=None if signed is None else signed.submission.owner_key,
+                signed_at=None if signed is None else signed.submission.signed_at,
+                owner_signature=None if signed is None else signed.submission.signature,
             )
-            self._recorder.add(connection, [entries.entry_bytes(created)])
+            logged = (created, *_declared_in(study, digest))
+            self._recorder.add(connection, [entries.entry_bytes(entry) for entry in logged])
         self._recorder.flush()
         return digest
 
@@ -173,13 +203,19 @@ class Studies:
                 self._recorder.add(connection, [entries.entry_bytes(entry)])
         self._recorder.flush()
 
-    def release(self, name: str) -> Digest:
-        """Write down that the final model is handed out, and say which it is."""
+    def completed(self, name: str) -> StudyRow:
+        """A study of which every round is closed; raises StudyConflict for any other."""
         row = self.get(name)
         if row.state != StudyState.COMPLETED:
             raise StudyConflict(f"{name} is {row.state}; only a completed study's model is released")
+        return row
+
+    def release(self, name: str) -> Digest:
+        """Write down that the final model is handed out, and say which it is."""
+        row = self.completed(name)
         released = entries.ModelReleased(**now_stamp(), study=name, model_digest=row.model_digest)
         self._recorder.record(entries.entry_bytes(released))
+        self.released.add(row.study)
         return row.model_digest
 
     # --- what rounds do --------------------------------------------------------------------------------------------
@@ -357,6 +393,13 @@ class Studies:
                 self._known[name] = study_row(row)
             return self._known[name]
 
+    def owner(self, name: str) -> str | None:
+        """Whose study it is, as the log names the person; empty for nobody's, None for no study."""
+        try:
+            return self.get(name).owner
+        except StudyUnknown:
+            return None
+
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         """A transaction after which no study is as it was read before."""
@@ -377,7 +420,13 @@ class Studies:
     def documents(self, site: SiteId) -> tuple[StudyDocument, ...]:
         """The studies a hospital is named in, as it is shown them."""
         return tuple(
-            StudyDocument(study=StudyId(r.study), study_digest=r.digest, document=r.document, state=r.state)
+            StudyDocument(
+                study=StudyId(r.study),
+                study_digest=r.digest,
+                document=r.document,
+                state=r.state,
+                submission=Submission(**json.loads(r.submission)) if r.submission else None,
+            )
             for r in self.all()
             if site in roster_of(r.document)
         )
@@ -408,6 +457,12 @@ class Studies:
                 .order_by(rounds.c.round)
             )
             return tuple({"round": r.round, "attempt": r.attempt, "kind": r.kind, **json.loads(r.facts)} for r in found)
+
+    def aborted_attempts(self, digest: Digest) -> int:
+        """How many attempts ended without a result."""
+        counted = sa.select(sa.func.count()).where(rounds.c.study_digest == digest, rounds.c.outcome == "aborted")
+        with self._database.reading() as connection:
+            return int(connection.execute(counted).scalar_one())
 
     def last_closed(self, digest: Digest) -> ClosedRound | None:
         """The round that made the present global model; None before the first."""
@@ -442,6 +497,15 @@ class Studies:
                     return Digest(study.digest)
         return None
 
+    def handed_out(self, site: SiteId, study_digest: Digest, model_digest: Digest) -> None:
+        """Write down that a hospital fetches the model of a study that is over."""
+        row = next((row for row in self.all() if row.digest == study_digest), None)
+        if row is None or row.state != StudyState.COMPLETED or (site, model_digest) in self._fetched:
+            return
+        fetched = entries.ModelDownloaded(**now_stamp(), study=row.study, site=site, model_digest=model_digest)
+        self._recorder.record_soon(entries.entry_bytes(fetched))
+        self._fetched.add((site, model_digest))
+
     def open_plans(self, digest: Digest) -> tuple[bytes, ...]:
         """The plans of attempts that were under way when the process ended; at most one in practice."""
         with self._database.reading() as connection:
@@ -459,6 +523,32 @@ class Studies:
                 )
             )
             return {SiteId(r.site): r.entry for r in found}
+
+
+def _declared_in(study: StudyFile, digest: Digest) -> Iterator[entries.Declaration]:
+    """What the study document declares of its board and its legal grounds: it is the document that says so."""
+    governance = study.governance
+    yield entries.IrbRecorded(
+        **now_stamp(),
+        study=study.id,
+        document_sha256=digest,
+        reference=_if_plain(governance.ethics.reference),
+        authority=_if_plain(governance.ethics.authority),
+        decision=entries.AS_DECLARED,
+    )
+    yield entries.LegalBasisDeclared(
+        **now_stamp(),
+        study=study.id,
+        document_sha256=digest,
+        article_6=governance.legal_basis.gdpr_article_6,
+        article_9=governance.legal_basis.gdpr_article_9,
+        hipaa=governance.legal_basis.hipaa,
+    )
+
+
+def _if_plain(words: str) -> str:
+    """Words of the study document, unless they have a form that declarations do not take."""
+    return words if is_plain(words) else "see the study document"
 
 
 @lru_cache(maxsize=64)

@@ -122,6 +122,7 @@ class StudyPlan:
             "steps_per_round": design.local_steps,
             "rounds": self.study.training.rounds,
             "spare_rounds": self.study.training.spare_rounds,
+            "rounds_of_one_site": self.study.rounds_of_a_site,
             "epsilon_of_one_round": self.cumulative[0][1],
             "epsilon_after": [{"rounds": rounds, "epsilon": epsilon} for rounds, epsilon in self.cumulative],
             "patients": design.patients,
@@ -182,6 +183,7 @@ def plan(study: StudyFile, *, epsilon: float | None = None) -> StudyPlan:
 
 
 def _design(study: StudyFile) -> Design:
+    training = study.training
     return Design(
         mechanism=_mechanism(study),
         delta=study.privacy.delta,
@@ -190,6 +192,7 @@ def _design(study: StudyFile) -> Design:
         sites=max(study.sites_in_a_sum, study.sites_that_open),
         # Unknown before a hospital builds the network: then noise to signal is that of a single parameter.
         parameters=1 if study.parameters is None else parameter_count(study.parameters),
+        steps_summed=(training.rounds + training.spare_rounds) * training.local_steps,
     )
 
 
@@ -216,7 +219,7 @@ def _mechanism(study: StudyFile) -> Mechanism:
         epsilon_target=privacy.epsilon,
         delta=privacy.delta,
         sampling_rate=training.sampling_rate,
-        steps=(training.rounds + training.spare_rounds) * training.local_steps,
+        steps=study.steps_of_a_site,
         clip_norm_l2=privacy.clip_norm_l2,
     )
 
@@ -290,8 +293,12 @@ def _warnings(study: StudyFile, design: Design) -> Iterator[str]:
         )
     if study.evaluation.keep_best is not None:
         has_budget = study.evaluation.privacy is not None
-        costs = choice_costs(has_budget=has_budget, is_private=study.is_private)
-        yield f"the model is chosen by {study.evaluation.keep_best} of the patients set aside. {costs}"
+        has_validation = study.has_validation
+        costs = choice_costs(has_budget=has_budget, is_private=study.is_private, has_validation=has_validation)
+        whom = "validation patients" if has_validation else "the patients set aside"
+        yield f"the model is chosen by {study.evaluation.keep_best} of {whom}. {costs}"
+        if not has_validation:
+            yield "data.split.validation_fraction would choose it by other patients than those it is tested on."
     figures = _figures(study)
     if figures is not None:
         share = figures.patients_std_sum / (study.data.minimum_patients * study.sites_that_open)
@@ -329,9 +336,8 @@ def describe_plan(found: StudyPlan) -> str:
             "Noise",
             f"sigma {mechanism.noise_multiplier:.4f} times the clip norm {mechanism.clip_norm_l2:g} ({whose})",
         ),
-        *_row(
-            "Steps", f"{mechanism.steps}: {training.rounds} rounds{spare}, of {_counted(design.local_steps, 'step')}"
-        ),
+        *_row("Steps", f"{mechanism.steps}: {_rounds(found.study)}{spare}, of {_counted(design.local_steps, 'step')}"),
+        *_turns(found.study),
         *_row(
             "Sampling",
             f"every patient with probability {mechanism.sampling_rate:g}; of {design.patients} patients "
@@ -376,6 +382,23 @@ def describe_plan(found: StudyPlan) -> str:
     for warning in found.warnings:
         lines += textwrap.wrap(warning, WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _rounds(study: StudyFile) -> str:
+    if study.training.participants_per_round is None:
+        return f"{study.training.rounds} rounds"
+    return f"{study.rounds_of_a_site} of {study.training.rounds} rounds, the most that one hospital is in"
+
+
+def _turns(study: StudyFile) -> list[str]:
+    if study.training.participants_per_round is None:
+        return []
+    return _row(
+        "Turns",
+        f"{study.training.participants_per_round} of {len(study.sites.required)} hospitals in every round, in turn. "
+        "Epsilon counts the rounds that a hospital is in. Turns are known beforehand, so they make no patient more "
+        "private.",
+    )
 
 
 def _figures_row(found: StudyPlan) -> list[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from consortium.contract.layout import last_round
 from consortium.contract.names import RoundNumber
 from consortium.contract.plan import RoundKind
 from consortium.contract.study import StudyFile
@@ -41,22 +42,26 @@ class Complete:
 Decision: TypeAlias = Prepare | Run | Pause | Complete
 
 
-def decide(study: StudyFile, row: StudyRow, *, ended: bool = False) -> Decision:
+def decide(study: StudyFile, row: StudyRow, *, ended: bool = False, chosen: bool = False) -> Decision:
     """Training rounds 1 to `training.rounds`, then one evaluation of the final model, then nothing.
+
+    With validation patients that evaluation is theirs and makes the choice, if none of the rounds before has; one on
+    the test patients follows the choice.
 
     In groups there is no evaluation: its sums are exact (protocol section 10).
 
     Args:
         study: The study.
         row: Where it stands.
-        ended: Whether the round that closed last made the study's choice (`contract/best_model.py`): none follows it.
+        ended: Whether the round that closed last ended the study (`contract/best_model.py`): none follows it.
+        chosen: Whether the present model was chosen, and test patients wait for it.
     """
     if not row.model_digest:
         return Prepare()
-    if ended or row.next_round > study.training.rounds + (study.aggregation.group_size is None):
+    if ended or row.next_round > last_round(study):
         return Complete()
     if row.next_attempt > row.last_attempt:
         times = row.next_attempt - 1
         return Pause(f"round {row.next_round} was attempted {times} times; see `consortium audit log` for why")
-    kind = RoundKind.TRAIN if row.next_round <= study.training.rounds else RoundKind.EVALUATE
+    kind = RoundKind.TRAIN if row.next_round <= study.training.rounds and not chosen else RoundKind.EVALUATE
     return Run(kind, row.next_round, row.next_attempt)

@@ -4,13 +4,13 @@ Failing it, the hospital does not take part: what was measured is signed for the
 """
 
 from functools import partial
-from typing import Any
 
 import structlog
 
 from privacy.errors import LocalProtocolError
 from site_agent.gradients.admission import EngineChoice
-from site_agent.mechanism_audit import AT_ADMISSION, Effort, MechanismAudit, NotMeasurable, audit_mechanism
+from site_agent.mechanism_audit import AT_ADMISSION, Effort, NotMeasurable, audit_mechanism
+from site_agent.mechanism_findings import MechanismAudit
 from site_agent.trainer import DpTrainer
 from site_agent.training_spec import TrainingSpec
 
@@ -45,16 +45,3 @@ def audited(spec: TrainingSpec, engine: EngineChoice, effort: Effort) -> Mechani
             log.warning("study.not_audited", reason=str(error) or type(error).__name__)
             _AUDITED[key] = None
     return _AUDITED[key]
-
-
-def audit_fields(study: str, dataset: str, audit: MechanismAudit) -> dict[str, Any]:
-    """What a `dp.audited` entry is built from."""
-    return {
-        "study": study,
-        "dataset": dataset,
-        "outcome": "8" if audit.failed else "0",
-        "checks": audit.checks,
-        "failed": audit.failed,
-        "figures": audit.figures,
-        "confidence": audit.confidence,
-    }

@@ -1,49 +1,62 @@
 """The agent put together, and what its command line asks: run, list, describe, decide, budget."""
 
 import asyncio
-import signal
 import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit import entries
+from audit.disclosure import Disclosed
+from audit.stewards import APPROVED
+from consortium.contract.documents import document_sha256
 from consortium.contract.errors import ContractError
-from consortium.contract.messages import StudyDocument
 from consortium.contract.names import Digest
+from consortium.contract.service_manager import StopSignals, service_manager
+from consortium.contract.storage_trouble import room_again, say_refused
 from consortium.contract.study import StudyFile
-from consortium.wire.errors import WireError
+from consortium.contract.study_data import TabularData
 from consortium.wire.fact_log import log_as_facts
 from privacy.errors import PrivacyError
-from site_agent.agent import Agent, CoordinatorLine, dial
+from site_agent import vault
+from site_agent.agent import STEADY_S, Agent, CoordinatorLine, dial
 from site_agent.budget import DatasetBudget, budgets
+from site_agent.calls import StudyAltered, StudyUnknown, find, hand_over, offered, read
 from site_agent.certification import certificate_of, local_figures
-from site_agent.description import describe, objection
-from site_agent.errors import SiteError
-from site_agent.home import AgentHome, open_home
+from site_agent.computing import compute_of, engine_for
+from site_agent.declarations import declare
+from site_agent.description import objection
+from site_agent.egress_log import EgressUnwritable, begin_anew, read_egress
+from site_agent.egress_view import Egress
+from site_agent.errors import LedgerUnavailable, SiteError
+from site_agent.home import AgentHome, Connection, open_home
 from site_agent.ledger import Ledger
 from site_agent.ledger_restore import restore_ledger
-from site_agent.preparation import compute_of, engine_for
+from site_agent.left_out import withdrawn_at
+from site_agent.log_copy import decision_about, open_copy
+from site_agent.only_agent import only_agent
+from site_agent.own_facts import own_facts
+from site_agent.owner import owner_of, words
+from site_agent.preflight import Checked, run_checks
+from site_agent.preparation import Declined, approved_study
 from site_agent.privacy_certificate import PrivacyCertificate
 from site_agent.progress import Standing, standings
-from site_agent.signed_events import SignedEvents
-from site_agent.store import Decision, Store
+from site_agent.renewal import renew
+from site_agent.store import Decision, Store, StoreUnwritable
+from site_agent.study_review import Review, review
+from site_agent.study_sheet import Sheet, sheet_of
+from site_agent.traffic_file import LineTraffic, read_traffic
 from site_agent.training_spec import spec_of
+from site_agent.withdrawing import Done, read_identifiers, withdraw
+from site_agent.witness_policy import policy_of_study, policy_without_witnesses
 
 if TYPE_CHECKING:  # torch is loaded by the one command that audits
-    from site_agent.mechanism_audit import MechanismAudit
+    from consortium.contract.monitor_port import MonitorPort
+    from site_agent.mechanism_findings import MechanismAudit
+    from site_agent.site_evidence import SiteExported
 
 
-class StudyUnknown(SiteError):
-    """A study that the coordinator does not offer to this hospital."""
-
-    def __init__(self, name: str, known: list[str]) -> None:
-        super().__init__(
-            f"the coordinator offers no study {name!r} to this hospital; it offers: {', '.join(known) or 'none'}"
-        )
-
-    def advice(self) -> str:
-        """What to do next."""
-        return "`site-agent studies list` shows the names."
+DRAIN_S = 30.0
 
 
 class DatasetUnknown(SiteError):
@@ -65,14 +78,6 @@ class NotAudited(SiteError):
         return "The study can run; its certificate will say that the mechanism was not audited."
 
 
-class StudyAltered(SiteError):
-    """The coordinator's bytes of a study are not those of its digest."""
-
-    def advice(self) -> str:
-        """What to do next."""
-        return "Do not approve it. Ask the consortium lead which digest is right, by telephone."
-
-
 def open_store(folder: Path) -> Store:
     """The agent's memory, with the home checked first."""
     open_home(folder)
@@ -84,28 +89,95 @@ def open_ledger(folder: Path, store: Store) -> Ledger:
     return Ledger(folder / "ledger.db", told=store.told)
 
 
-async def run_until_stopped(folder: Path) -> None:
-    """`site-agent run`: take part until SIGTERM or SIGINT."""
+async def run_until_stopped(folder: Path, *, drain_s: float = DRAIN_S, takes_over: bool = False) -> None:
+    """`site-agent run`: take part until SIGTERM or SIGINT.
+
+    Args:
+        folder: The agent's home.
+        drain_s: How long attempts under way may take to their end, once it is told to stop.
+        takes_over: Whether it may take the place of an agent that ran on a copy of this home.
+
+    A disk that is full, or a file that another program keeps locked, ends what is under way as a crash would. Then it
+    waits, and takes part again from what is on the disk.
+
+    Raises:
+        AgentRunning: Another agent runs with this home.
+        StoreUnwritable, LedgerUnavailable: The disk refuses and has done so from the beginning, or a file was replaced.
+    """
     log_as_facts()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    signals, manager = StopSignals(), service_manager()
+    signals.listen()
     home = open_home(folder)
     _ = home.config  # a site.yaml that is wrong is found now, not at the first study
-    store = Store(folder / "agent.db")
-    ledger = open_ledger(folder, store)
+    with only_agent(folder):
+        waited, begun = -1, False
+
+        def begins() -> None:
+            nonlocal begun
+            begun = True
+            manager.ready(f"{home.site}, taking part through {home.address}")
+
+        async with (
+            manager.watched(),
+            manager.stopping_after(signals.stop, "Letting rounds under way come to their end"),
+        ):
+            while True:
+                started_s, takes_over = time.monotonic(), takes_over and not begun
+                try:
+                    return await _take_part(home, signals, begins, drain_s=drain_s, takes_over=takes_over)
+                except (StoreUnwritable, LedgerUnavailable, EgressUnwritable) as error:
+                    if not begun or not getattr(error, "passes", True):
+                        raise
+                    waited = waited + 1 if time.monotonic() - started_s < STEADY_S else 0
+                    if not waited:
+                        say_refused(error, folder)
+                if not await room_again([folder], signals.stop, waited=waited):
+                    return None
+
+
+async def _take_part(
+    home: AgentHome, signals: StopSignals, begins: Callable[[], None], *, drain_s: float, takes_over: bool
+) -> None:
+    """Take part, from what is on the disk, until it is told to stop; raises what `Agent.run` raises."""
+    store = Store(home.folder / "agent.db")
+    ledger = open_ledger(home.folder, store)
     ledger.require_current()  # so is a ledger from a backup
-    await Agent(home, store, ledger).run(stop)
+    vault.finish_erasures(home, store)
+    agent = Agent(home, store, ledger, announces=True, takes_over=takes_over)
+    monitor = _monitor(home, ledger, agent)
+    try:
+        begins()
+        await agent.run(signals.stop, drain_s=drain_s, at_once=signals.at_once)
+    finally:
+        store.close()
+        if monitor is not None:
+            await asyncio.to_thread(monitor.close)
+
+
+def _monitor(home: AgentHome, ledger: Ledger, agent: Agent) -> "MonitorPort | None":
+    """The port for monitoring, if site.yaml says where."""
+    if home.config.monitor_address is None:
+        return None
+    from consortium.contract.monitor_port import MonitorPort  # noqa: PLC0415 - prometheus_client; only where somebody watches
+    from site_agent.metrics import AgentFigures  # noqa: PLC0415
+
+    figures = AgentFigures(home, ledger, agent)
+    return MonitorPort(home.config.monitor_address, figures=figures, problems=figures.problems)
+
+
+async def check_home(folder: Path) -> Checked:
+    """`site-agent check`; facts go to stderr, for stdout carries what was found."""
+    log_as_facts()
+    return await run_checks(folder)
 
 
 async def list_studies(folder: Path) -> list[dict[str, str]]:
     """The coordinator's studies for this hospital, with what was decided here."""
     home, store = open_home(folder), open_store(folder)
     rows = []
-    for document in await _offered(home, store):
+    for document in await offered(home, store):
         try:
-            title = _read(document).title
+            title = read(document).title
         except (StudyAltered, ContractError):
             title = "(cannot be read: not a study, or not the one of this digest)"
         decision = store.decision(document.study_digest)
@@ -115,63 +187,128 @@ async def list_studies(folder: Path) -> list[dict[str, str]]:
                 "digest": document.study_digest,
                 "state": document.state,
                 "title": title,
-                "decision": decision.decision if decision is not None else "undecided",
+                "decision": _decided(home, store, decision),
             }
         )
     return rows
 
 
-async def describe_study(folder: Path, name: str) -> str:
-    """A study in plain words, for the person who decides."""
-    home, store = open_home(folder), open_store(folder)
-    document = await _find(home, store, name)
-    study = _read(document)
-    ledger = open_ledger(folder, store)
-    return await asyncio.to_thread(describe, study, document.study_digest, home.config, ledger)
+def _decided(home: AgentHome, store: Store, decision: Decision | None) -> str:
+    """What was decided here about a study; and why an approval does not count, if it does not."""
+    if decision is None:
+        return "undecided"
+    try:
+        approved_study(home, store, decision.study_digest)
+    except Declined as error:
+        approved = decision.decision == APPROVED
+        return f"approved, does not count ({error.refusal.rule})" if approved else decision.decision
+    return decision.decision
 
 
-async def decide_study(folder: Path, name: str, decision: str, *, steward: str, statement: str) -> Digest:
-    """Approve or reject a study: signed, remembered, and told to the coordinator; returns the digest decided upon.
+async def study_sheet(folder: Path, name: str, *, count: bool = False) -> Sheet:
+    """A study as the person who decides is shown it.
 
-    Raises HistoryLost if the log has more of this hospital's entries than it remembers.
-
-    Taking back an approval needs nobody: it is remembered here, nothing leaves for the study any more, and the
-    coordinator is told when it can be reached (at the latest by the agent, when it connects).
+    Args:
+        folder: The agent's home.
+        name: The study.
+        count: Whether to read the images of a dataset to count patients; a table is always read.
     """
     home, store = open_home(folder), open_store(folder)
-    events = SignedEvents(home, store)
-    standing = [made for made in store.decisions() if made.study == name and made.decision == "approved"]
-    if decision == "approved" or not standing:
-        document = await _find(home, store, name)
-        study = _read(document)
-        about = [(document.study_digest, study.study_id, document.document)]
-    else:
-        about = [(made.study_digest, made.study, made.document) for made in standing]
-    for digest, study_id, content in about:
-        made = Decision(
-            study_digest=digest,
-            study=study_id,
-            document=content,
-            decision=decision,
-            steward=steward,
-            statement=statement,
-            at=time.time(),
+    document = await find(home, store, name)
+    study = read(document)
+    submitted = words(await asyncio.to_thread(owner_of, home, document), home.config.policy)
+    ledger = open_ledger(folder, store)
+
+    def sheet() -> Sheet:
+        return sheet_of(
+            study,
+            document.study_digest,
+            home.config,
+            ledger,
+            submitted=submitted,
+            patients=patients_here(home, store, study) if count or isinstance(study.data, TabularData) else None,
+            decided=store.decisions(),
         )
-        signed: dict[str, Any] = {"study": study_id, "study_digest": digest, "steward": events.pseudonym(steward)}
-        if decision == "approved":
-            events.add(entries.StudyApproved, decision=made, statement=statement, **signed)
-        else:
-            events.add(entries.StudyRejected, decision=made, reason=statement, **signed)
-    line = CoordinatorLine(store)
+
+    return await asyncio.to_thread(sheet)
+
+
+def patients_here(home: AgentHome, store: Store, study: StudyFile) -> int | None:
+    """How many patients with complete records a study would have here; None while the data do not fit."""
+    from site_agent.cohort import read_cohort  # noqa: PLC0415 - pandas
+
+    dataset = home.config.dataset_for(study.study_id)
+    if dataset is None:
+        return None
     try:
-        async with await dial(home, line) as client:
-            line.bind(client, None)
-            await line.submit_events()
-            await line.check_history()  # an entry under a number that the log has already would be dropped
-    except WireError:
-        if decision == "approved":
-            raise  # a study without this hospital's approval in the log does not begin
-    return about[-1][0]
+        return read_cohort(study, dataset, home.images, withdrawn_at(home, store)).summary.patients
+    except SiteError:  # `site-agent check` says what is wrong with them
+        return None
+
+
+async def withdraw_patients(folder: Path, dataset: str, file: Path) -> Done:
+    """`site-agent patients withdraw`; raises ListRefused, DatasetUnknown, WithdrawalsUnreadable."""
+    identifiers = read_identifiers(file)
+    home, store = open_home(folder), open_store(folder)
+    return await withdraw(home, store, open_ledger(folder, store), dataset, identifiers)
+
+
+async def rotate_tls_key(folder: Path) -> Connection:
+    """`site-agent rotate-keys`; raises as `renewal.renew` does."""
+    home, store = open_home(folder), open_store(folder)
+    async with await dial(home, CoordinatorLine(store)) as client:
+        return await renew(home, client, datetime.now(UTC))
+
+
+async def declare_fact(
+    folder: Path,
+    kind: str,
+    given: Sequence[str],
+    *,
+    study: str | None,
+    document: Path | None,
+    person: str,
+    keep_document: bool = False,
+    note: str | None = None,
+    subject: str | None = None,
+) -> tuple[bytes, bool]:
+    """Sign a declaration and hand it over; returns its bytes, and whether the coordinator has it already.
+
+    A document that is kept, and a note about `subject` (else about `person`), stay in the hospital's vault.
+    Raises what `declarations.declare` and `vault.seal_for` raise, and HistoryLost as `deciding.decide_study` does.
+    """
+    home, store = open_home(folder), open_store(folder)
+    digest = document_sha256(document) if document is not None and not keep_document else None
+    kept = vault.seal_for(
+        home.vault,
+        kind,
+        study=study,
+        subject=subject or person,
+        document=document if keep_document else None,
+        note=note,
+    )
+    made = declare(home, store, kind, given, study=study, document_sha256=digest, person=person, kept=kept)
+    return made, await hand_over(home, store)
+
+
+async def erase_payloads(folder: Path, names: Sequence[str], subject: str | None, *, person: str) -> tuple[int, bool]:
+    """Destroy payloads, or all about a person; returns how many, and whether the coordinator has the entry already.
+
+    Raises what `vault.erase_payloads` raises, and HistoryLost as `deciding.decide_study` does.
+    """
+    home, store = open_home(folder), open_store(folder)
+    gone = vault.erase_payloads(home, store, names, subject, person=person)
+    return len(gone), await hand_over(home, store)
+
+
+def kept_payloads(folder: Path) -> list[dict[str, Any]]:
+    """What the vault of this hospital keeps, and what was erased."""
+    return [row.to_json() for row in vault.payloads(open_home(folder), open_store(folder))]
+
+
+def show_payload(folder: Path, payload: str) -> Disclosed:
+    """A kept payload, checked; raises PayloadUnknown or PayloadDamaged."""
+    return vault.show(open_home(folder), open_store(folder), payload)
 
 
 def objection_to(folder: Path, digest: Digest) -> str | None:
@@ -192,9 +329,26 @@ def promises_nothing(folder: Path, digest: Digest) -> bool:
     return decision is not None and not StudyFile.from_document(decision.document).is_private
 
 
+def policy_text(folder: Path, study: str | None) -> bytes:
+    """policy.txt: the log's key; with a study this hospital decided about, its witnesses too."""
+    home = open_home(folder)
+    if study is None:
+        return policy_without_witnesses(home)
+    store = open_store(folder)
+    found = [one for one in store.decisions() if one.study == study]
+    if not found:
+        raise StudyUnknown(study, sorted({one.study for one in store.decisions()}))
+    return policy_of_study(home, store, StudyFile.from_document(found[-1].document))
+
+
 def study_standings(folder: Path) -> tuple[Standing, ...]:
     """How far this hospital's work on each study has come, as the agent wrote it down last."""
     return standings(open_home(folder).folder)
+
+
+def line_traffic(folder: Path) -> LineTraffic | None:
+    """What passes between the agent and the coordinator, as the agent wrote it down last."""
+    return read_traffic(open_home(folder).folder)
 
 
 def dataset_budgets(folder: Path, dataset: str | None) -> tuple[DatasetBudget, ...]:
@@ -255,7 +409,7 @@ def audit_of_study(folder: Path, name: str) -> "MechanismAudit":
     dataset = config.dataset_for(study.study_id)
     declared = dataset.declared_patients if dataset is not None else study.data.minimum_patients
     spec = spec_of(study, declared_patients=declared, weights=config.weights)
-    found = audited(spec, engine_for(spec, config.engine, compute_of(config)), THOROUGH)
+    found = audited(spec, engine_for(spec, config.engine, compute_of(config.device, config.precision)), THOROUGH)
     if found is None:
         raise NotAudited(f"no made-up record can be counted in the network of {name!r}")
     return found
@@ -278,24 +432,35 @@ def overlays_of_study(folder: Path, name: str, count: int) -> tuple[Path, ...]:
     return draw_overlays(home, store, StudyFile.from_document(chosen.document), chosen.study_digest, count)
 
 
-async def _offered(home: AgentHome, store: Store) -> tuple[StudyDocument, ...]:
-    async with await dial(home, CoordinatorLine(store)) as client:
-        return await client.list_studies()
+def egress_of(folder: Path) -> Egress:
+    """Everything that has left, from the hospital's own log; raises EgressAltered."""
+    home, store = open_home(folder), open_store(folder)
+    names = {str(made.study_digest): str(made.study) for made in store.decisions()}
+    return Egress(log=read_egress(home, store), names=names)
 
 
-async def _find(home: AgentHome, store: Store, name: str) -> StudyDocument:
-    offered = await _offered(home, store)
-    for document in offered:
-        if document.study == name:
-            return document
-    raise StudyUnknown(name, [document.study for document in offered])
+def review_study(folder: Path, name: str) -> Review:
+    """A study in this hospital's copy of the log, held against what the hospital itself knows of it.
+
+    Raises:
+        CopyMissing, CopyAltered, EgressAltered, EvidenceRefused: There is nothing to look at, or it is not sound.
+    """
+    home, store = open_home(folder), open_store(folder)
+    log = open_copy(home)
+    try:
+        decision = decision_about(log, store, name)
+        return review(log.known(), own_facts(home, store, open_ledger(folder, store), log, decision))
+    finally:
+        log.close()
 
 
-def _read(document: StudyDocument) -> StudyFile:
-    """The study in the coordinator's bytes, if they are those of the digest it names."""
-    study = StudyFile.from_document(document.document)
-    if study.digest() != document.study_digest or study.id != document.study:
-        raise StudyAltered(
-            f"study {document.study!r} does not have the digest {document.study_digest[:16]} it is listed under"
-        )
-    return study
+def export_evidence(folder: Path, study: str, out: Path) -> "SiteExported":
+    """Evidence of a study as this hospital has it; see `site_evidence.export_study`."""
+    from site_agent.site_evidence import export_study  # noqa: PLC0415 - a report is long to load, and this alone makes one
+
+    return export_study(open_home(folder), open_store(folder), study, out)
+
+
+def egress_begun_anew(folder: Path) -> Path:
+    """Set a damaged log aside; returns where it is."""
+    return begin_anew(open_home(folder), open_store(folder))

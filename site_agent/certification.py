@@ -19,7 +19,9 @@ from site_agent.spend_entries import sign_figures, sign_spends
 from site_agent.store import Store
 
 
-def certificate_of(home: AgentHome, store: Store, ledger: Ledger, digest: Digest) -> PrivacyCertificate:
+def certificate_of(
+    home: AgentHome, store: Store, ledger: Ledger, digest: Digest, *, parameters: int | None = None
+) -> PrivacyCertificate:
     """What this hospital can promise about a study as of now; nothing is signed. Raises CertificateRefused."""
     decision = store.decision(digest)
     if decision is None:
@@ -35,11 +37,18 @@ def certificate_of(home: AgentHome, store: Store, ledger: Ledger, digest: Digest
         declared_patients=dataset.declared_patients if dataset is not None else study.data.minimum_patients,
         ledger=ledger,
         signed=_signed(store),
+        parameters=parameters,
     )
 
 
 def sign_certificate(
-    home: AgentHome, store: Store, ledger: Ledger, events: SignedEvents, digest: Digest
+    home: AgentHome,
+    store: Store,
+    ledger: Ledger,
+    events: SignedEvents,
+    digest: Digest,
+    *,
+    parameters: int | None = None,
 ) -> PrivacyCertificate | None:
     """Sign a study's certificate for the log when the study is over; None if there is nothing to say, or it was said.
 
@@ -59,7 +68,7 @@ def sign_certificate(
             sign_figures(ledger, events, study, digest, row.dataset)
     if not any(row.study_digest == digest for row in rows):
         return None
-    certificate = certificate_of(home, store, ledger, digest)
+    certificate = certificate_of(home, store, ledger, digest, parameters=parameters)
     said = [e for e in _signed(store) if isinstance(e, entries.DpCertificate) and e.study_digest == digest]
     if said and (said[-1].event, said[-1].epsilon_figures) == (certificate.event, certificate.epsilon_figures):
         return None
@@ -89,5 +98,5 @@ def clipping_path(folder: Path, study: str) -> Path:
 def _signed(store: Store) -> Iterator[entries.SiteEntry]:
     for data in store.signed_entries():
         entry = entries.parse_entry(data)
-        assert isinstance(entry, entries.SITE_SIGNED)  # a site's store holds nothing else
+        assert entries.is_signed_by_site(entry)  # a site's store holds nothing else
         yield entry

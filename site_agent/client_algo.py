@@ -37,9 +37,10 @@ from site_agent.cohort import Records
 from site_agent.device import ON_PROCESSOR, Compute
 from site_agent.errors import TrainingFailed
 from site_agent.exact_trainer import ExactTrainer
-from site_agent.local_steps import FRESH, LocalFigures, LocalStart, TrainedUpdate
+from site_agent.local_steps import FRESH, LocalStart, TrainedUpdate
 from site_agent.networks import build_from
 from site_agent.progress import StepDone, unheard
+from site_agent.training_room import LocalFigures
 from site_agent.training_spec import PlainSpec
 from site_agent.update import parameter_layout
 

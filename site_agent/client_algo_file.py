@@ -1,8 +1,9 @@
-"""The hospital's own class of `monai.fl.client.ClientAlgo`: one Python file, named with its SHA-256 in site.yaml.
+"""The hospital's own class of `monai.fl.client.ClientAlgo`: a Python file or a distribution, by SHA-256 in site.yaml.
 
 This is the one place where the agent runs code that did not come with it. Nothing outside the hospital has a say in
 which: a study names a word, and the hospital's file says which class stands behind it, or none. What is run are the
-very bytes that were hashed. What the file imports is installed beside the agent and not covered by the digest.
+very bytes that were hashed; of a distribution, the files that were. What either imports besides is installed beside the
+agent and not covered by the digest.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from consortium.contract.study import StudyFile
 from site_agent.errors import SiteError
+from site_agent.plugin_distribution import DistributionRefused, Installed, imported, installed
 from site_agent.policy import Refuse
 from site_agent.site_file import ClientAlgoFile
 
@@ -49,14 +51,31 @@ def objection_to_client_algo(study: StudyFile, client_algos: Mapping[str, Client
     if registered is None:
         return NOT_REGISTERED
     try:
-        read_client_algo(registered)
-    except ClientAlgoRefused:
+        if registered.distribution is not None:
+            read_distribution(registered)
+        else:
+            read_client_algo(registered)
+    except (ClientAlgoRefused, DistributionRefused):
         return NOT_THE_FILE  # which file, and what is wrong with it, is for `site-agent check`
     return None
 
 
+def read_distribution(registered: ClientAlgoFile) -> Installed:
+    """The distribution, if it is the registered one, file by file; raises DistributionRefused."""
+    assert registered.distribution is not None  # whoever calls this has looked
+    found = installed(registered.distribution)
+    if found.version != registered.version or found.sha256 != registered.sha256:
+        raise DistributionRefused(
+            f"{found.name} {found.version} with SHA-256 {found.sha256}",
+            f"the one in site.yaml, {registered.version} with {registered.sha256}",
+            "Install the one that was looked at; or look at this one: `site-agent plugin-digest` prints its lines.",
+        )
+    return found
+
+
 def read_client_algo(registered: ClientAlgoFile) -> bytes:
     """The file's bytes, if they are those of its digest; raises ClientAlgoRefused."""
+    assert registered.file is not None  # whoever calls this has looked
     path = Path(registered.file)
     try:
         with path.open("rb") as file:
@@ -83,22 +102,43 @@ def made_client_algo(registered: ClientAlgoFile) -> "ClientAlgo":
     """
     from monai.fl.client.client_algo import ClientAlgo  # noqa: PLC0415 - MONAI
 
-    source = read_client_algo(registered)
-    module = types.ModuleType(f"client_algo_{registered.sha256[:16]}")
-    module.__file__ = registered.file
-    sys.modules[module.__name__] = module  # where classes look up the names of their annotations
-    advice = "Run the file by itself in the agent's environment: its own words are not printed here."
-    try:
-        exec(compile(source, registered.file, "exec"), module.__dict__)  # noqa: S102 - the hospital's own, by its digest
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises
-        found = f"{registered.file}, which fails with {type(error).__name__}"
-        raise ClientAlgoRefused(found, "a file that can be run", advice) from None
+    module = _run_distribution(registered) if registered.distribution is not None else _run_file(registered)
     kind = getattr(module, registered.class_name, None)
     if not isinstance(kind, type) or not issubclass(kind, ClientAlgo):
-        found = f"no class {registered.class_name} of monai.fl in {registered.file}"
+        found = f"no class {registered.class_name} of monai.fl in {registered.where}"
         raise ClientAlgoRefused(found, "a class of monai.fl.client.ClientAlgo", "Correct class in site.yaml.")
     try:
         return kind(**registered.args)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises
         found = f"{registered.class_name}, which fails with {type(error).__name__} when it is made"
-        raise ClientAlgoRefused(found, "a class that takes the args of site.yaml", advice) from None
+        raise ClientAlgoRefused(found, "a class that takes the args of site.yaml", _BY_ITSELF) from None
+
+
+_BY_ITSELF = "Run it by itself in the agent's environment: its own words are not printed here."
+
+
+def _run_file(registered: ClientAlgoFile) -> types.ModuleType:
+    """The file, run as a module of its own; raises ClientAlgoRefused."""
+    source, path = read_client_algo(registered), str(registered.file)
+    module = types.ModuleType(f"client_algo_{registered.sha256[:16]}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # where classes look up the names of their annotations
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102 - the hospital's own, by its digest
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises
+        found = f"{path}, which fails with {type(error).__name__}"
+        raise ClientAlgoRefused(found, "a file that can be run", _BY_ITSELF) from None
+    return module
+
+
+def _run_distribution(registered: ClientAlgoFile) -> types.ModuleType:
+    """The module of the distribution, looked at file by file right before; raises what those raise who look."""
+    found = read_distribution(registered)
+    assert registered.module is not None  # with a distribution
+    try:
+        return imported(found, registered.module)
+    except DistributionRefused:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises
+        said = f"{registered.where}, which fails with {type(error).__name__}"
+        raise ClientAlgoRefused(said, "a module that can be imported", _BY_ITSELF) from None

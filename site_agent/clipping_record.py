@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 class StepFigures(Protocol):
-    """What a round's training saw (`trainer.LocalFigures`)."""
+    """What a round's training saw (`training_room.LocalFigures`)."""
 
     @property
     def sampled_patients(self) -> tuple[int, ...]:

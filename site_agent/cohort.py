@@ -1,7 +1,7 @@
-"""Local patients -> training and test records, one privacy unit per patient. Nothing here leaves the site.
+"""Local patients -> training, validation and test records, one privacy unit per patient. Nothing here leaves the site.
 
 Tables are read by `tables.py`, images by `imaging/`; what training and testing get is the same. Patients, not records,
-are split, so that no patient is on both sides.
+are split, so that no patient is on two sides. Validation patients are there if the study chooses its model by them.
 
 Limit (docs/limitations.md): the study's random split depends on which patients there are. The guarantee of
 differential privacy is about the training patients; a hospital that wants the split fixed beforehand names a
@@ -26,8 +26,9 @@ from site_agent.datasets import (
     ParquetDataset,
 )
 from site_agent.image_cache import ImageCache
+from site_agent.withdrawals import NOBODY, Withdrawn
 
-TRAIN, TEST = "train", "test"
+TRAIN, TEST, VALIDATION = "train", "test", "validation"
 
 _Indices = npt.NDArray[np.int64]
 
@@ -70,8 +71,21 @@ class CohortSummary:
     test_patients: int
     training_records: int
     test_records: int
+    validation_patients: int = 0  # of a study that chooses its model by them
+    validation_records: int = 0
     most_records_of_a_patient: int
     declared_patients: int  # site.yaml's constant for training_patients
+
+    @property
+    def sides(self) -> str:
+        """How many patients are on each side, in words."""
+        validated = f"{self.validation_patients} to choose by, " if self.validation_patients else ""
+        return f"{self.training_patients} to train, {validated}{self.test_patients} to test"
+
+    @property
+    def records(self) -> int:
+        """Records on all sides together."""
+        return self.training_records + self.validation_records + self.test_records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,10 +97,27 @@ class Cohort:
     test_groups: _Indices  # [test patients, subgroups]: the cell in each of `evaluation.subgroups`, -1 for none
     feature_names: tuple[str, ...]  # the columns of `features`; none of images
     summary: CohortSummary
+    validation: Records | None = None  # of a study that chooses its model by them
+    validation_groups: _Indices | None = None  # as `test_groups`
+
+    def measured(self, *, chosen: bool) -> tuple[Records, _Indices]:
+        """On whom a round measures its model, and their cells.
+
+        Args:
+            chosen: Whether validation patients have chosen that model.
+        """
+        if chosen or self.validation is None or self.validation_groups is None:
+            return self.test, self.test_groups
+        return self.validation, self.validation_groups
 
 
-def read_cohort(study: StudyFile, dataset: Dataset, cache: ImageCache | None = None) -> Cohort:
-    """The patients of `dataset` under the contract of `study`; images that are ready in `cache` are taken from there.
+def read_cohort(
+    study: StudyFile, dataset: Dataset, cache: ImageCache | None = None, withdrawn: Withdrawn = NOBODY
+) -> Cohort:
+    """The patients of `dataset` under the contract of `study`, but for those who withdrew.
+
+    Images that are ready in `cache` are taken from there. Sides are drawn with everybody, so that the others stay on
+    theirs; who withdrew is then on none.
 
     Raises:
         DataInvalid: With every problem of the file or folder.
@@ -95,11 +126,11 @@ def read_cohort(study: StudyFile, dataset: Dataset, cache: ImageCache | None = N
     if isinstance(data, TabularData) and isinstance(dataset, CsvDataset | ParquetDataset):
         from site_agent.tables import read_table  # noqa: PLC0415 - pandas
 
-        return read_table(study, data, dataset)
+        return read_table(study, data, dataset, withdrawn)
     if isinstance(data, ImagingData) and not isinstance(dataset, CsvDataset | ParquetDataset):
         from site_agent.imaging.cohort import read_images  # noqa: PLC0415 - imaging libraries
 
-        return read_images(study, data, dataset, cache)
+        return read_images(study, data, dataset, cache, withdrawn)
     faults = Faults(path=Path(dataset.path), found=[])
     formats = TABLE_FORMATS if isinstance(data, TabularData) else IMAGE_FORMATS
     allowed = f"one of {', '.join(formats)}: the study's data are {data.kind}"

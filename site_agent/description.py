@@ -8,7 +8,7 @@ from audit.certificate import percent_right
 from consortium.contract.best_model import choice_costs
 from consortium.contract.figures_budget import figures_privacy
 from consortium.contract.layout import largest_layout
-from consortium.contract.names import Digest
+from consortium.contract.names import Digest, SiteId
 from consortium.contract.networks import BundleClassifier, BundleSegmenter
 from consortium.contract.study import StudyFile
 from consortium.contract.study_training import NoPrivacy
@@ -25,23 +25,35 @@ from site_agent.site_file import SiteFile
 from site_agent.starting_point import objection_to_weights, words_of
 from site_agent.training_spec import PrivacySpec, parameters_of, spec_of
 
+_ROUNDS_NAMED = 12
+WIDTH = 80
+"""Columns of a terminal, and of a printed page."""
 
-def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger) -> str:
-    """Several paragraphs; ends with whether this hospital's rules and budget would allow the study."""
+
+def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger, *, submitted: str = "") -> str:
+    """Several paragraphs; ends with whether this hospital's rules and budget would allow the study.
+
+    `submitted` is what `site_agent.owner` says of who submitted it.
+    """
     training = study.training
     dataset_name = config.studies.get(study.id)
     parts = [
         f"{study.title}",
-        f"Study {study.id}, digest {digest}",
+        f"Study {study.id}",
+        f"Digest {digest}",
         "",
         *_said("Purpose", study.governance.purpose),
         *_said("Sponsor", f"{study.governance.sponsor} ({study.governance.contact})"),
+        *(_said("Submitted by", submitted) if submitted else ()),
         *_said("Ethics", f"{study.governance.ethics.reference}, {study.governance.ethics.authority}"),
+        *_said("Legal basis", f"{legal_basis_of(study)}, as the sponsor says"),
         *_said("Ends", f"{study.governance.expires}; records kept {study.governance.retention_years} years"),
         *_said(
             "Who",
             f"{', '.join(study.sites.roster)}. At least {study.sites.minimum} take part in every round, and at least "
-            f"{study.aggregation.threshold} of them together are needed to open a sum.{_groups(study)}",
+            f"{study.aggregation.threshold} of them together are needed to open a sum.{_turns(study, config)}"
+            f"{_groups(study)} {study.cosignatures_needed} of them must have cosigned the log before a round begins, "
+            f"and before the model is released{_outside(study)}.",
         ),
         *_said(
             "Computed here",
@@ -59,13 +71,36 @@ def describe(study: StudyFile, digest: Digest, config: SiteFile, ledger: Ledger)
         *_said("Noise", _noise(study, config)),
         *_said("Not covered", _not_covered(study, config)),
         *_said("Cost here", _cost(study, digest, config, ledger)),
+        *_said(
+            "Model goes to",
+            "the coordinator and every hospital of the study, after each round; and, once the study is over, whoever "
+            "the consortium lead releases it to. It cannot be called back; "
+            + ("what it may say about a patient is bounded by the risk above." if study.is_private else "it is exact."),
+        ),
     ]
     return "\n".join(parts)
 
 
 def _said(name: str, text: str) -> list[str]:
     head = f"{name + ':':<19}"
-    return [textwrap.fill(text, 110, initial_indent=head, subsequent_indent=" " * len(head))]
+    # A digest or a path that is broken cannot be compared or copied.
+    return [
+        textwrap.fill(
+            text,
+            WIDTH,
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
+
+
+def legal_basis_of(study: StudyFile) -> str:
+    """The ground that the study names, in the law's own numbers."""
+    basis = study.governance.legal_basis
+    named = (("GDPR Art.", basis.gdpr_article_6), ("GDPR Art.", basis.gdpr_article_9), ("HIPAA", basis.hipaa))
+    return ", ".join(f"{law} {value}" for law, value in named if value is not None)
 
 
 def _steps(study: StudyFile) -> list[str]:
@@ -95,10 +130,11 @@ def _choice(study: StudyFile) -> list[str]:
             f" Training stops after {wanted.stop_early.patience} measured rounds without a better one; rounds that do "
             "not take place cost nothing."
         )
-    costs = choice_costs(has_budget=wanted.privacy is not None, is_private=study.is_private)
-    return _said(
-        "Model", f"the best of those measured, by {wanted.keep_best} of the patients set aside.{early} {costs}"
-    )
+    has_validation = study.has_validation
+    has_budget = wanted.privacy is not None
+    costs = choice_costs(has_budget=has_budget, is_private=study.is_private, has_validation=has_validation)
+    whom = "validation patients, who are set aside for that" if has_validation else "the patients set aside"
+    return _said("Model", f"the best of those measured, by {wanted.keep_best} of {whom}.{early} {costs}")
 
 
 def _bundle(study: StudyFile, config: SiteFile) -> list[str]:
@@ -108,7 +144,8 @@ def _bundle(study: StudyFile, config: SiteFile) -> list[str]:
     args = study.model.args
     copy = config.bundles.get(args.digest)
     known = f"this hospital's copy is {copy}" if copy is not None else "site.yaml does not name it, so it is refused"
-    return _said("Network", f"defined by the MONAI bundle {args.digest} ({known}): {args.definition}")
+    also = f" The study follows it in {', '.join(args.follows)} too." if args.follows else ""
+    return _said("Network", f"defined by the MONAI bundle {args.digest} ({known}): {args.definition}.{also}")
 
 
 def _client_algo(study: StudyFile, config: SiteFile) -> list[str]:
@@ -119,7 +156,7 @@ def _client_algo(study: StudyFile, config: SiteFile) -> list[str]:
     registered = config.client_algos.get(name)
     known = "site.yaml has no client algorithm of that name, so the study is refused"
     if registered is not None:
-        known = f"here {registered.class_name} in {registered.file}, SHA-256 {registered.sha256}"
+        known = f"here {registered.class_name} in {registered.where}, SHA-256 {registered.sha256}"
     return _said(
         "Trained by",
         f"code of each hospital's own, under the name {name} ({known}). It runs with this agent's rights. What the "
@@ -154,6 +191,28 @@ def _risk(study: StudyFile) -> str:
 
 def _seen(study: StudyFile) -> str:
     return "every sum that hospitals open" if study.is_distributed else "everything that leaves"
+
+
+def _turns(study: StudyFile, config: SiteFile) -> str:
+    """In which rounds this hospital trains, where not all do; the schedule is known before anybody approves."""
+    per_round = study.training.participants_per_round
+    if per_round is None:
+        return ""
+    own = study.turns_of(SiteId(config.site))
+    named = ", ".join(map(str, own[:_ROUNDS_NAMED])) + (" and so on" if len(own) > _ROUNDS_NAMED else "")
+    return (
+        f" They train by turns: {per_round} of the {len(study.sites.required)} in every round, as follows from the "
+        f"study's digest. This hospital is in {len(own)} of the {study.training.rounds} rounds ({named or 'none'}), "
+        f"and noise is for {study.rounds_of_a_site}, the most that any hospital is in. That makes no patient more "
+        "private: everybody knows whose turn it is. All of them measure the last model."
+    )
+
+
+def _outside(study: StudyFile) -> str:
+    """Witnesses that are no hospitals."""
+    keys = study.witnesses.outside if study.witnesses is not None else ()
+    names = [key.partition("+")[0] for key in keys]
+    return f", then {', '.join(names)} too" if names else ""
 
 
 def _groups(study: StudyFile) -> str:

@@ -21,10 +21,11 @@ from consortium.contract.private_files import write_private
 from consortium.wire.client import SentRecord
 from consortium.wire.client import enrol as request_certificate
 from privacy.p256 import point_bytes
+from site_agent.egress_rows import EgressRecord
 from site_agent.errors import SiteError
 from site_agent.home import Identity
 from site_agent.site_file import example_site_file
-from site_agent.store import EgressRecord, Store
+from site_agent.store import Store
 
 
 class HomeExists(SiteError):

@@ -169,6 +169,11 @@ class LedgerUnavailable(SiteError):
 
     code = "try_later"
 
+    def __init__(self, words: str, *, passes: bool = False) -> None:
+        """`passes`: whether the same may succeed later without anybody changing the file (`sqlite_trouble.py`)."""
+        super().__init__(words)
+        self.passes = passes
+
     def advice(self) -> str:
         """What to do next."""
         return (

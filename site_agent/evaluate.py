@@ -9,83 +9,26 @@ many places of each class were found. So it takes no more memory with a thousand
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from consortium.contract.layout import LaneName
 from consortium.contract.record_views import Patch
 from consortium.contract.study import Evaluation as Wanted
 from site_agent.class_tally import ClassScores
 from site_agent.cohort import Records
 from site_agent.device import PROCESSOR, device_of
 from site_agent.dice_tally import Overlaps, overlaps
+from site_agent.evaluation import Evaluation
 from site_agent.imaging.patches import whole_answers
-from site_agent.tally import Scores, metric_lanes
+from site_agent.tally import Scores
 from site_agent.update import load_vector
-
-Tally: TypeAlias = Scores | ClassScores | Overlaps
-"""What one hospital's test patients come to, by the label: binary, of several classes, or a mask."""
 
 _RECORDS_AT_ONCE, _VALUES_AT_ONCE = 4096, 2**20
 """The most records, and the most numbers of the records and of the network's answers, that are held at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evaluation:
-    """One model on one hospital's held-out patients. It prints without its values."""
-
-    scores: Tally
-    wanted: Wanted
-
-    @property
-    def patients(self) -> int:
-        """Patients set aside."""
-        return len(self.scores)
-
-    @property
-    def loss_sum(self) -> float:
-        """Cross-entropy in nats over all patients, each patient's cut at LOSS_PER_PATIENT_MAX."""
-        return float(self.scores.losses.sum())
-
-    def lanes(self) -> Mapping[LaneName, NDArray[np.float64]]:
-        """What goes into the metric lanes of a round (`consortium.contract.layout`); a layout may not have them all."""
-        if isinstance(self.scores, Scores):
-            return metric_lanes(self.scores, self.wanted)
-        return self.scores.lanes(self.wanted)
-
-    def own_figures(self) -> dict[str, Any]:
-        """For the hospital's own eyes: exact, from the scores themselves, with every cell however small."""
-        if not isinstance(self.scores, Scores):
-            return self.scores.own_figures()
-        scores = self.scores
-        groups = [
-            {"column": subgroup.column, "group": subgroup.name_of(cell), **self._of(scores.of_cell(number, cell))}
-            for number, subgroup in enumerate(self.wanted.subgroups or ())
-            for cell in range(subgroup.cells)
-        ]
-        return self._of(scores) | ({"subgroups": groups} if groups else {})
-
-    def _of(self, part: Scores) -> dict[str, Any]:
-        patients = max(1, len(part))
-        return {
-            "patients": len(part),
-            "accuracy": part.correct(self.wanted.decision_threshold) / patients,
-            "auc": part.auc(),
-            "loss": float(part.losses.sum()) / patients,
-            "brier": float(part.squared_errors.sum()) / patients,
-            "sensitivity": None if self.wanted.specificity is None else part.sensitivity(self.wanted.specificity),
-            "score": float(part.scores.sum()) / patients,
-            "rate": float(part.positive.sum()) / patients,
-        }
-
-    def __repr__(self) -> str:
-        return "Evaluation()"
 
 
 def evaluate(

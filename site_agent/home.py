@@ -3,8 +3,10 @@
 site.yaml            the hospital's own rules and data; written by the hospital
 identity.json        consortium, coordinator's address and keys, as the kit had them
 keys/                0600 each: tls, signing (Ed25519), ecdsa (P-256, for studies of the suite p256), hedge (a
-                     long-term secret mixed into every fresh key)
-certificates/        site.pem, ca.pem
+                     long-term secret mixed into every fresh key); connection.pem once the certificate was renewed: the
+                     TLS key and the certificate that are shown from then on
+certificates/        site.pem (as enrolled), ca.pem
+vault/               what is kept beside the log and can be erased; names of people, with their pseudonyms' keys
 agent.db, ledger.db  what the agent remembers; what privacy was spent
 images/              images as the network sees them, for as long as cache_gib has room for them
 models/, results/    global models by digest; this hospital's own figures
@@ -14,15 +16,19 @@ overlays/            pictures of test patients, if somebody asked for them
 evidence/            messages in which somebody broke a rule of the protocol, by digest
 """
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from audit.vault_files import VaultFiles
 from consortium.contract import certificates
 from consortium.contract.kit import split_address
 from consortium.contract.names import SiteId
@@ -74,13 +80,24 @@ class Identity(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """What this hospital shows when it dials: its TLS key, and a certificate for it."""
+
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    spki_sha256: str  # of the key, hexadecimal
+    not_before: datetime  # UTC
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentHome:
     """An opened home. Private keys are read when they are needed."""
 
     folder: Path
     identity: Identity
     ca_pem: bytes
-    certificate_pem: bytes
+    certificate_pem: bytes  # as enrolled; `connection` has the one that is shown
 
     @property
     def images(self) -> ImageCache:
@@ -88,14 +105,49 @@ class AgentHome:
         return ImageCache(folder=self.folder / "images", quota_bytes=int(self.config.cache_gib * 2**30))
 
     @property
+    def vault(self) -> VaultFiles:
+        """What is kept beside the log and can be erased; whose pseudonym is whose, too."""
+        return VaultFiles(self.folder)
+
+    @property
     def site(self) -> SiteId:
         """This hospital's name."""
         return SiteId(self.identity.site)
 
     @property
+    def log_origin(self) -> str:
+        """The name of the consortium's log, which stays when its key changes."""
+        return self.identity.log_vkey.partition("+")[0]
+
+    @property
     def tls_key_pem(self) -> bytes:
-        """TLS private key."""
+        """TLS private key, as enrolled."""
         return self._private("tls.pem")
+
+    @property
+    def connection_path(self) -> Path:
+        """Where a renewed certificate is, with its key: one file, so that one is never there without the other."""
+        return self.folder / "keys" / "connection.pem"
+
+    @property
+    def connection(self) -> Connection:
+        """What is shown from the next connection on, read afresh: it is renewed while the agent runs."""
+        renewed = self.connection_path.exists()
+        try:
+            pem = self._private("connection.pem") if renewed else b""
+            key_pem, certificate_pem = _parted(pem) if pem else (self.tls_key_pem, self.certificate_pem)
+            key = certificates.load_tls_key(key_pem)
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+        except ValueError as error:
+            where = "keys/connection.pem" if renewed else "keys/tls.pem or certificates/site.pem"
+            raise HomeInvalid(f"{self.folder}: {where} is damaged: {error}") from error
+        return Connection(
+            key_pem=key_pem,
+            certificate_pem=certificate_pem,
+            spki_sha256=hashlib.sha256(certificates.spki_of(key.public_key())).hexdigest(),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+        )
 
     @property
     def signing_key(self) -> Ed25519PrivateKey:
@@ -108,8 +160,13 @@ class AgentHome:
     @property
     def ecdsa_key(self) -> EcdsaSigner:
         """Signs this site's messages of secure aggregation in the suite p256."""
+        return EcdsaSigner(self.ecdsa_private_key)
+
+    @property
+    def ecdsa_private_key(self) -> EllipticCurvePrivateKey:
+        """The same key, for proving in a certificate request that it is there."""
         try:
-            return EcdsaSigner(certificates.load_ecdsa_key(self._private("ecdsa.pem")))
+            return certificates.load_ecdsa_key(self._private("ecdsa.pem"))
         except ValueError as error:
             raise HomeInvalid(f"{self.folder / 'keys' / 'ecdsa.pem'}: {error}") from error
 
@@ -181,6 +238,14 @@ def open_home(folder: Path) -> AgentHome:
     if certificates.fingerprint(authority) != identity.ca_sha256:
         raise HomeInvalid(f"{folder / 'certificates/ca.pem'} is not the authority this home was enrolled under")
     return AgentHome(folder=folder, identity=identity, ca_pem=ca_pem, certificate_pem=certificate_pem)
+
+
+def _parted(pem: bytes) -> tuple[bytes, bytes]:
+    """Key and certificate of `connection.pem`, in this order."""
+    key, begin, certificate = pem.partition(b"-----BEGIN CERTIFICATE-----")
+    if not begin:
+        raise ValueError("connection.pem has no certificate")
+    return key, begin + certificate
 
 
 def _read(folder: Path, name: str) -> bytes:

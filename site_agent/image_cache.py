@@ -102,6 +102,11 @@ class ImageCache:
         """What the folder holds."""
         return sum(size for _, size, _ in self._entries())
 
+    def clear(self) -> None:
+        """Remove every entry: none says whose it is, and all of them can be made again."""
+        for _, _, path in self._entries():
+            path.unlink(missing_ok=True)
+
     def _make_room(self, size: int) -> None:
         entries = sorted(self._entries())
         held = sum(one for _, one, _ in entries)

@@ -27,7 +27,7 @@ from privacy.dp.events import DpEvent, PrivacySpend
 from site_agent.errors import LedgerRefused
 from site_agent.ledger_caps import Caps, Counted, Limits, Studies, added, all_events, epsilon, events_of
 from site_agent.ledger_file import LedgerFile, decode, encode
-from site_agent.patient_marks import Overlap, PatientMarks, neighbours, overlaps_of, record_marks
+from site_agent.patient_marks import Overlap, PatientMarks, datasets_with, neighbours, overlaps_of, record_marks
 from site_agent.told import Told, require_current
 
 __all__ = ["Ledger", "LedgerRow", "Limits", "Overlap", "Reservation", "Spend", "SpendState"]
@@ -295,6 +295,11 @@ class Ledger:
         """The datasets that share patients with one that was registered."""
         with self._file.transaction() as connection:
             return overlaps_of(connection, dataset)
+
+    def had(self, marks: PatientMarks) -> tuple[str, ...]:
+        """The datasets that have, or once had, any of these patients."""
+        with self._file.transaction() as connection:
+            return datasets_with(connection, marks)
 
     # --- after a loss ----------------------------------------------------------------------------------------------
 

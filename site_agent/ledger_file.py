@@ -24,6 +24,7 @@ from pathlib import Path
 from privacy.dp.events import DpEvent
 from privacy.errors import UnknownEvent
 from site_agent.errors import LedgerUnavailable
+from site_agent.sqlite_trouble import passes, words_of
 
 VERSION = 2
 WAIT_S = 30.0
@@ -100,7 +101,7 @@ class LedgerFile:
                 connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._close()
-                raise LedgerUnavailable(f"{self._path.name} could not be used: {error}") from error
+                raise self._refused(error) from error
             except BaseException:
                 self._close()
                 raise
@@ -109,6 +110,10 @@ class LedgerFile:
         """Let go of the file; the next use opens it again."""
         with self._lock:
             self._close()
+
+    def _refused(self, error: sqlite3.Error) -> LedgerUnavailable:
+        words = words_of(error, WAIT_S)
+        return LedgerUnavailable(f"{self._path.name} could not be used: {words}", passes=passes(error))
 
     def _connection(self) -> sqlite3.Connection:
         try:
@@ -125,7 +130,7 @@ class LedgerFile:
                 self._open.execute("PRAGMA synchronous=FULL")
             except sqlite3.Error as error:
                 self._close()
-                raise LedgerUnavailable(f"{self._path.name} could not be opened: {error}") from error
+                raise self._refused(error) from error
         return self._open
 
     def _close(self) -> None:

@@ -16,6 +16,7 @@ from privacy.dp.events import DpEvent
 from site_agent.cohort import Records
 from site_agent.device import PROCESSOR
 from site_agent.errors import TrainingFailed
+from site_agent.training_room import LocalFigures
 from site_agent.training_spec import OptimizerSpec
 
 
@@ -31,23 +32,6 @@ class LocalStart:
 
 FRESH = LocalStart()
 """Nothing but the global model."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFigures:
-    """What the hospital may look at and nobody else: these numbers carry no noise. They print as nothing."""
-
-    sampled_patients: tuple[int, ...]  # of each step
-    clipped_patients: int  # over all steps
-    broken_patients: int  # over all steps: a record gave a gradient that is not finite
-
-    @property
-    def clipped_fraction(self) -> float:
-        """Of the contributions made, how many were shortened; 0 if there were none."""
-        return self.clipped_patients / max(1, sum(self.sampled_patients))
-
-    def __repr__(self) -> str:
-        return "LocalFigures()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

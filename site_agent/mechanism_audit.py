@@ -17,7 +17,7 @@ spent; nothing that is measured leaves a step of real training.
 
 From what was measured, epsilon of the whole study is computed again and compared with the claim. Bounds hold each with
 an error below ERROR, all together with CONFIDENCE. The healthy trainer fails a check once in 1 / (1 - CONFIDENCE)
-audits at the most.
+audits at the most (`mechanism_findings.py`).
 
 Does not show: what the trainer would do with other records than these, or at another time.
 """
@@ -41,14 +41,14 @@ from privacy.errors import LocalProtocolError
 from site_agent.cohort import Records
 from site_agent.gradients.losses import loss_of
 from site_agent.local_steps import FRESH, LocalStart
+from site_agent.mechanism_findings import Finding, MechanismAudit
 from site_agent.networks import build_from
+from site_agent.networks.drawing import generator_alone
 from site_agent.training_spec import OptimizerSpec, TrainingSpec
 from site_agent.update import load_vector, named_parameters
 
 ERROR = 1e-7
 """Chance that one bound does not hold although the trainer is healthy."""
-CONFIDENCE = 1 - 1e-5
-"""Chance that every bound holds: there are fewer than 40, and two rest on an approximation with room to spare."""
 
 _Z = 5.33  # two-sided normal deviate for ERROR
 _Z_WIDE = 7.0  # for statistics that are only nearly normal
@@ -98,35 +98,6 @@ class Trainer(Protocol):
 
 
 Factory = Callable[[TrainingSpec, Records], Trainer]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One check."""
-
-    check: str
-    passed: bool
-    found: str
-    allowed: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MechanismAudit:
-    """What was measured. All of it is about made-up records, so it may leave the building."""
-
-    findings: tuple[Finding, ...]
-    figures: tuple[tuple[str, float | None], ...]  # sorted by name; None where nothing finite was measured
-    confidence: float = CONFIDENCE
-
-    @property
-    def checks(self) -> tuple[str, ...]:
-        """Names of the checks, in order."""
-        return tuple(one.check for one in self.findings)
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Names of those that did not hold."""
-        return tuple(one.check for one in self.findings if not one.passed)
 
 
 def audit_mechanism(spec: TrainingSpec, factory: Factory, effort: Effort = AT_ADMISSION) -> MechanismAudit:
@@ -323,7 +294,7 @@ class _Audit:
         spec = self._probe(quiet=False)
         rounds = self._rounds(self._effort.noise_samples // 6)
         sums = []
-        with _global_generators_kept():
+        with generator_alone(), _global_generators_kept():
             for _ in range(2):
                 torch.manual_seed(0)
                 np.random.seed(0)  # noqa: NPY002 - the global generator is what is looked for

@@ -23,6 +23,7 @@ from site_agent.errors import SiteError
 from site_agent.evaluate import windows_at_once
 from site_agent.home import AgentHome
 from site_agent.imaging.patches import whole_answers
+from site_agent.left_out import withdrawn_at
 from site_agent.model_folder import ModelFolder
 from site_agent.networks import build_from
 from site_agent.overlay_picture import side_by_side, slice_shown
@@ -72,7 +73,7 @@ def draw_overlays(home: AgentHome, store: Store, study: StudyFile, digest: Diges
     kept = Carried(
         study, home.folder / "carried" / digest[:16], model=model, was_released=lambda _: False
     ).kept(link.round + 1)  # fmt: skip
-    test = read_cohort(study, dataset, home.images).test
+    test = read_cohort(study, dataset, home.images, withdrawn_at(home, store)).test
     compute = compute_for(home.config.device, home.config.precision)
     folder = home.folder / FOLDER / study.id
     for part in (folder.parent, folder):

@@ -115,6 +115,12 @@ def record_marks(connection: sqlite3.Connection, dataset: str, new: PatientMarks
             )
 
 
+def datasets_with(connection: sqlite3.Connection, wanted: PatientMarks) -> tuple[str, ...]:
+    """The datasets that have, or once had, any of these patients, by name."""
+    rows = connection.execute("SELECT dataset, marks FROM patients WHERE key_id = ?", (wanted.key_id,)).fetchall()
+    return tuple(sorted(name for name, blob in rows if np.isin(wanted.marks, np.frombuffer(blob, dtype=_MARK)).any()))
+
+
 def overlaps_of(connection: sqlite3.Connection, dataset: str) -> tuple[Overlap, ...]:
     """The datasets that share patients with `dataset`, by name.
 

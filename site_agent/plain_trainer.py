@@ -29,7 +29,6 @@ from site_agent.gradients.engine import Batch
 from site_agent.gradients.losses import loss_of
 from site_agent.local_steps import (
     FRESH,
-    LocalFigures,
     LocalStart,
     TrainedUpdate,
     local_optimizer,
@@ -39,6 +38,7 @@ from site_agent.local_steps import (
 from site_agent.networks import build_from
 from site_agent.optimizer_state import load_state, read_state
 from site_agent.progress import StepDone, unheard
+from site_agent.training_room import LocalFigures
 from site_agent.training_spec import PlainSpec
 from site_agent.update import kept_vector_of, load_kept, load_vector, named_parameters, vector_of
 from site_agent.views import RecordViews

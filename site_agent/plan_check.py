@@ -17,11 +17,12 @@ from audit import entries
 from audit.errors import AuditError
 from consortium.contract import certificates
 from consortium.contract.certificates import CertificateRefused, Role
-from consortium.contract.global_model import ParameterLayout
-from consortium.contract.layout import measures, round_layout
+from consortium.contract.global_model import GlobalModel, ParameterLayout
+from consortium.contract.layout import last_round, measures, round_layout
 from consortium.contract.messages import Invitation
 from consortium.contract.names import Digest, RoundNumber, SiteId
 from consortium.contract.plan import PLAN_SIGNATURE_CONTEXT, RoundKind, RoundPlan
+from consortium.contract.server_optimizer import has_ended, kind_of
 from consortium.contract.study import StudyFile
 from site_agent.errors import SiteError
 from site_agent.store import ChainLink
@@ -46,7 +47,8 @@ class Expectation:
     consortium: str
     study: StudyFile
     site: SiteId
-    spki_sha256: str
+    signing_key: str
+    ecdsa_key: str
     parameters: ParameterLayout  # of the study's network
     first_model: Digest  # computed here from the study
     chain: ChainLink | None  # the last round this site saw closed
@@ -96,7 +98,10 @@ def check_plan(
     _same("round deadline", plan.round_deadline_s, study.aggregation.round_deadline_s)
     _same("upload deadline", plan.upload_deadline_s, study.aggregation.upload_deadline_s)
     _check_turn(plan, expected)
+    _check_schedule(plan, study)
     kind = RoundKind.TRAIN if plan.round <= study.training.rounds else RoundKind.EVALUATE
+    if study.has_validation and plan.round > 1 and plan.kind is RoundKind.EVALUATE:
+        kind = RoundKind.EVALUATE  # of a model that may have been chosen early: `check_model_fits` sees whether it was
     _same("kind", plan.kind.value, kind.value)
     allowed = [
         round_layout(study, parameters=expected.parameters, kind=kind, measured=measured)
@@ -106,7 +111,18 @@ def check_plan(
     if plan.layout not in allowed:
         raise PlanRefused("layout", "other lanes, clips or scales", "those that follow from the study")
     _check_roster(plan, invitation.certificates, expected, authority, now)
-    _check_model(plan, invitation.endorsements, expected)
+    _check_model(plan, invitation, expected, authority, now)
+
+
+def check_model_fits(plan: RoundPlan, study: StudyFile, model: GlobalModel) -> None:
+    """Raise PlanRefused unless the study goes on from this model, and with a round of this kind.
+
+    What `check_plan` cannot know: a site that missed the round before sees the model only when it has fetched it.
+    """
+    if plan.round > 1 and has_ended(study, model):
+        raise PlanRefused("model", "the one that the study ended with", "one that training goes on from")
+    if study.has_validation:
+        _same("kind", plan.kind.value, kind_of(study, plan.round, model).value)
 
 
 def _check_cohort(plan: RoundPlan, expected: Expectation) -> None:
@@ -131,7 +147,7 @@ def _check_cohort(plan: RoundPlan, expected: Expectation) -> None:
 
 def _check_turn(plan: RoundPlan, expected: Expectation) -> None:
     """Rounds and attempts only go forward, and end: nothing is computed, masked or measured once more on demand."""
-    last = expected.study.training.rounds + (expected.study.aggregation.group_size is None)
+    last = last_round(expected.study)
     if plan.round > last:
         raise PlanRefused("round", str(plan.round), f"at most {last}, the last of the study")
     if expected.chain is not None and expected.chain.ended:
@@ -146,6 +162,16 @@ def _check_turn(plan: RoundPlan, expected: Expectation) -> None:
     # 4.4: one release per attempt, whatever happened to this process since.
     if expected.released:
         raise PlanRefused("attempt", "one in which this site released its shares", "a new one")
+
+
+def _check_schedule(plan: RoundPlan, study: StudyFile) -> None:
+    """Section 2: in a study whose hospitals train by turns, those whose turn it is and no others, this one included."""
+    allowed = study.sites_of_round(plan.round)
+    others = sorted({participant.site for participant in plan.participants} - set(allowed))
+    if others:
+        raise PlanRefused(
+            "schedule", f"{', '.join(others)} in round {plan.round}", f"whose turn it is: {', '.join(allowed)}"
+        )
 
 
 def _check_roster(
@@ -170,11 +196,14 @@ def _check_roster(
             (participant.site, participant.spki_sha256, participant.signing_key, participant.ecdsa_key),
         )
     mine = [p for p in plan.participants if p.site == expected.site]
-    if not mine or mine[0].spki_sha256 != expected.spki_sha256:
+    # Not by the TLS key: that may have been renewed since the plan was made.
+    if not mine or (mine[0].signing_key, mine[0].ecdsa_key) != (expected.signing_key, expected.ecdsa_key):
         raise PlanRefused("participants", "a list without this site's own keys", "one that has them")
 
 
-def _check_model(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expectation) -> None:
+def _check_model(
+    plan: RoundPlan, invitation: Invitation, expected: Expectation, authority: x509.Certificate, now: datetime
+) -> None:
     """Protocol 4.5: a model this site computed itself, or one that `threshold` sites signed that they did."""
     chain = expected.chain
     known_round = chain.round if chain is not None else 0
@@ -187,7 +216,8 @@ def _check_model(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expec
         _same("model", plan.model_digest, model)
         _same("previous transcript", plan.previous_transcript, transcript)
         return
-    signers = _endorsers(plan, endorsements, expected)
+    known = {**expected.peers, **_keys_shown(invitation.endorser_certificates, authority, now)}
+    signers = _endorsers(plan, invitation.endorsements, expected, known)
     if len(signers) < plan.threshold:
         raise PlanRefused(
             "model",
@@ -196,12 +226,26 @@ def _check_model(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expec
         )
 
 
-def _endorsers(plan: RoundPlan, endorsements: Sequence[bytes], expected: Expectation) -> frozenset[SiteId]:
+def _keys_shown(certificates_der: Sequence[bytes], authority: x509.Certificate, now: datetime) -> dict[SiteId, str]:
+    """Signing keys of hospitals that are not in the plan, by certificates that are good now."""
+    shown: dict[SiteId, str] = {}
+    for der in certificates_der:
+        try:
+            holder = certificates.verify_certificate(der, authority, now, role=Role.SITE)
+        except CertificateRefused as error:
+            raise PlanRefused("certificate of an endorser", error.found, error.allowed) from error
+        shown[SiteId(holder.name)] = (holder.signing_key or b"").hex()
+    return shown
+
+
+def _endorsers(
+    plan: RoundPlan, endorsements: Sequence[bytes], expected: Expectation, known: Mapping[SiteId, str]
+) -> frozenset[SiteId]:
     """The hospitals of the study whose signature on this model verifies, whether or not they take part in this round.
 
-    A key counts if this site has known it since before, or if the plan's certificates have just shown it.
+    A key counts if this site has known it since before, or if a certificate of the invitation has just shown it.
     """
-    known = {site: key for site, key in expected.peers.items() if site in expected.study.sites.required}
+    known = {site: key for site, key in known.items() if site in expected.study.sites.required}
     known |= {p.site: p.signing_key for p in plan.participants}
     keys = {f"site:{site}": (site, bytes.fromhex(key)) for site, key in known.items()}
     found: set[SiteId] = set()

@@ -6,7 +6,7 @@ its caps, not how many patients it has.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import TypeAlias
 
 from consortium.contract.figures_budget import figures_privacy
@@ -30,6 +30,7 @@ class StudyFacts:
     minimum_patients: int  # what the study itself demands of a hospital
     participants: int  # hospitals in the round; of a study, the fewest a round may have; in groups, the fewest in a sum
     threshold: int  # hospitals that together open the sum
+    witnesses: int  # hospitals that must cosign the log before the study goes on
     upload_bytes: int  # what one round sends out of the building
     expires: date  # the last day anyone takes part
 
@@ -41,6 +42,7 @@ class SiteFacts:
     approved: bool  # the steward approved exactly this study
     patients: int  # with complete records
     today: date
+    round_at: datetime | None = None  # when a round would be trained; None: no round is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def facts_of(study: StudyFile, *, upload_bytes: int, participants: int | None = 
         minimum_patients=study.data.minimum_patients,
         participants=participants,
         threshold=study.sites_that_open,
+        witnesses=study.cosignatures_needed,
         upload_bytes=upload_bytes,
         expires=study.governance.expires,
     )
@@ -100,15 +103,18 @@ def limits_of(policy: Policy, study: StudyFile) -> Limits:
         study_delta=study.privacy.delta,
         total_epsilon=policy.max_epsilon_total,
         total_delta=policy.max_delta,
-        study_steps=(study.training.rounds + study.training.spare_rounds) * study.training.local_steps,
+        study_steps=study.steps_of_a_site,
     )
 
 
 def _objections(policy: Policy, study: StudyFacts, site: SiteFacts) -> Iterator[Refuse]:
-    if policy.require_approval and not site.approved:
+    if not site.approved:
         yield Refuse("require_approval", "the steward of this hospital has not approved this study")
     if site.today > study.expires:
         yield Refuse("governance.expires", f"the study expired on {study.expires.isoformat()}")
+    hours = policy.allowed_hours
+    if hours is not None and site.round_at is not None and not hours.include(site.round_at):
+        yield Refuse("allowed_hours", "this hospital takes part in no round at this time of day")
     if study.network not in policy.allowed_networks:
         yield Refuse("allowed_networks", f"this hospital does not train {study.network!r}")
     if study.mechanism == NONE:
@@ -134,5 +140,7 @@ def _objections(policy: Policy, study: StudyFacts, site: SiteFacts) -> Iterator[
         yield Refuse("minimum_sites", f"with {study.participants} hospitals the sum hides too little")
     if study.threshold < policy.minimum_threshold:
         yield Refuse("minimum_threshold", f"threshold {study.threshold} lets too few hospitals open a sum")
+    if study.witnesses < policy.minimum_witnesses:
+        yield Refuse("minimum_witnesses", f"with {study.witnesses} witnesses of the log too few see the same history")
     if study.upload_bytes > policy.max_egress_bytes_per_round:
         yield Refuse("max_egress_bytes_per_round", f"{study.upload_bytes} bytes are more than may leave in one round")

@@ -1,88 +1,128 @@
-"""`site-agent check`: try what a run will need, and say what was found. All that is sent is a request for studies."""
+"""`site-agent check`: try what a run will need, and say what was found and what to do.
+
+All that is sent is a TLS handshake, and to the coordinator a question for its studies and one for its clock.
+"""
 
 import asyncio
-import hashlib
-import shutil
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from consortium import __version__
 from consortium.contract import certificates
 from consortium.contract.certificates import Role
 from consortium.contract.study import StudyFile
 from consortium.contract.study_data import ImagingData
-from site_agent.agent import CoordinatorLine, dial
 from site_agent.bundles.approval import bundle_at
+from site_agent.check_coordinator import NAMES as COORDINATOR_NAMES
+from site_agent.check_coordinator import ask_coordinator
+from site_agent.check_machine import check_confinement, check_disk, check_folders, check_memory
+from site_agent.check_network import Firewall, look_at_network
+from site_agent.check_result import CheckFailed, CheckResult, CheckWarns, broken, not_checked, passed
 from site_agent.client_algo_file import made_client_algo
+from site_agent.computing import compute_of, trial_of
 from site_agent.datasets import FOLDERS
-from site_agent.errors import SiteError
-from site_agent.home import AgentHome, HomeInvalid, open_home
+from site_agent.home import AgentHome, open_home
 from site_agent.ledger import Ledger
+from site_agent.left_out import withdrawn_at
 from site_agent.patient_marks import identifiers_in, marks_of
-from site_agent.preparation import compute_of, trial_of
+from site_agent.renewal import due_at
 from site_agent.starting_point import require_named_file
 from site_agent.store import Store
 from site_agent.training_spec import spec_of
 
-DISK_FREE_MIN_BYTES = 500 * 2**20
-CERTIFICATE_DAYS_MIN = 14
+SCHEMA = "consortium/site-check/v1"
+CERTIFICATE_DAYS_MIN = 3
+CERTIFICATE_LOW_PART = 6
+"""An agent renews at a third; with less than a sixth left something is in the way."""
+
+Check = Callable[[AgentHome], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """One thing that was tried."""
+class Checked:
+    """Everything that was tried."""
 
-    name: str
-    ok: bool
-    found: str
-    advice: str = ""
+    site: str
+    at: datetime  # UTC
+    results: tuple[CheckResult, ...]
+    firewall: Firewall | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether a run can be expected to work."""
+        return all(result.ok for result in self.results)
+
+    def to_json(self) -> dict[str, object]:
+        """For monitoring; docs/reference/site-check.md promises these keys."""
+        return {
+            "schema": SCHEMA,
+            "site": self.site,
+            "agent_version": __version__,
+            "at": self.at.isoformat(timespec="seconds"),
+            "ok": self.ok,
+            "checks": [result.to_json() for result in self.results],
+            "firewall": None if self.firewall is None else self.firewall.to_json(),
+        }
 
 
-class CheckFailed(SiteError):
-    """Something a run will need is not as it must be."""
-
-    def __init__(self, found: str, advice: str) -> None:
-        super().__init__(found)
-        self._advice = advice
-
-    def advice(self) -> str:
-        """What to do next."""
-        return self._advice
-
-
-async def run_checks(folder: Path) -> list[CheckResult]:
+async def run_checks(folder: Path) -> Checked:
     """Every check, in the order in which a run would fail; a later one is tried even when an earlier one fails.
+
+    Only the way to the coordinator is different: where a stretch of it is broken, those behind it are not tried.
 
     Raises:
         HomeInvalid: There is no home to check.
     """
     home = open_home(folder)
-    checks: list[tuple[str, Callable[[AgentHome], Awaitable[str]]]] = [
-        ("configuration", _configuration),
-        ("disk", _disk),
-        ("keys", _keys),
-        ("certificate", _certificate),
-        ("coordinator", _coordinator),
-        ("data", _data),
-        ("engines", _engines),
-        ("ledger", _ledger),
+    results = [
+        await _tried(home, "configuration", _configuration),
+        await _tried(home, "folders", _folders),
+        await _tried(home, "disk", _disk),
+        await _tried(home, "memory", _memory),
+        await _tried(home, "confinement", _confinement),
+        await _tried(home, "keys", _keys),
+        await _tried(home, "certificate", _certificate),
     ]
-    results = []
-    for name, check in checks:
-        try:
-            results.append(CheckResult(name=name, ok=True, found=await check(home)))
-        except Exception as error:  # noqa: BLE001 - a check that cannot be made has failed, whatever the reason
-            advice = getattr(error, "advice", None)
-            results.append(
-                CheckResult(
-                    name=name,
-                    ok=False,
-                    found=str(error) if advice is not None else f"{type(error).__name__}: {error}",
-                    advice=advice() if advice is not None else "Report this: the check itself failed.",
-                )
-            )
-    return results
+    network = await look_at_network(home)
+    results += network.results
+    in_the_way = next((one for one in network.results if not one.ok), None)
+    if in_the_way is None:
+        results += await ask_coordinator(home)
+    else:
+        results += [not_checked(name, in_the_way.name) for name in COORDINATOR_NAMES]
+    results += [
+        await _tried(home, "data", _data),
+        await _tried(home, "gpu", _gpu),
+        await _tried(home, "engines", _engines),
+        await _tried(home, "ledger", _ledger),
+    ]
+    return Checked(site=home.site, at=datetime.now(UTC), results=tuple(results), firewall=network.firewall)
+
+
+async def _tried(home: AgentHome, name: str, check: Check) -> CheckResult:
+    try:
+        return passed(name, await check(home))
+    except Exception as error:  # noqa: BLE001 - a check that cannot be made has failed, whatever the reason
+        return broken(name, error)
+
+
+async def _folders(home: AgentHome) -> str:
+    return await asyncio.to_thread(check_folders, home)
+
+
+async def _disk(home: AgentHome) -> str:
+    return await asyncio.to_thread(check_disk, home)
+
+
+async def _memory(home: AgentHome) -> str:
+    return check_memory(home)
+
+
+async def _confinement(_: AgentHome) -> str:
+    return await asyncio.to_thread(check_confinement)
 
 
 async def _configuration(home: AgentHome) -> str:
@@ -102,24 +142,16 @@ async def _configuration(home: AgentHome) -> str:
     )
 
 
-async def _disk(home: AgentHome) -> str:
-    free = shutil.disk_usage(home.folder).free
-    if free < DISK_FREE_MIN_BYTES:
-        raise CheckFailed(
-            f"{free / 2**20:.0f} MiB free", "Free some space; the agent must be able to write its ledger."
-        )
-    return f"{free / 2**30:.1f} GiB free"
-
-
 async def _keys(home: AgentHome) -> str:
     signing = home.signing_key.public_key().public_bytes_raw().hex()
-    try:
-        tls = hashlib.sha256(certificates.spki_of(certificates.load_tls_key(home.tls_key_pem).public_key())).hexdigest()
-    except ValueError as error:
-        raise HomeInvalid(f"{home.folder / 'keys' / 'tls.pem'}: {error}") from error
+    tls = home.connection.spki_sha256
     _ = home.long_term_secret
+    # A renewed certificate has a TLS key of its own, and names the signing keys as the one before it did.
+    expected = home.identity.spki_sha256
+    if home.connection_path.exists():
+        expected = _shown(home).spki_sha256.hex()
     held = (signing, home.ecdsa_key.public.hex(), tls)
-    if held != (home.identity.signing_key, home.identity.ecdsa_key, home.identity.spki_sha256):
+    if held != (home.identity.signing_key, home.identity.ecdsa_key, expected):
         raise CheckFailed(
             "they are not the keys this home was enrolled with", "Restore the keys folder, or enrol anew."
         )
@@ -127,20 +159,22 @@ async def _keys(home: AgentHome) -> str:
 
 
 async def _certificate(home: AgentHome) -> str:
-    now = datetime.now(UTC)
-    der = certificates.certificate_der(home.certificate_pem)
-    holder = certificates.verify_certificate(der, home.ca_certificate, now, role=Role.SITE)
-    days = (holder.not_after - now).days
-    if days < CERTIFICATE_DAYS_MIN:
-        raise CheckFailed(f"it expires in {days} days", "Ask the consortium lead for a new kit and enrol again.")
-    return f"{holder.name}, good for {days} days"
+    now, shown = datetime.now(UTC), home.connection
+    holder = _shown(home)
+    left = shown.not_after - now
+    found = f"{holder.name}, good for {left.days} days; renewed by itself from {due_at(shown):%Y-%m-%d} on"
+    renews = "Start the agent, which renews it; its log says what is in the way. After the end only a new kit helps."
+    if left.days < CERTIFICATE_DAYS_MIN:
+        raise CheckFailed(f"it expires in {left.days} days", renews)
+    if left < (shown.not_after - shown.not_before) / CERTIFICATE_LOW_PART:
+        raise CheckWarns(f"{holder.name}, good for {left.days} days, and was not renewed", renews)
+    return found
 
 
-async def _coordinator(home: AgentHome) -> str:
-    line = CoordinatorLine(Store(home.folder / "agent.db"))
-    async with await dial(home, line) as client:
-        studies = await client.list_studies()
-    return f"{home.address} answered over mutual TLS 1.3; studies offered: {len(studies)}"
+def _shown(home: AgentHome) -> certificates.PeerIdentity:
+    """What the certificate says that is shown to the coordinator; raises CertificateRefused."""
+    der = certificates.certificate_der(home.connection.certificate_pem)
+    return certificates.verify_certificate(der, home.ca_certificate, datetime.now(UTC), role=Role.SITE)
 
 
 async def _data(home: AgentHome) -> str:
@@ -151,22 +185,28 @@ async def _data(home: AgentHome) -> str:
         kind = "folder" if isinstance(dataset, FOLDERS) else "file"
         if not _is_there(Path(dataset.path), kind):
             raise CheckFailed(f"dataset {name}: {dataset.path} is not a {kind}", "Correct the path in site.yaml.")
+        if not os.access(dataset.path, os.R_OK | (os.X_OK if kind == "folder" else 0)):
+            raise CheckFailed(
+                f"dataset {name}: {dataset.path} may not be read by this account",
+                "Let the account that runs the agent read it (and nobody who need not).",
+            )
     checked = []
-    for decision in Store(home.folder / "agent.db").decisions():
+    store = Store(home.folder / "agent.db")
+    withdrawn = withdrawn_at(home, store)
+    for decision in store.decisions():
         chosen = config.dataset_for(decision.study)
         if decision.decision != "approved" or chosen is None:
             continue
         study = StudyFile.from_document(decision.document)
-        summary = (await asyncio.to_thread(read_cohort, study, chosen, home.images)).summary
+        summary = (await asyncio.to_thread(read_cohort, study, chosen, home.images, withdrawn)).summary
         if isinstance(study.data, ImagingData):
             from site_agent.imaging.cohort import report_lines  # noqa: PLC0415 - only for images
 
             checked.append("\n  ".join([f"{decision.study}:", *report_lines(summary)]))
             continue
         checked.append(
-            f"{decision.study}: {summary.patients} patients ({summary.training_patients} to train, "
-            f"{summary.test_patients} to test), {summary.records_left_out} of {summary.records_read} records left out "
-            "for missing values"
+            f"{decision.study}: {summary.patients} patients ({summary.sides}), {summary.records_left_out} of "
+            f"{summary.records_read} records left out for missing values"
         )
     return "\n".join(checked) or "every dataset's file is there; they are checked against a study once it is approved"
 
@@ -175,10 +215,17 @@ def _is_there(path: Path, kind: str) -> bool:
     return path.is_dir() if kind == "folder" else path.is_file()
 
 
+async def _gpu(home: AgentHome) -> str:
+    """Where networks would be computed: what site.yaml asks for, on this machine."""
+    config = home.config
+    compute = await asyncio.to_thread(compute_of, config.device, config.precision)
+    return f"device {config.device} means here: {compute.words}"
+
+
 async def _engines(home: AgentHome) -> str:
     """How gradients would be computed for each approved study, tried on made-up records as before its first round."""
     config = home.config
-    compute = await asyncio.to_thread(compute_of, config)
+    compute = await asyncio.to_thread(compute_of, config.device, config.precision)
     found = [f"device: {compute.words}"]
     for decision in Store(home.folder / "agent.db").decisions():
         dataset = config.dataset_for(decision.study)

@@ -18,6 +18,7 @@ from audit.certificate import DISTRIBUTED, EPSILON_MAX, LOCAL, against_cohort, p
 from consortium.contract.best_model import choice_costs
 from consortium.contract.digest import Canonical, canonical_bytes
 from consortium.contract.names import Digest
+from consortium.contract.software import code_digest, software
 from consortium.contract.study import StudyFile
 from privacy.dp import accountant
 from privacy.dp.discrete_gaussian import GENERATOR as DISCRETE_GENERATOR
@@ -29,7 +30,6 @@ from site_agent.figures_account import budget_digest
 from site_agent.ledger import Ledger, LedgerRow
 from site_agent.logged_event import logged_event
 from site_agent.site_file import Policy
-from site_agent.software import code_digest, software
 from site_agent.training_spec import PrivacySpec, spec_of
 
 _NAMED = 4
@@ -109,6 +109,7 @@ def certify(
     declared_patients: int,
     ledger: Ledger,
     signed: Iterable[entries.SiteEntry],
+    parameters: int | None = None,
 ) -> PrivacyCertificate:
     """The certificate of one study at this hospital, as of now.
 
@@ -119,6 +120,7 @@ def certify(
         declared_patients: Of site.yaml; it does not change the mechanism.
         ledger: What was spent; reservations that were never settled count.
         signed: This site's own entries, of any study.
+        parameters: See `training_spec.spec_of`; without it a network may have to be built.
 
     Raises:
         CertificateRefused: The study promises nothing, the site never announced it or spent nothing on it, or its
@@ -136,7 +138,7 @@ def certify(
     if row is None:
         raise CertificateRefused(f"{study.id!r} has spent nothing of the dataset {configured.dataset!r}")
     shared_with = {configured.dataset, *(overlap.dataset for overlap in ledger.overlaps(configured.dataset))}
-    spec = spec_of(study, declared_patients=declared_patients).privacy
+    spec = spec_of(study, declared_patients=declared_patients, parameters=parameters).privacy
     event = _executed(spec, row)
     shared = _distributed(event)
     return PrivacyCertificate(
@@ -197,7 +199,11 @@ def outside_of(study: StudyFile, policy: Policy) -> tuple[str, ...]:
         metrics = "Test figures: this hospital shared none."
     chosen: tuple[str, ...] = ()
     if study.evaluation.keep_best is not None:
-        costs = choice_costs(has_budget=study.evaluation.privacy is not None, is_private=study.is_private)
+        costs = choice_costs(
+            has_budget=study.evaluation.privacy is not None,
+            is_private=study.is_private,
+            has_validation=study.has_validation,
+        )
         chosen = (f"The model was chosen by {study.evaluation.keep_best} of patients set aside. {costs}",)
     return (
         metrics,
@@ -289,7 +295,7 @@ def _own(
     configured: entries.DpConfigured | None = None
     audited: entries.DpAudited | None = None
     for entry in signed:
-        if entry.study != study:
+        if isinstance(entry, entries.SiteOwnEntry) or entry.study != study:
             continue
         match entry:
             case entries.CohortSnapshot():

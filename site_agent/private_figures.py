@@ -23,6 +23,7 @@ from consortium.contract.subgroups import all_cells
 from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import noisy_share
 from privacy.dp.randomness import CryptographicGenerator, Entropy
+from privacy.encoding import Layout
 from site_agent.figures_account import budget_digest, figures_limits, ledger_name
 from site_agent.ledger import Ledger
 from site_agent.policy import Refuse
@@ -90,14 +91,28 @@ class PrivateFigures:
         sign_figures(self._ledger, self._events, self._study, self._digest, self._dataset)
 
     def _draw(self, plan: RoundPlan, scores: Scores) -> Mapping[str, NDArray[np.float64]]:
-        lanes, counts = noisy_lanes(plan.layout), counts_of(scores, self._study)
-        scale = lanes[0].scale  # the same for all of them: they have one clip
-        exact = np.concatenate([counts[lane.name] for lane in lanes]).astype(np.int64) * int(scale)
-        most = float(self._study.aggregation.max_patients_per_site)
-        noisy = noisy_share(exact, mechanism_of(self._study), most, self._generator).astype(np.float64) / scale
-        parts = np.split(noisy, np.cumsum([lane.length for lane in lanes])[:-1])
-        drawn = {lane.name: part for lane, part in zip(lanes, parts, strict=True)}
-        return drawn | {LaneName.SITES_REPORTING.value: np.ones(1)}
+        return drawn_lanes(self._study, plan.layout, scores, self._generator)
+
+
+def drawn_lanes(
+    study: StudyFile, layout: Layout, scores: Scores, generator: CryptographicGenerator
+) -> Mapping[str, NDArray[np.float64]]:
+    """The metric lanes of a round with fresh noise; whoever calls this has charged it, or has patients nobody knows.
+
+    Args:
+        study: With a budget for its figures.
+        layout: Of the round.
+        scores: Of the patients that are measured.
+        generator: Where noise comes from.
+    """
+    lanes, counts = noisy_lanes(layout), counts_of(scores, study)
+    scale = lanes[0].scale  # the same for all of them: they have one clip
+    exact = np.concatenate([counts[lane.name] for lane in lanes]).astype(np.int64) * int(scale)
+    most = float(study.aggregation.max_patients_per_site)
+    noisy = noisy_share(exact, mechanism_of(study), most, generator).astype(np.float64) / scale
+    parts = np.split(noisy, np.cumsum([lane.length for lane in lanes])[:-1])
+    drawn = {lane.name: part for lane, part in zip(lanes, parts, strict=True)}
+    return drawn | {LaneName.SITES_REPORTING.value: np.ones(1)}
 
 
 def counts_of(scores: Scores, study: StudyFile) -> Mapping[str, NDArray[np.int64]]:

@@ -1,8 +1,5 @@
 """What is said about an error: to the coordinator a rule and general words, in the agent's log no patients' data."""
 
-import traceback
-from pathlib import Path
-
 from consortium.contract.parameter_parts import PartsRefused
 from consortium.contract.shared_noise import NoiseRefused
 from consortium.contract.tensor_clips import TensorClipsRefused
@@ -12,13 +9,16 @@ from site_agent.plan_check import PlanRefused
 from site_agent.policy import BUDGET_REFUSED, Refuse
 from site_agent.preparation import Declined
 from site_agent.store import PeerChanged
+from site_agent.training_room import JobFailed, RoomLost
 
 
 def refusal_of(error: Exception) -> Refuse:
     """What the coordinator is told about an error here: a rule and general words, never a message from inside."""
     match error:
-        case Declined(refusal=refusal):
+        case Declined(refusal=refusal) | JobFailed(refusal=refusal):
             return refusal
+        case RoomLost():
+            return Refuse("training", "training at this hospital ended before it was done")
         case BudgetExceeded():
             return BUDGET_REFUSED
         case TensorClipsRefused():
@@ -51,11 +51,6 @@ def is_about_others(error: Exception) -> bool:
         | WeightsRefused
         | AdapterRefused,
     )
+    if isinstance(error, JobFailed):
+        return error.has_words
     return about and not isinstance(error, BudgetExceeded)
-
-
-def kind_and_place(error: Exception) -> str:
-    """An error without its words: "DataInvalid at cohort.py:120"."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place

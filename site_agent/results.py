@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from site_agent.evaluate import Evaluation
+    from site_agent.evaluation import Evaluation
 
 
 def curves_of(evaluation: "Evaluation") -> dict[str, float]:
@@ -27,10 +27,11 @@ class Results:
         self._path = path
         self._study = study
 
-    def add(self, round_number: int, evaluation: "Evaluation") -> None:
-        """The model that round `round_number` started from, measured here."""
+    def add(self, round_number: int, evaluation: "Evaluation", *, of: str | None = None) -> None:
+        """The model that round `round_number` started from, measured here; `of` whom, if a study has more than one."""
         record = self._read()
-        row = {"round": round_number, **evaluation.own_figures()}
+        side = {} if of is None else {"of": of}
+        row = {"round": round_number, **side, **evaluation.own_figures()}
         record["rounds"] = [r for r in record["rounds"] if r["round"] != round_number] + [row]
         self._write(record)
 

@@ -19,13 +19,9 @@ from consortium.contract.layout import LaneName, update_lanes, weight_max
 from consortium.contract.names import Digest
 from consortium.contract.plan import RoundKind, RoundPlan
 from privacy.encoding import Layout
-from site_agent.carried import Carried
 from site_agent.errors import TrainingFailed
-from site_agent.evaluate import Evaluation, evaluate
-from site_agent.exact_trainer import ExactTrainer
+from site_agent.evaluation import Evaluation
 from site_agent.ledger import Ledger
-from site_agent.local_steps import LocalFigures, LocalStart, TrainedUpdate
-from site_agent.networks import build_from
 from site_agent.policy import Refuse, limits_of
 from site_agent.preparation import Declined, Prepared
 from site_agent.private_figures import PrivateFigures
@@ -34,13 +30,11 @@ from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
 from site_agent.spend_entries import sign_spends
 from site_agent.tally import Scores
-from site_agent.trainer import DpTrainer
+from site_agent.training_room import LocalFigures, PrivateUpdate, RoundJob, Trained
 from site_agent.training_spec import TrainingSpec
-from site_agent.update import lanes_of, load_kept
+from site_agent.update_lanes import lanes_of
 
 Lanes: TypeAlias = Mapping[str, NDArray[Any]]
-PrivateUpdate: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
-"""A model difference; with shared noise the noisy sum of gradients, as `trainer.TrainedUpdate` has it."""
 
 _BLOCK = 1 << 16
 
@@ -73,17 +67,16 @@ class RoundValues:
         events: SignedEvents,
         *,
         keep: Callable[[LocalFigures], None] | None = None,  # where figures that never leave are written down
-        carried: Carried | None = None,  # from round to round; not looked at in a study that carries nothing
+        released_rounds: Callable[[], frozenset[int]] = frozenset,  # for whose sums this hospital released shares
         progress: Progress | None = None,  # for this hospital's own eyes
     ) -> None:
         self._prepared = prepared
         self._keep = keep
-        self._carried = carried
+        self._released_rounds = released_rounds
         self._progress = progress
         self._ledger = ledger
         self._events = events
         self._key: _Key | None = None
-        self._trained = 0  # times, in this process
         self._figures = PrivateFigures(
             ledger, events, study=prepared.study, digest=prepared.digest, dataset=prepared.dataset
         )  # of studies with a budget for them
@@ -140,15 +133,12 @@ class RoundValues:
             self._key = self._update = None
 
     def close(self) -> None:
-        """The study is over here: a hospital's own class is told. What it says to that is its own matter."""
-        trainer = self._prepared.trainer
-        if not isinstance(trainer, ExactTrainer):
-            return
-        if self._update is not None and not self._update.done():
-            with contextlib.suppress(TrainingFailed):
-                trainer.abort()
-        with contextlib.suppress(TrainingFailed):
-            trainer.finalize()
+        """The study is over here: whatever is being computed ends, and a hospital's own class is told."""
+        self._prepared.room.finish()
+
+    def stop(self) -> None:
+        """Nothing more is computed here, from now on."""
+        self._prepared.room.stop()
 
     @property
     def _weight(self) -> float:
@@ -162,6 +152,7 @@ class RoundValues:
             if self._update is None or self._update.done():
                 self._key = key
                 self._update = asyncio.create_task(asyncio.to_thread(self._train, plan, model, policy))
+                self._update.add_done_callback(_looked_at)
                 break
             # One training at a time. After it, look again: somebody else may have begun this round's meanwhile.
             await asyncio.wait({self._update})
@@ -169,41 +160,44 @@ class RoundValues:
 
     def _train(self, plan: RoundPlan, model: GlobalModel, policy: Policy) -> PrivateUpdate:
         prepared = self._prepared
-        start = LocalStart(round=plan.round) if self._carried is None else self._carried.start(plan.round, model)
-        if isinstance(prepared.trainer, ExactTrainer):
-            trained = prepared.trainer.train_round(model.vector, start, self._followed(plan))
+        job = RoundJob(round=plan.round, model=model, released=self._released_before(plan))
+        if isinstance(prepared.spec, TrainingSpec):
+            trained = self._train_privately(prepared.spec, plan, job, policy)
         else:
-            trained = self._train_privately(prepared.trainer, plan, model, policy, start)
-        if self._carried is not None:
-            self._carried.after(plan.round, model, trained)
+            trained = prepared.room.train(job, self._followed(plan))
         if self._keep is not None:
             with contextlib.suppress(OSError):  # the hospital's own figures: that a disk refuses them costs no round
                 self._keep(trained.local)
         return trained.update
 
-    def _train_privately(
-        self, trainer: DpTrainer, plan: RoundPlan, model: GlobalModel, policy: Policy, start: LocalStart
-    ) -> TrainedUpdate:
+    def _released_before(self, plan: RoundPlan) -> frozenset[int]:
+        """Rounds whose sums this hospital helped to open; asked only where something is carried that hangs on them."""
+        training = self._prepared.study.training
+        if training.algorithm != "scaffold" and training.optimizer_state is None:
+            return frozenset()
+        return frozenset(number for number in self._released_rounds() if number < plan.round)
+
+    def _train_privately(self, spec: TrainingSpec, plan: RoundPlan, job: RoundJob, policy: Policy) -> Trained:
         """Train, charged before and settled after."""
         prepared = self._prepared
-        assert isinstance(prepared.spec, TrainingSpec)  # with this trainer
+        event = spec.privacy.round_event()
         reservation = self._ledger.reserve(
             dataset=prepared.dataset,
             study=prepared.study.study_id,
             study_digest=prepared.digest,
             round_number=plan.round,
             attempt=plan.attempt,
-            event=prepared.spec.privacy.round_event(),
+            event=event,
             limits=limits_of(policy, prepared.study),
         )
         if not reservation.fresh:
             raise Declined(Refuse("ledger", "this attempt was charged before, and its training may have happened"))
-        trained = trainer.train_round(model.vector, start, self._followed(plan))
-        (executed,) = trained.events
-        self._ledger.settle(reservation, executed)
-        self._trained += 1
-        if self._trained & (self._trained - 1) == 0:  # as often as takes no part of the time: after 1, 2, 4, 8, ...
-            trainer.cross_check()  # three accountants over what this process executed; none may contradict
+        trained = prepared.room.train(job, self._followed(plan))
+        if trained.noisy_steps != spec.privacy.local_steps:  # what was reserved stays counted
+            raise TrainingFailed(
+                f"{trained.noisy_steps} steps were executed where {spec.privacy.local_steps} were planned"
+            )
+        self._ledger.settle(reservation, event)
         sign_spends(self._ledger, self._events, prepared.study, prepared.digest, prepared.dataset)
         return trained
 
@@ -214,20 +208,8 @@ class RoundValues:
         return self._progress.training(plan.round, self._prepared.study.training.local_steps)
 
     def _evaluate(self, plan: RoundPlan, model: GlobalModel) -> Evaluation:
-        # A network of its own, also for an evaluation nobody waits for any more; kept no longer than it takes.
-        module = build_from(self._prepared.spec.network).to(self._prepared.trainer.compute.device)
-        kept = None if self._carried is None else self._carried.kept(plan.round)
-        if kept is not None:
-            load_kept(module, kept)
-        return evaluate(
-            module,
-            model.vector,
-            self._prepared.cohort.test,
-            self._prepared.study.evaluation,
-            self._prepared.cohort.test_groups,
-            outputs=self._prepared.study.data.outputs,
-            patch=self._prepared.study.data.patch,
-        )
+        prepared = self._prepared
+        return Evaluation(scores=prepared.room.measure(plan.round, model), wanted=prepared.study.evaluation)
 
 
 def _weighted_lanes(update: PrivateUpdate, share: float, layout: Layout) -> tuple[dict[str, PrivateUpdate], float]:
@@ -247,3 +229,9 @@ def _beyond(values: PrivateUpdate, clip: float) -> int:
 
 def _failed(task: "asyncio.Task[PrivateUpdate]") -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _looked_at(task: "asyncio.Task[PrivateUpdate]") -> None:
+    """Training that failed when nobody waited for it any more is no news: whoever wants its update trains again."""
+    if not task.cancelled():
+        task.exception()

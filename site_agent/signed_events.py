@@ -1,15 +1,17 @@
 """What this hospital says for the log: each entry signed, counted, chained to the last, kept until it is there."""
 
-import hmac
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from audit import entries
 from consortium.contract.names import Digest
 from site_agent.home import AgentHome
+from site_agent.steward_rows import KeyChange
 from site_agent.store import BuildEntry, ChainLink, Decision, Store
 from site_agent.told import Told
+from site_agent.withdrawal_rows import Retaken, Withdrawal
 
 _BUCKETS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
@@ -27,6 +29,7 @@ class SignedEvents:
         *,
         decision: Decision | None = None,
         closed: tuple[Digest, ChainLink] | None = None,
+        key_change: KeyChange | None = None,
         durably: bool = True,
         **fields: Any,
     ) -> bytes:
@@ -36,17 +39,18 @@ class SignedEvents:
             kind: Which entry.
             decision: What was decided about a study.
             closed: A study and its round that this site saw closed.
+            key_change: A steward's key that comes or goes.
             durably: Whether it outlives a power cut from now on, or from when anything else is remembered.
             fields: The entry's own.
         """
-        made: list[bytes] = []
-        build = self._build(kind, fields)
+        made, built = _kept(self._build(kind, fields))
+        self._store.add_events([built], decision=decision, closed=closed, key_change=key_change, durably=durably)
+        return made[-1]
 
-        def built(sequence: int, previous: str) -> bytes:
-            made.append(build(sequence, previous))
-            return made[-1]
-
-        self._store.add_events([built], decision=decision, closed=closed, durably=durably)
+    def declare(self, kind: type[entries.EitherEntry], fields: dict[str, Any]) -> bytes:
+        """Sign what this hospital says of itself, about a study or about none, and keep it. Returns its bytes."""
+        made, built = _kept(self._build(kind, fields))
+        self._store.add_events([built])
         return made[-1]
 
     def add_spend(self, kind: type[entries.SiteEntry], spent: Told, **fields: Any) -> bool:
@@ -63,10 +67,20 @@ class SignedEvents:
             [self._build(kind, fields) for kind, fields in announced], announcing=study_digest
         )
 
+    def retake(self, retaken: Retaken, kind: type[entries.SiteEntry], fields: dict[str, Any]) -> bool:
+        """Sign for a study's cohort again, if that is due: somebody withdrew. Whether it was."""
+        return self._store.add_events([self._build(kind, fields)], retaken=retaken)
+
+    def withdraw(self, withdrawal: Withdrawal, studies: Iterable[tuple[str, str]]) -> None:
+        """Remember patients who withdrew, and sign that they did, for each study with its dataset."""
+        builds = [
+            self._build(entries.PatientsWithdrawn, {"study": study, "dataset": dataset}) for study, dataset in studies
+        ]
+        self._store.add_events(builds, withdrawal=withdrawal)
+
     def pseudonym(self, name: str) -> str:
-        """How a person of this hospital appears in the log: only this hospital can tell who it is."""
-        key = self._home.long_term_secret
-        return "u:" + hmac.new(key.expose(), b"consortium/pseudonym/v1\n" + name.encode(), "sha256").hexdigest()[:32]
+        """How a person of this hospital appears in the log: only it can tell who it is, until it erases it."""
+        return self._home.vault.pseudonym(name)
 
     def _build(self, kind: type[entries.SiteEntry], fields: dict[str, Any]) -> BuildEntry:
         def build(sequence: int, previous: str) -> bytes:
@@ -80,6 +94,17 @@ class SignedEvents:
             return entries.sign_site_entry(entry, self._home.signing_key)
 
         return build
+
+
+def _kept(build: BuildEntry) -> tuple[list[bytes], BuildEntry]:
+    """The same, and a list in which its bytes are once it was called."""
+    made: list[bytes] = []
+
+    def built(sequence: int, previous: str) -> bytes:
+        made.append(build(sequence, previous))
+        return made[-1]
+
+    return made, built
 
 
 def bucket_of(count: int) -> str:

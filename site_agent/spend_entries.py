@@ -40,14 +40,13 @@ class _Line:
 
 def sign_spends(ledger: Ledger, events: SignedEvents, study: StudyFile, digest: Digest, dataset: str) -> None:
     """Sign for every attempt at training for a study that counts on a dataset and has no entry yet."""
-    rounds, steps_each = study.training.rounds, study.training.local_steps
     line = _Line(
         kind=entries.DpSpent,
         study=study.id,
         digest=digest,
         name=study.id,
         delta=study.privacy.delta,
-        ends=(rounds * steps_each, (rounds + study.training.spare_rounds) * steps_each),
+        ends=(study.rounds_of_a_site * study.training.local_steps, study.steps_of_a_site),
     )
     _sign(ledger, events, line, dataset)
 

@@ -1,6 +1,5 @@
-"""Which patients are set aside for testing. Patients are divided, never records."""
+"""Which patients are set aside for testing, and for choosing the model. Patients are divided, never records."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +8,10 @@ from sklearn.model_selection import train_test_split
 
 from consortium.contract.study import StudyFile
 from consortium.contract.study_data import Split
-from site_agent.cohort import TEST, TRAIN, Records
+from site_agent.cohort import TEST, TRAIN, VALIDATION, Records
 from site_agent.data_faults import Faults, counted, lines_of
 from site_agent.datasets import Dataset
+from site_agent.withdrawals import Withdrawn
 
 _Bools = npt.NDArray[np.bool_]
 _Indices = npt.NDArray[np.int64]
@@ -23,6 +23,7 @@ def declared_sides(
     patients: _Indices,
     *,
     patient_count: int,
+    split: Split,
     column: str,
     faults: Faults,
 ) -> npt.NDArray[np.str_]:
@@ -33,25 +34,36 @@ def declared_sides(
         places: Of the records in the hospital's list.
         patients: int64[records], 0 to patient_count - 1.
         patient_count: How many there are.
+        split: The study's, which says whether there is validation.
         column: What the hospital calls it.
         faults: Where problems go.
     """
-    neither = ~np.isin(cells, [TRAIN, TEST])
+    names = [side for side, _ in _sides_of(split)]
+    neither = ~np.isin(cells, names)
     if neither.any():
-        faults.records_at(np.array(places)[neither].tolist(), "on neither side", f"{TRAIN} or {TEST}", column=column)
-    trains = np.zeros(patient_count, dtype=np.bool_)
-    tests = np.zeros(patient_count, dtype=np.bool_)
-    trains[patients[cells == TRAIN]] = True
-    tests[patients[cells == TEST]] = True
-    both = (trains & tests)[patients]
+        allowed = f"{', '.join(names[:-1])} or {names[-1]}"
+        found = "on neither side" if len(names) == 2 else "on no side"
+        faults.records_at(np.array(places)[neither].tolist(), found, allowed, column=column)
+    on = np.zeros((len(names), patient_count), dtype=np.bool_)
+    for number, side in enumerate(names):
+        on[number, patients[cells == side]] = True
+    both = on.sum(axis=0) > 1
     if both.any():
+        where = f"both in {TRAIN} and in {TEST}" if len(names) == 2 else f"in more than one of {', '.join(names)}"
         faults.add(
             column,
-            f"{counted(int((trains & tests).sum()), 'patient')} both in {TRAIN} and in {TEST} "
-            f"({lines_of(np.array(places)[both].tolist(), faults.noun)})",
+            f"{counted(int(both.sum()), 'patient')} {where} "
+            f"({lines_of(np.array(places)[both[patients]].tolist(), faults.noun)})",
             "each patient on one side: a test on patients trained on shows nothing",
         )
-    return np.where(trains, TRAIN, TEST)
+    found_on: npt.NDArray[np.str_] = np.array(names)[on.argmax(axis=0)]
+    return found_on
+
+
+def _sides_of(split: Split) -> tuple[tuple[str, str], ...]:
+    """The sides of a study's split, and what each is for."""
+    validation = () if split.validation_fraction is None else ((VALIDATION, "choosing the model"),)
+    return ((TRAIN, "training"), *validation, (TEST, "testing"))
 
 
 def highest(labels: npt.NDArray[np.float32], patients: _Indices, patient_count: int) -> npt.NDArray[np.float32]:
@@ -62,19 +74,50 @@ def highest(labels: npt.NDArray[np.float32], patients: _Indices, patient_count: 
 
 
 def random_sides(labels: npt.NDArray[np.float32], split: Split) -> npt.NDArray[np.str_]:
-    """The study's split of patients, as the field's benchmark makes it; the seed is public and the same everywhere."""
-    sides = np.full(len(labels), TRAIN)
-    tests = math.ceil(split.test_fraction * len(labels))
-    if not 0 < tests < len(labels):
+    """The study's split of patients, as the field's benchmark makes it; the seed is public and the same everywhere.
+
+    The test patients are the same with validation patients as without: those are taken out of the others.
+    """
+    sides = np.full(len(labels), TRAIN, dtype=f"<U{len(VALIDATION)}")
+    tests, validates = split.sizes(len(labels))
+    if not 0 < tests < len(labels) - validates:
         return np.full(len(labels), TEST if tests else TRAIN)  # refused by `check_sides`
-    counts = np.bincount(labels.astype(np.int64), minlength=2)
-    enough = counts.min() > 2 and min(tests, len(labels) - tests) >= len(counts)
-    stratify = labels if split.stratify and enough else None
-    _, chosen = train_test_split(
-        np.arange(len(labels)), test_size=split.test_fraction, random_state=split.seed, shuffle=True, stratify=stratify
-    )
-    sides[chosen] = TEST
+    everybody = np.arange(len(labels), dtype=np.int64)
+    left, tested = _drawn(everybody, labels, split, size=split.test_fraction, count=tests)
+    sides[tested] = TEST
+    if validates:
+        sides[_drawn(left, labels[left], split, size=validates, count=validates)[1]] = VALIDATION
     return sides
+
+
+def _drawn(
+    places: _Indices, labels: npt.NDArray[np.float32], split: Split, *, size: float, count: int
+) -> tuple[_Indices, _Indices]:
+    """Of these patients those who are left, and `count` who are drawn; by label if there are enough with each.
+
+    Args:
+        places: int64[patients].
+        labels: float32[patients].
+        split: Seed, and whether by label.
+        size: Of the draw as the library is told it, which rounds a fraction up.
+        count: What comes of that.
+    """
+    counts = np.bincount(labels.astype(np.int64), minlength=2)
+    enough = counts.min() > 2 and min(count, len(labels) - count) >= len(counts)
+    stratify = labels if split.stratify and enough else None
+    left, drawn = train_test_split(places, test_size=size, random_state=split.seed, shuffle=True, stratify=stratify)
+    return left, drawn
+
+
+def without(sides: npt.NDArray[np.str_], identifiers: Sequence[str], withdrawn: Withdrawn) -> npt.NDArray[np.str_]:
+    """The sides of patients, with those who withdrew on none; `identifiers` in the order of `sides`."""
+    gone = np.array([withdrawn.has(one) for one in identifiers], dtype=np.bool_)
+    return np.where(gone, "", sides)
+
+
+def staying(identifiers: Sequence[str], withdrawn: Withdrawn) -> int:
+    """How many of these patients did not withdraw."""
+    return sum(not withdrawn.has(one) for one in identifiers)
 
 
 def check_patients(patients: int, study: StudyFile, dataset: Dataset, faults: Faults) -> None:
@@ -96,7 +139,7 @@ def check_patients(patients: int, study: StudyFile, dataset: Dataset, faults: Fa
 def check_sides(sides: npt.NDArray[np.str_], study: StudyFile, faults: Faults) -> None:
     """Report a side without patients, or with more than the study has room for."""
     most = study.aggregation.max_patients_per_site
-    for side, purpose in ((TRAIN, "training"), (TEST, "testing")):
+    for side, purpose in _sides_of(study.data.split):
         patients = int((sides == side).sum())
         if not 1 <= patients <= most:
             faults.add("", f"{counted(patients, 'patient')} for {purpose}", f"1 to {most}")

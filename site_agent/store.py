@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from audit.entries import NO_ENTRY
+from audit.entry_types.steward_entries import StewardSignature
 from consortium.contract.names import Digest, SiteId, StudyId
-from site_agent import told
+from site_agent import egress_rows, starts, steward_rows, told, withdrawal_rows
+from site_agent.egress_rows import EgressRecord, LogHead
 from site_agent.errors import SiteError
+from site_agent.sqlite_trouble import passes, words_of
+from site_agent.steward_rows import KeyChange, StewardRow
 from site_agent.told import Told
+from site_agent.withdrawal_rows import Retaken, Withdrawal, WithdrawalRow
 
 PATIENCE_MS = 15_000
 """How long another process may hold the file."""
@@ -34,9 +39,6 @@ CREATE TABLE IF NOT EXISTS decisions (
 CREATE TABLE IF NOT EXISTS events (
     sequence INTEGER PRIMARY KEY, entry BLOB NOT NULL, acknowledged INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS events_to_hand_over ON events (sequence) WHERE acknowledged = 0;
-CREATE TABLE IF NOT EXISTS egress (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, study_digest TEXT NOT NULL,
-    sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS released (
     context TEXT PRIMARY KEY, study_digest TEXT NOT NULL, model_digest TEXT NOT NULL, transcript TEXT NOT NULL,
     survivors TEXT NOT NULL, measured INTEGER NOT NULL, plan BLOB NOT NULL, at REAL NOT NULL);
@@ -58,11 +60,16 @@ class StoreUnwritable(SiteError):
 
     code = "try_later"
 
+    def __init__(self, words: str, *, passes: bool = False) -> None:
+        """`passes`: whether the same may succeed later without anybody changing the file (`sqlite_trouble.py`)."""
+        super().__init__(words)
+        self.passes = passes
+
     def advice(self) -> str:
         """What to do next."""
         return (
-            "Free some space in the agent's home, or mend its permissions, and start it again; "
-            "nothing half-written was kept."
+            "Free some space in the agent's home, close whatever keeps the file open, or mend its permissions; nothing "
+            "half-written was kept. An agent that was running goes on by itself; otherwise start it again."
         )
 
 
@@ -70,13 +77,13 @@ class PeerChanged(SiteError):
     """A hospital shows another key than the one it had before."""
 
     def __init__(self, site: SiteId) -> None:
-        super().__init__(f"the certificate of {site} is not the one this agent has known")
+        super().__init__(f"the signing keys of {site} are not those this agent has known")
         self.site = site
 
     def advice(self) -> str:
         """What to do next."""
         return (
-            f"Telephone {self.site} and compare fingerprints. If it really has a new certificate, accept it with "
+            f"Telephone {self.site} and compare fingerprints. If it really enrolled with new keys, accept them with "
             f"`site-agent peers forget {self.site}`; if not, somebody is impersonating it."
         )
 
@@ -92,17 +99,7 @@ class Decision:
     steward: str
     statement: str
     at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressRecord:
-    """One thing that left the building."""
-
-    at: float  # unix seconds
-    kind: str
-    study_digest: str
-    sha256: str
-    size_bytes: int
+    signatures: tuple[StewardSignature, ...] = ()  # of stewards, with keys of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +149,10 @@ class Store:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             told.make(connection)
+            starts.make(connection)
+            steward_rows.make(connection)
+            withdrawal_rows.make(connection)
+            egress_rows.make(connection)
         self._scrubbed_s = 0.0
         self._scrub()  # a process that was killed left its write-ahead log behind
 
@@ -172,7 +173,7 @@ class Store:
                 connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._close()
-                raise StoreUnwritable(f"{self._path.name} could not be used: {error}") from error
+                raise self._refused(error) from error
             except BaseException:
                 self._close()
                 raise
@@ -186,7 +187,11 @@ class Store:
                 yield connection
             except sqlite3.Error as error:
                 self._close()
-                raise StoreUnwritable(f"{self._path.name} could not be used: {error}") from error
+                raise self._refused(error) from error
+
+    def _refused(self, error: sqlite3.Error) -> StoreUnwritable:
+        words = words_of(error, PATIENCE_MS / 1000)
+        return StoreUnwritable(f"{self._path.name} could not be used: {words}", passes=passes(error))
 
     def _connection(self) -> sqlite3.Connection:
         try:
@@ -208,7 +213,7 @@ class Store:
                 self._open.execute("PRAGMA secure_delete=ON")
             except sqlite3.Error as error:
                 self._close()
-                raise StoreUnwritable(f"{self._path.name} could not be opened: {error}") from error
+                raise self._refused(error) from error
         return self._open
 
     def _scrub(self) -> None:
@@ -231,18 +236,48 @@ class Store:
         if connection is not None:
             connection.close()  # without COMMIT this rolls back
 
+    # --- starts ----------------------------------------------------------------------------------------------------
+
+    def begin_start(self, start: bytes) -> tuple[bytes, ...]:
+        """Remember that the agent was started; returns the earlier starts of this home (`starts.py`)."""
+        with self._transaction() as connection:
+            return starts.begin(connection, start)
+
+    def start_welcomed(self, start: bytes) -> None:
+        """The coordinator knows of this start."""
+        with self._transaction() as connection:
+            starts.welcomed(connection, start)
+
     # --- approvals -------------------------------------------------------------------------------------------------
 
     def decision(self, study_digest: Digest) -> Decision | None:
         """The standing decision about a study, or None if there is none yet."""
         with self._reading() as connection:
             row = connection.execute("SELECT * FROM decisions WHERE study_digest = ?", (study_digest,)).fetchone()
-        return _decision(row) if row else None
+            return _decision(row, steward_rows.signatures(connection, study_digest)) if row else None
 
     def decisions(self) -> tuple[Decision, ...]:
         """Every decision, oldest first."""
         with self._reading() as connection:
-            return tuple(_decision(row) for row in connection.execute("SELECT * FROM decisions ORDER BY at"))
+            rows = connection.execute("SELECT * FROM decisions ORDER BY at").fetchall()
+            return tuple(_decision(row, steward_rows.signatures(connection, Digest(row[0]))) for row in rows)
+
+    def stewards(self) -> tuple[StewardRow, ...]:
+        """Every steward's key this hospital ever registered, oldest first."""
+        with self._reading() as connection:
+            return steward_rows.read(connection)
+
+    def keep_signature(self, study_digest: Digest, signed: StewardSignature) -> tuple[StewardSignature, ...]:
+        """Remember one steward's approval while others are waited for; returns all there are of the study."""
+        with self._transaction() as connection:
+            steward_rows.sign(connection, study_digest, signed)
+            return steward_rows.signatures(connection, study_digest)
+
+    def forget_steward(self, name: str, pseudonym: str) -> None:
+        """Put a pseudonym in the place of the name of whoever decided; the name is nowhere in this file any more."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE decisions SET steward = ? WHERE steward = ?", (pseudonym, name))
+        self._scrub()
 
     # --- signed events ---------------------------------------------------------------------------------------------
 
@@ -254,6 +289,9 @@ class Store:
         closed: tuple[Digest, ChainLink] | None = None,
         announcing: Digest | None = None,
         spent: Told | None = None,
+        key_change: KeyChange | None = None,
+        withdrawal: Withdrawal | None = None,
+        retaken: Retaken | None = None,
         durably: bool = True,
     ) -> bool:
         """Make the next events of this site's chain and keep them until the log has them, all or none.
@@ -264,19 +302,26 @@ class Store:
             closed: A study and its round that this site saw closed, to remember with them.
             announcing: A study that is announced by them, once.
             spent: What they say was spent, to remember with them; each attempt is signed for once, in order.
+            key_change: A steward's key that comes or goes, to remember with them.
+            withdrawal: Patients who withdrew, to remember with them.
+            retaken: A study whose cohort they are about, which was due to be signed for again.
             durably: Whether they outlive a power cut from now on. Otherwise they outlive the process, and a power cut
                 once anything else is remembered.
 
         Returns:
-            False, and nothing is done, if the study was announced before, or the spend was signed for.
+            False, and nothing is done, if the study was announced before, its cohort was not due, or the spend was
+            signed for.
         """
         with self._transaction(synchronous="FULL" if durably else "NORMAL") as connection:
             if announcing is not None:
                 cursor = connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (announcing,))
                 if cursor.rowcount != 1:
                     return False
+            if retaken is not None and not withdrawal_rows.taken(connection, retaken):
+                return False
             if spent is not None and not told.is_news(connection, spent):
                 return False
+            entry = b""
             for build in builds:
                 last = connection.execute(
                     "SELECT sequence, entry FROM events ORDER BY sequence DESC LIMIT 1"
@@ -286,8 +331,13 @@ class Store:
                 connection.execute("INSERT INTO events (sequence, entry) VALUES (?, ?)", (sequence, entry))
             if decision is not None:
                 _remember(connection, decision)
+                egress_rows.decided(connection, decision.study_digest, decision.decision == "approved", entry)
             if spent is not None:
                 told.remember(connection, spent)
+            if key_change is not None:
+                steward_rows.change(connection, key_change)
+            if withdrawal is not None:
+                withdrawal_rows.add(connection, withdrawal)
             if closed is not None:
                 study_digest, link = closed
                 connection.execute(
@@ -321,6 +371,19 @@ class Store:
         with self._reading() as connection:
             return tuple(row[0] for row in connection.execute("SELECT entry FROM events ORDER BY sequence"))
 
+    def signed_entry(self, sequence: int) -> bytes | None:
+        """The entry with this counter, as this site signed it; None if there is none."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT entry FROM events WHERE sequence = ?", (sequence,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def last_acknowledged(self) -> int:
+        """The counter of the last entry that the coordinator has taken in; 0 before the first."""
+        with self._reading() as connection:
+            return int(
+                connection.execute("SELECT COALESCE(MAX(sequence), 0) FROM events WHERE acknowledged = 1").fetchone()[0]
+            )
+
     def told(self) -> tuple[Told, ...]:
         """What this site has signed that it spent: the last spend of every study on every dataset."""
         with self._reading() as connection:
@@ -348,19 +411,22 @@ class Store:
         decided by it, so each line does not wait for the disk by itself.
         """
         with self._transaction(synchronous="NORMAL") as connection:
-            connection.execute(
-                "INSERT INTO egress (at, kind, study_digest, sha256, size_bytes) VALUES (?, ?, ?, ?, ?)",
-                (record.at, record.kind, record.study_digest, record.sha256, record.size_bytes),
-            )
+            egress_rows.add(connection, record)
 
-    def egress(self) -> tuple[EgressRecord, ...]:
-        """Everything that has left, oldest first."""
+    def egress(self, limit: int = -1) -> tuple[EgressRecord, ...]:
+        """What has left and is not in the hospital's own log yet, oldest first; all of it, or the first so many."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT at, kind, study_digest, sha256, size_bytes FROM egress ORDER BY id")
-            return tuple(
-                EgressRecord(at=row[0], kind=row[1], study_digest=row[2], sha256=row[3], size_bytes=row[4])
-                for row in rows
-            )
+            return egress_rows.read(connection, limit)
+
+    def egress_moved(self, last: int, head: LogHead) -> None:
+        """The hospital's own log has every record up to number `last` and stands at `head`."""
+        with self._transaction(synchronous="NORMAL") as connection:
+            egress_rows.moved(connection, last, head)
+
+    def egress_head(self) -> LogHead | None:
+        """Where the hospital's own log stood when records were moved there last; None before the first time."""
+        with self._reading() as connection:
+            return egress_rows.head(connection)
 
     # --- releases (protocol 4.4) -----------------------------------------------------------------------------------
 
@@ -446,10 +512,31 @@ class Store:
             row = connection.execute("SELECT study_digest FROM released WHERE context = ?", (context.hex(),)).fetchone()
         return Digest(row[0]) if row else None
 
+    # --- patients who withdrew -------------------------------------------------------------------------------------
+
+    def withdrawn_marks(self) -> tuple[frozenset[bytes], frozenset[str], int]:
+        """The marks of all who withdrew, the keys they are under, and how often somebody did."""
+        with self._reading() as connection:
+            return withdrawal_rows.marks(connection)
+
+    def withdrawals(self) -> tuple[WithdrawalRow, ...]:
+        """When patients withdrew, and of which dataset, oldest first."""
+        with self._reading() as connection:
+            return withdrawal_rows.read(connection)
+
+    def cohort_is_due(self, study_digest: Digest) -> bool:
+        """Whether somebody withdrew from a study since its cohort was signed for."""
+        with self._reading() as connection:
+            return withdrawal_rows.is_due(connection, study_digest)
+
     # --- other hospitals -------------------------------------------------------------------------------------------
 
     def pin_peer(self, site: SiteId, spki_sha256: str, signing_key: str, ecdsa_key: str) -> None:
-        """Remember a hospital's keys at first sight; raises PeerChanged if it had others."""
+        """Remember a hospital's keys at first sight; raises PeerChanged if it had other signing keys.
+
+        Its TLS key may change, and does whenever its certificate is renewed: it proves the hospital to the coordinator.
+        What it says to other hospitals its signing keys sign.
+        """
         keys = (spki_sha256, signing_key, ecdsa_key)
         with self._transaction() as connection:
             row = connection.execute(
@@ -457,8 +544,10 @@ class Store:
             ).fetchone()
             if row is None:
                 connection.execute("INSERT INTO peers VALUES (?, ?, ?, ?, ?)", (site, *keys, time.time()))
-            elif row != keys:
+            elif row[1:] != keys[1:]:
                 raise PeerChanged(site)
+            elif row != keys:
+                connection.execute("UPDATE peers SET spki_sha256 = ? WHERE site = ?", (spki_sha256, site))
 
     def peers(self) -> tuple[tuple[str, str, str, str], ...]:
         """Known hospitals: name, TLS key fingerprint, signing key, ECDSA key."""
@@ -500,9 +589,12 @@ def _remember(connection: sqlite3.Connection, decision: Decision) -> None:
             decision.at,
         ),
     )
+    # An approval that was taken back is used up: whoever approves again signs again.
+    signed = [one for one in decision.signatures if one.decision == decision.decision]
+    steward_rows.replace(connection, decision.study_digest, signed)
 
 
-def _decision(row: tuple[str, str, bytes, str, str, str, float]) -> Decision:
+def _decision(row: tuple[str, str, bytes, str, str, str, float], signatures: tuple[StewardSignature, ...]) -> Decision:
     return Decision(
         study_digest=Digest(row[0]),
         study=StudyId(row[1]),
@@ -511,4 +603,5 @@ def _decision(row: tuple[str, str, bytes, str, str, str, float]) -> Decision:
         steward=row[4],
         statement=row[5],
         at=row[6],
+        signatures=signatures,
     )

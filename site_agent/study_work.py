@@ -10,11 +10,11 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import structlog
@@ -46,10 +46,11 @@ from consortium.contract.messages import (
 from consortium.contract.mlflow_run import MlflowRun, Tracking
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan, context_of
-from consortium.contract.server_optimizer import has_ended, next_global_model, state_layout
+from consortium.contract.server_optimizer import has_ended, next_global_model, state_layout, state_layouts
 from consortium.contract.study import StudyFile
 from consortium.wire import codec
-from consortium.wire.errors import WireError
+from consortium.wire.errors import ConnectionLost, WireError
+from consortium.wire.limits import INLINE_BYTES_MAX
 from privacy.encoding import RingVector, decode
 from privacy.errors import BudgetExceeded, OutOfOrder, PeerViolation, PrivacyError
 from privacy.secagg import site as secagg
@@ -67,10 +68,14 @@ from privacy.secagg.messages import (
 )
 from site_agent.certification import clipping_path, sign_certificate
 from site_agent.clipping_record import ClippingRecord
+from site_agent.cohort import TEST, VALIDATION
+from site_agent.error_place import for_the_log
 from site_agent.errors import SiteError
+from site_agent.evaluation import Evaluation
 from site_agent.evidence import keep_evidence
 from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
+from site_agent.log_watch import PATIENCE_S
 from site_agent.model_folder import ModelFolder, mapped
 from site_agent.participation import (
     AttemptOver,
@@ -84,11 +89,17 @@ from site_agent.participation import (
     step,
 )
 from site_agent.participation import Event as AttemptEvent
-from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature, read_plan
+from site_agent.plan_check import (
+    Expectation,
+    PlanRefused,
+    check_model_fits,
+    check_plan,
+    check_signature,
+    read_plan,
+)
 from site_agent.policy import BUDGET_REFUSED, Refuse, SiteFacts, decide, facts_of
 from site_agent.preparation import (
     NO_DATASET,
-    NOT_APPROVED,
     Declined,
     Prepared,
     announce,
@@ -96,16 +107,15 @@ from site_agent.preparation import (
     prepare,
 )
 from site_agent.progress import FOLDER, Progress
-from site_agent.refusals import is_about_others, kind_and_place, refusal_of
+from site_agent.refusals import is_about_others, refusal_of
 from site_agent.results import Results, curves_of
+from site_agent.round_values import Contribution, RoundValues
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
 from site_agent.spend_entries import sign_figures, sign_spends
+from site_agent.steward_approval import NOT_APPROVED
 from site_agent.store import ChainLink, Decision, Release, Store
-
-if TYPE_CHECKING:  # torch is loaded when a study is prepared, not while the agent waits
-    from site_agent.evaluate import Evaluation
-    from site_agent.round_values import Contribution, RoundValues
+from site_agent.training_room import Order, RoomLost, Rooms, TrainingRoom
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +127,10 @@ INBOX_MAX = 64
 
 NO_MODEL = Digest("0" * 64)
 
+LOSSES_MAX = 3
+"""Training processes of a study that may be lost one after the other: what each had reserved stays counted."""
+TRAINING_ENDS = Refuse("training", "training at this hospital ended before it was done, several times in a row")
+
 
 class Line(Protocol):
     """The connection to the coordinator, as a study uses it."""
@@ -124,8 +138,11 @@ class Line(Protocol):
     async def send(self, message: SiteMessage, study_digest: Digest) -> None:
         """Send a session message."""
 
-    async def upload(self, header: VectorHeader, data: bytes | memoryview) -> None:
-        """Upload a vector."""
+    async def upload(self, header: VectorHeader, data: bytes | memoryview, *, again: bool = False) -> None:
+        """Upload a vector, or what the coordinator lacks of one that was broken off; raises ConnectionLost."""
+
+    async def reconnected(self) -> bool:
+        """Wait for another connection than that of the last upload; False if there is none in time."""
 
     async def download(
         self, kind: VectorKind, digest: Digest, limit_bytes: int, into: Callable[[bytes], Awaitable[object]]
@@ -137,6 +154,9 @@ class Line(Protocol):
 
     def submit_events_soon(self) -> None:
         """The same, in the background, with whatever else is signed meanwhile; they are on disk already."""
+
+    def unwitnessed_s(self, roster: Iterable[SiteId], needed: int) -> float:
+        """For how long this site has seen more of the log than so many of these hospitals have cosigned."""
 
 
 class ResultRefused(SiteError):
@@ -155,14 +175,20 @@ class Attempt:
     context: bytes  # 32 bytes
     policy: Policy  # the hospital's, as it was when it joined
     computing: asyncio.Task[None] | None = None
-    contribution: "Contribution | None" = field(default=None, repr=False)  # until it is masked
-    evaluation: "Evaluation | None" = None  # of the model it starts from; stays here
+    contribution: Contribution | None = field(default=None, repr=False)  # until it is masked
+    evaluation: Evaluation | None = None  # of the model it starts from; stays here
     masked: RingVector | None = field(default=None, repr=False)  # until it is uploaded
+    uploading: bool = False
 
     @property
     def plan(self) -> RoundPlan:
         """The signed plan."""
         return self.participation.plan
+
+    @property
+    def outlives_the_session(self) -> bool:
+        """Whether it goes on over the next connection."""
+        return self.uploading or self.participation.outlives_the_session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,7 +196,7 @@ class Computed:
     """Training and evaluation of an attempt are done."""
 
     attempt: Attempt
-    contribution: "Contribution"
+    contribution: Contribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -187,8 +213,14 @@ WorkEvent: TypeAlias = CoordinatorMessage | Computed | ComputationFailed
 class StudyWork:
     """One study at this site."""
 
-    def __init__(self, home: AgentHome, store: Store, ledger: Ledger, line: Line, digest: Digest) -> None:
+    def __init__(
+        self, home: AgentHome, store: Store, ledger: Ledger, line: Line, digest: Digest, *, rooms: Rooms
+    ) -> None:
         self._home = home
+        self._rooms = rooms
+        self._room: TrainingRoom | None = None  # from when preparing begins
+        self._anew = False  # what the study was prepared with is gone: the next invitation prepares it again
+        self._losses = 0  # training processes that ended before they were done, one after the other
         self._store = store
         self._ledger = ledger
         self._line = line
@@ -205,8 +237,11 @@ class StudyWork:
         self._attempt: Attempt | None = None
         self._joined = (0, 0)  # the last round and attempt
         self._exhausted = False  # the log has been told that the budget does not allow the study
+        self._handling: asyncio.Task[None] | None = None  # of one event
         self._stopped = False  # this site goes on with the study no more, whatever could be written down about it
         self._ended = False
+        self.rests = asyncio.Event()  # no attempt is under way, and none is being concluded, down to this site's answer
+        self.rests.set()
         self._log = log.bind(study=digest[:12])
 
     async def deliver(self, event: WorkEvent) -> None:
@@ -226,30 +261,89 @@ class StudyWork:
                 await self._handle_next()
         finally:
             self._leave()
+            self.rests.set()
             if self._values is not None:
                 await asyncio.to_thread(self._values.close)
+            elif self._room is not None:  # the study is being prepared
+                await asyncio.to_thread(self._room.stop)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to stop: an attempt, or a process that holds this hospital's data."""
+        return self._attempt is not None or self._room is not None
+
+    def objection(self) -> Refuse | None:
+        """Why the study must not go on here, as far as its approval goes; None if nothing stands against it."""
+        try:
+            self._approved()
+        except Declined as error:
+            return error.refusal
+        return None
+
+    async def give_up(self, refusal: Refuse) -> None:
+        """The approval does not stand any more: stop at once, in the middle of anything, and say so.
+
+        | it was | what happens |
+        |---|---|
+        | preparing or training | the process that computes is ended; what was reserved stays counted |
+        | uploading | the upload is broken off; without all of it the coordinator has nothing |
+        | waiting, its upload done | it confirms nothing and releases no share any more. What was uploaded is in the sum
+          if the others open it: their shares, not this hospital's, take its masks off |
+        """
+        attempt = self._attempt
+        if attempt is not None and self._handling is not None:
+            self._handling.cancel()
+            await asyncio.wait({self._handling})
+        await self.stop_computing()
+        self._log.warning("study.given_up", rule=refusal.rule, reason=refusal.explanation)
+        if attempt is not None:
+            with suppress(WireError):  # who is not connected has said nothing, and is a dropout
+                await self._refuse(attempt.plan.round, attempt.plan.attempt, Declined(refusal))
+
+    async def stop_computing(self) -> None:
+        """End at once whatever is computed for this study, and with it what it was prepared with.
+
+        If the study goes on after all, it is prepared anew at the next invitation.
+        """
+        self._leave()
+        self.rests.set()
+        room, self._room = self._room, None
+        self._values, self._prepared, self._anew = None, None, True
+        if room is not None:
+            await asyncio.to_thread(room.stop)
 
     async def _handle_next(self) -> None:
         event = await self._inbox.get()
+        handling = self._handling = asyncio.create_task(self._handle(event))
         try:
-            await self._handle(event)
+            await asyncio.wait({handling})
+            if not handling.cancelled():  # else the approval was taken back meanwhile, and `give_up` does the rest
+                handling.result()
+        except asyncio.CancelledError:
+            handling.cancel()
+            await asyncio.gather(handling, return_exceptions=True)
+            raise
         except WireError as error:
             self._leave()
             self._log.warning("message.not_delivered", kind=type(event).__name__, reason=str(error))
         except Exception as error:  # noqa: BLE001 - of any library; its words may quote patients' data and are not logged
             self._leave()
-            self._log.error("message.failed", kind=type(event).__name__, error=kind_and_place(error))
+            self._log.error("message.failed", kind=type(event).__name__, error=for_the_log(error))
         finally:
+            self._handling = None
             self._invitations = max(0, self._invitations - isinstance(event, Invitation))
+            if self._attempt is None:
+                self.rests.set()
 
     def session_ended(self) -> None:
         """The connection is gone: the attempt under way is lost, which is safe; a trained update is kept.
 
         An attempt whose survivor set is signed is not lost: the coordinator may ask for the shares over the next
-        connection, or send the result.
+        connection, or send the result. Nor is one whose masked update is on its way: the rest follows.
         """
-        if self._attempt is not None and not self._attempt.participation.outlives_the_session:
+        if self._attempt is not None and not self._attempt.outlives_the_session:
             self._leave()
+            self.rests.set()
         while not self._inbox.empty():
             self._inbox.get_nowait()
         self._invitations = 0
@@ -300,42 +394,70 @@ class StudyWork:
             return
         await self._line.submit_events()
         model = prepared.first_model
-        self._log.info("study.prepared", parameters=model.vector.size, engine=prepared.trainer.engine_name)
+        self._log.info("study.prepared", parameters=model.vector.size, engine=prepared.engine)
         await self._send(
             StudyPrepared(study_digest=self._digest, model_digest=model.digest(), parameter_count=model.vector.size)
         )
 
     def _make_ready(self) -> Prepared:
-        from site_agent.carried import Carried  # noqa: PLC0415 - torch
-        from site_agent.round_values import RoundValues  # noqa: PLC0415 - torch
-
         self._approved()
         if self._prepared is not None:
             return self._prepared
-        prepared = self._with_model_on_disk(prepare(self._home, self._store, self._ledger, self._digest))
+        if self._losses >= LOSSES_MAX:
+            raise Declined(TRAINING_ENDS)
+        try:
+            return self._made_ready()
+        except RoomLost as error:
+            if self._room is not None:  # nobody stopped it
+                self._lose_room(error)
+            raise
+        except BaseException:
+            room, self._room = self._room, None
+            if room is not None:  # nothing is computed in it
+                room.stop()
+            raise
+
+    def _made_ready(self) -> Prepared:
+        prepared = prepare(self._home, self._store, self._ledger, self._digest, self._new_room)
+        prepared = self._with_model_on_disk(prepared)
         record = ClippingRecord(clipping_path(self._home.folder, prepared.study.id))
         values = RoundValues(
             prepared,
             self._ledger,
             self._events,
             keep=record.add,
-            carried=Carried(
-                prepared.study,
-                self._home.folder / "carried" / self._digest[:16],
-                model=prepared.first_model,
-                was_released=self._was_released,
-            ),
+            released_rounds=self._released_rounds,
             progress=self._progress_of(prepared),
         )
         announce(prepared, self._events)
         for sign in (sign_spends, sign_figures):  # what a process that died left without an entry
             sign(self._ledger, self._events, prepared.study, prepared.digest, prepared.dataset)
-        self._prepared, self._values = prepared, values
+        self._prepared, self._values, self._anew = prepared, values, False
         return prepared
 
-    def _was_released(self, round_number: int) -> bool:
-        """Whether this site released shares of a round's sum, in any attempt."""
-        return any(read_plan(one.plan).round == round_number for one in self._store.releases(self._digest))
+    def _new_room(self, order: Order) -> TrainingRoom:
+        room = self._room = self._rooms(order)
+        return room
+
+    def _lose_room(self, error: RoomLost) -> None:
+        """Forget what the study was prepared with; how often that happened in a row is counted."""
+        self._room = self._values = self._prepared = None
+        self._anew = True
+        self._losses += 1
+        self._log.error("training.lost", reason=str(error), advice=error.advice())
+
+    def _read_again(self) -> None:
+        """Patients withdrew since the cohort was read: nothing of what was made with them is used any more."""
+        room, self._room = self._room, None
+        self._values = self._prepared = None
+        self._anew = True
+        if room is not None:
+            room.stop()
+        self._log.info("cohort.out_of_date")
+
+    def _released_rounds(self) -> frozenset[int]:
+        """Rounds for whose sum this site released shares, in any attempt."""
+        return frozenset(read_plan(one.plan).round for one in self._store.releases(self._digest))
 
     def _curves_of(self, prepared: Prepared) -> EventFolder:
         if self._curves is None:
@@ -355,7 +477,7 @@ class StudyWork:
 
     def _progress_of(self, prepared: Prepared) -> Progress:
         if self._progress is None:
-            study, device = prepared.study, prepared.trainer.compute.words
+            study, device = prepared.study, prepared.seen.device
             folder = self._home.folder / FOLDER
             self._progress = Progress(folder, study.study_id, study.training.rounds, device=device)
         return self._progress
@@ -368,7 +490,7 @@ class StudyWork:
         """The study as the steward approved it, asked again before anything leaves; raises Declined."""
         if self._stopped:
             raise Declined(NOT_APPROVED)
-        return approved_study(self._store, self._digest)
+        return approved_study(self._home, self._store, self._digest)
 
     async def _send_first_model(self, model_digest: Digest) -> None:
         """The first global model is a function of the study: it holds no data, and every site has its own copy."""
@@ -400,15 +522,28 @@ class StudyWork:
             return
         self._leave()
         self._attempt, self._joined = attempt, (plan.round, plan.attempt)
+        self.rests.clear()
         self._log.info("round.joined", round=plan.round, attempt=plan.attempt, kind=plan.kind.value)
         await self._send(first)
         attempt.computing = asyncio.create_task(self._compute(attempt))
 
+    def _require_witnesses(self, study: StudyFile) -> None:
+        """No round on a log that may be shown to this hospital alone; raises Declined."""
+        if self._line.unwitnessed_s(study.sites.roster, study.cosignatures_needed) > PATIENCE_S:
+            raise Declined(Refuse("witnesses", "too few hospitals have cosigned the log that this one sees"))
+
     def _check_and_begin(self, plan: RoundPlan, invitation: Invitation) -> tuple[Attempt, KeyBundle | BeaconCommitment]:
         check_signature(invitation, bytes.fromhex(self._home.identity.coordinator_signing_key))
         self._approved()
+        if self._prepared is not None and (how := self._prepared.room.lost) is not None:
+            self._lose_room(how)
+        if self._prepared is not None and len(self._store.withdrawals()) != self._prepared.withdrawals:
+            self._read_again()
+        if self._anew:
+            self._make_ready()
         if self._prepared is None:
             raise Declined(Refuse("preparation", "this site has not prepared the study"))
+        self._require_witnesses(self._prepared.study)
         policy = self._check(plan, invitation, self._prepared)
         machine, first = begin(
             context_of(plan),
@@ -429,7 +564,8 @@ class StudyWork:
             consortium=self._home.identity.consortium,
             study=prepared.study,
             site=self._home.site,
-            spki_sha256=self._home.identity.spki_sha256,
+            signing_key=self._home.identity.signing_key,
+            ecdsa_key=self._home.identity.ecdsa_key,
             parameters=prepared.first_model.parameters,
             first_model=prepared.first_model.digest(),
             chain=self._store.chain(self._digest),
@@ -445,7 +581,7 @@ class StudyWork:
         answer = decide(
             config.policy,
             facts_of(prepared.study, upload_bytes=plan.layout.size_bytes, participants=len(plan.participants)),
-            SiteFacts(approved=True, patients=prepared.cohort.summary.patients, today=now.date()),
+            SiteFacts(approved=True, patients=prepared.seen.patients, today=now.date(), round_at=now),
         )
         if isinstance(answer, Refuse):
             raise Declined(answer)
@@ -486,17 +622,19 @@ class StudyWork:
             model = await self._model(attempt.plan.model_digest)
             assert self._prepared is not None  # with `values`
             # Also where this site missed the round that ended the study, and only sees the model.
-            if attempt.plan.round > 1 and has_ended(self._prepared.study, model):
-                raise PlanRefused("model", "the one that the study ended with", "one that training goes on from")  # noqa: TRY301 - told as any failure
+            check_model_fits(attempt.plan, self._prepared.study, model)
             contribution = await values.contribution(attempt.plan, model, attempt.policy)
             if contribution.clipped:  # of an update that is private already; said here and to nobody else
                 self._log.info("update.clipped", round=attempt.plan.round, fraction=round(contribution.clipped, 6))
         except Exception as error:  # noqa: BLE001 - handled in turn; training may fail in any library
             await self.deliver(ComputationFailed(attempt=attempt, error=error))
         else:
+            self._losses = 0
             await self.deliver(Computed(attempt=attempt, contribution=contribution))
 
     async def _computation_failed(self, attempt: Attempt, error: Exception) -> None:
+        if isinstance(error, RoomLost) and self._prepared is not None and self._prepared.room.lost is not None:
+            self._lose_room(error)
         if attempt is not self._attempt:
             return
         self._leave()
@@ -548,6 +686,8 @@ class StudyWork:
                 await self._upload(attempt, header)
             case secagg.Send(message=message):
                 assert not isinstance(message, UploadHeader)  # taken above
+                if not await self._still_approved(attempt):
+                    return False
                 await self._send(message)
             case secagg.PersistReleased():
                 return await self._may_release(effect, attempt)
@@ -648,8 +788,31 @@ class StudyWork:
             size_bytes=masked.nbytes,
         )
         self._line.submit_events_soon()
-        await self._line.upload(header, masked.data.cast("B"))
+        attempt.uploading = True
+        try:
+            if not await self._send_all(attempt, header, masked.data.cast("B")):
+                return
+        finally:
+            attempt.uploading = False
         await self._show("uploaded", plan.round)
+
+    async def _send_all(self, attempt: Attempt, header: VectorHeader, data: memoryview) -> bool:
+        """Upload, over as many connections as it takes; False if the steward took the approval back meanwhile."""
+        again = False
+        while True:
+            try:
+                await self._line.upload(header, data, again=again)
+            except ConnectionLost as error:
+                if header.size_bytes <= INLINE_BYTES_MAX:
+                    raise
+                self._log.warning("upload.broken_off", size_bytes=header.size_bytes, reason=str(error))
+                if not await self._line.reconnected():
+                    raise
+                if not await self._still_approved(attempt):
+                    return False
+                again = True
+            else:
+                return True
 
     # --- the end of a round, and of the study ----------------------------------------------------------------------
 
@@ -709,6 +872,7 @@ class StudyWork:
                 f"but the sum gives {digest[:12]}"
             )
         await asyncio.to_thread(self._models.save, after)
+        chain = await asyncio.to_thread(self._store.chain, self._digest)
         ended = has_ended(prepared.study, after)
         link = ChainLink(round=plan.round, model_digest=digest, transcript=Digest(result.transcript.hex()), ended=ended)
         endorsement = await self._sign(
@@ -719,12 +883,16 @@ class StudyWork:
             attempt=plan.attempt,
             next_model_digest=digest,
         )
-        if plan.model_digest not in (digest, prepared.first_model.digest()):
-            self._models.forget(plan.model_digest)  # this round is closed here for good
+        # This round is closed here for good; so is the last one in which this site took part, however long ago.
+        for done in {plan.model_digest} if chain is None else {plan.model_digest, chain.model_digest}:
+            if done not in (digest, prepared.first_model.digest()):
+                self._models.forget(done)
         attempt = self._attempt
         evaluation = attempt.evaluation if attempt is not None and attempt.context == release.context else None
         if evaluation is not None:
-            self._keep(prepared, lambda results: results.add(plan.round, evaluation))
+            self._keep(
+                prepared, lambda results: results.add(plan.round, evaluation, of=_measured_on(prepared, ended=ended))
+            )
             if self._home.config.tensorboard:
                 self._keep(prepared, lambda _: self._curves_of(prepared).add(plan.round, curves_of(evaluation)))
             if self._home.config.mlflow is not None:
@@ -788,7 +956,9 @@ class StudyWork:
         """Sign for the log what this study promises each patient here; a reason not to is for this hospital's eyes."""
         try:
             certificate = await asyncio.to_thread(
-                sign_certificate, self._home, self._store, self._ledger, self._events, self._digest
+                lambda: sign_certificate(
+                    self._home, self._store, self._ledger, self._events, self._digest, parameters=self._sent_values()
+                )
             )
         except SiteError as error:
             self._log.error("study.not_certified", reason=str(error), advice=error.advice())
@@ -796,6 +966,14 @@ class StudyWork:
         if certificate is not None:
             self._log.info("study.certified")
         await self._line.submit_events()
+
+    def _sent_values(self) -> int | None:
+        """How many values an update of this study has; None where no model of it is here."""
+        if self._prepared is not None:
+            return self._prepared.first_model.vector.size
+        chain = self._store.chain(self._digest)
+        model = None if chain is None else self._models.find(chain.model_digest)
+        return None if model is None else model.vector.size
 
     # --- helpers ---------------------------------------------------------------------------------------------------
 
@@ -820,13 +998,14 @@ class StudyWork:
         model = await asyncio.to_thread(self._models.find, digest)
         if model is not None:
             return model
-        state = state_layout(self._prepared.study, first.parameters)
+        study = self._prepared.study
+        state = state_layout(study, first.parameters)
         limit_bytes = 4 * (first.vector.size + parameter_count(state)) + 2**20
         async with self._downloaded(VectorKind.GLOBAL_MODEL, digest, limit_bytes) as file:
 
             def checked() -> GlobalModel:
                 model = GlobalModel.from_safetensors(file)
-                fits = model.parameters == first.parameters and model.state in {(), state}
+                fits = model.parameters == first.parameters and model.state in state_layouts(study, first.parameters)
                 if model.digest() != digest or not fits:
                     raise PlanRefused("model", f"a file of model {model.digest()[:12]}", f"model {digest[:12]}")
                 return self._models.exchange(model)
@@ -867,13 +1046,16 @@ class StudyWork:
     async def _refuse(self, round_number: int, attempt: int, error: Exception) -> None:
         """Tell the coordinator which rule, without this hospital's numbers; nor are they in the agent's log."""
         refusal = refusal_of(error)
+        if isinstance(error, RoomLost):  # it was ended because the approval was taken back, or by itself
+            taken_back = await asyncio.to_thread(self.objection)
+            refusal = refusal if taken_back is None else taken_back
         self._log.warning(
             "study.refused",
             round=round_number,
             attempt=attempt,
             rule=refusal.rule,
             reason=str(error) if is_about_others(error) else refusal.explanation,
-            error=kind_and_place(error),
+            error=for_the_log(error),
         )
         await self._send(
             Refusal(
@@ -898,3 +1080,10 @@ class StudyWork:
 
     async def _send(self, message: SiteMessage) -> None:
         await self._line.send(message, self._digest)
+
+
+def _measured_on(prepared: Prepared, *, ended: bool) -> str | None:
+    """Whose figures a closed round's are, where a study tests its model on others than it was chosen by."""
+    if not prepared.study.has_validation:
+        return None
+    return TEST if ended else VALIDATION

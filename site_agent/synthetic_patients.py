@@ -52,5 +52,6 @@ def write_synthetic(path: Path, study: StudyFile, *, site: int, seed: int, patie
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-    declared = max(1, round(patients * (1 - data.split.test_fraction)))
+    set_aside = data.split.test_fraction + (data.split.validation_fraction or 0)
+    declared = max(1, round(patients * (1 - set_aside)))
     return CsvDataset(path=str(path), format="csv", patient_id=data.patient_id, declared_patients=declared)

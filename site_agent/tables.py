@@ -18,13 +18,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from consortium.contract.study import StudyFile
-from consortium.contract.study_data import CategoryFeature, NumberFeature, TabularData
+from consortium.contract.study_data import CategoryFeature, NumberFeature, Split, TabularData
 from consortium.contract.subgroups import Subgroup
-from site_agent.cohort import TEST, TRAIN, Cohort, CohortSummary
+from site_agent.cohort import TEST, TRAIN, VALIDATION, Cohort, CohortSummary
 from site_agent.data_faults import Faults, counted, lines_of
 from site_agent.datasets import ParquetDataset, TableDataset
 from site_agent.parquet import check_header, parquet_columns
-from site_agent.splits import check_patients, check_sides, declared_sides, highest, random_sides, records_of
+from site_agent.splits import (
+    check_patients,
+    check_sides,
+    declared_sides,
+    highest,
+    random_sides,
+    records_of,
+    staying,
+    without,
+)
+from site_agent.withdrawals import NOBODY, Withdrawn
 
 DATA_BYTES_MAX = 2**30
 
@@ -33,7 +43,7 @@ _Bools = npt.NDArray[np.bool_]
 _Indices = npt.NDArray[np.int64]
 
 
-def read_table(study: StudyFile, data: TabularData, dataset: TableDataset) -> Cohort:
+def read_table(study: StudyFile, data: TabularData, dataset: TableDataset, withdrawn: Withdrawn = NOBODY) -> Cohort:
     """The patients of `dataset` under the contract of `study`.
 
     Raises:
@@ -61,27 +71,35 @@ def read_table(study: StudyFile, data: TabularData, dataset: TableDataset) -> Co
         for column in _inputs(table[name], feature, faults)
     ]
     labels = _labels(table, data, faults)
-    patients, patient_count = _patients(table, study, dataset, faults)
-    sides = _declared_sides(table, dataset, patients, patient_count, faults)
+    patients, identifiers = _patients(table, dataset, faults)
+    patient_count, stay = len(identifiers), staying(identifiers, withdrawn)
+    if dataset.patient_id in table:
+        check_patients(stay, study, dataset, faults)
+    sides = _declared_sides(table, dataset, patients, patient_count, split=data.split, faults=faults)
     if faults.found:
         raise faults.error()
     if sides is None:
         sides = random_sides(highest(labels, patients, patient_count), data.split)
+    sides = without(sides, identifiers, withdrawn)
     check_sides(sides, study, faults)
     if faults.found:
         raise faults.error()
     matrix = np.stack(inputs, axis=1).astype(np.float32)
-    train, test = (records_of(matrix, labels, patients, sides == side) for side in (TRAIN, TEST))
+    train, test, validation = (
+        records_of(matrix, labels, patients, sides == side) for side in (TRAIN, TEST, VALIDATION)
+    )
     summary = CohortSummary(
         records_read=len(every),
         records_left_out=len(every) - len(table),
         left_out_by_column={str(name): int(count) for name, count in empty.sum().items() if count},
-        patients=patient_count,
+        patients=stay,
         training_patients=train.patient_count,
         test_patients=test.patient_count,
         training_records=len(train),
         test_records=len(test),
-        most_records_of_a_patient=int(np.bincount(patients).max()),
+        validation_patients=validation.patient_count,
+        validation_records=len(validation),
+        most_records_of_a_patient=int(np.bincount(patients)[sides != ""].max()),
         declared_patients=dataset.declared_patients,
     )
     return Cohort(
@@ -90,6 +108,8 @@ def read_table(study: StudyFile, data: TabularData, dataset: TableDataset) -> Co
         test_groups=_groups(table, study, data, patients, sides == TEST),
         feature_names=data.input_names,
         summary=summary,
+        validation=validation if study.has_validation else None,
+        validation_groups=_groups(table, study, data, patients, sides == VALIDATION) if study.has_validation else None,
     )
 
 
@@ -221,22 +241,27 @@ def _labels(table: pd.DataFrame, data: TabularData, faults: Faults) -> npt.NDArr
     return (values > data.label.positive_above).astype(np.float32)
 
 
-def _patients(table: pd.DataFrame, study: StudyFile, dataset: TableDataset, faults: Faults) -> tuple[_Indices, int]:
-    """Which patient each record belongs to, 0, 1, 2 in order of first appearance, and how many there are."""
+def _patients(table: pd.DataFrame, dataset: TableDataset, faults: Faults) -> tuple[_Indices, tuple[str, ...]]:
+    """Which patient each record belongs to, 0, 1, 2 in order of first appearance, and who they are."""
     if dataset.patient_id not in table:
-        return np.zeros(len(table), dtype=np.int64), 0
+        return np.zeros(len(table), dtype=np.int64), ()
     cells = table[dataset.patient_id]
     faults.records(cells, (cells == "").to_numpy(dtype=np.bool_), "without a patient", "a patient in every record")
     patients, identifiers = pd.factorize(cells)
-    check_patients(len(identifiers), study, dataset, faults)
-    return patients.astype(np.int64), len(identifiers)
+    return patients.astype(np.int64), tuple(identifiers)
 
 
 # --- sides ---------------------------------------------------------------------------------------------------------
 
 
 def _declared_sides(
-    table: pd.DataFrame, dataset: TableDataset, patients: _Indices, patient_count: int, faults: Faults
+    table: pd.DataFrame,
+    dataset: TableDataset,
+    patients: _Indices,
+    patient_count: int,
+    *,
+    split: Split,
+    faults: Faults,
 ) -> npt.NDArray[np.str_] | None:
     """The side of each patient by the hospital's own column; None if it has none, or if it cannot be used."""
     column = dataset.split_column
@@ -244,7 +269,9 @@ def _declared_sides(
         return None
     lines = [int(line) for line in table.index]
     cells = table[column].to_numpy(dtype=np.str_)
-    return declared_sides(cells, lines, patients, patient_count=patient_count, column=column, faults=faults)
+    return declared_sides(
+        cells, lines, patients, patient_count=patient_count, split=split, column=column, faults=faults
+    )
 
 
 # --- subgroups -----------------------------------------------------------------------------------------------------

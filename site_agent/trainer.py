@@ -43,7 +43,6 @@ from site_agent.gradients.engine import FLOAT_MARGIN, Batch, PatientSum
 from site_agent.gradients.losses import loss_of
 from site_agent.local_steps import (
     FRESH,
-    LocalFigures,
     LocalStart,
     TrainedUpdate,
     local_optimizer,
@@ -54,6 +53,7 @@ from site_agent.networks import build_from
 from site_agent.optimizer_state import load_state, read_state
 from site_agent.progress import StepDone, unheard
 from site_agent.shared_step import SharedStep
+from site_agent.training_room import LocalFigures
 from site_agent.training_spec import OptimizerSpec, TrainingSpec
 from site_agent.update import (
     kept_vector_of,

@@ -72,6 +72,14 @@ class ViewSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What was calibrated for a study."""
+
+    mechanism: Mechanism
+    sum_bound: float | None = None  # see `PrivacySpec`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacySpec:
     """All that decides what a patient is promised. Constants of the study; nothing here is counted from data."""
 
@@ -180,8 +188,15 @@ def optimizer_spec_of(study: StudyFile) -> OptimizerSpec:
     return replace(common, betas=given.betas, eps=given.eps)
 
 
-def spec_of(study: StudyFile, *, declared_patients: int, weights: WeightFiles = NO_FILES) -> TrainingSpec:
-    """The training a study asks for, its noise calibrated to its epsilon over all rounds.
+def spec_of(
+    study: StudyFile,
+    *,
+    declared_patients: int,
+    weights: WeightFiles = NO_FILES,
+    parameters: int | None = None,
+    noise: Noise | None = None,
+) -> TrainingSpec:
+    """The training a study asks for, its noise calibrated to its epsilon over all rounds that a site can be in.
 
     What a step's sum is divided by is declared, never counted: with 96 patients instead of 97 it is the same.
 
@@ -196,40 +211,45 @@ def spec_of(study: StudyFile, *, declared_patients: int, weights: WeightFiles = 
         study: The study.
         declared_patients: The size of the training cohort that the hospital declares in site.yaml.
         weights: Where files of initial weights lie.
+        parameters: How many values are sent, where they were counted; they decide about shared noise.
+        noise: As it was calibrated before; else it is calibrated here, which takes a second.
 
     Raises:
         LocalProtocolError: No noise multiplier keeps the study's epsilon and delta.
         NoiseRefused: The noise that hospitals share does not fit the study's ring.
     """
     training, privacy = study.training, study.privacy
-    optimizer: OptimizerSpec | None = None
-    mechanism: Mechanism
-    sum_bound: float | None = None
-    if study.is_distributed:
-        shared = shared_noise(study, parameters=parameter_count(parameters_of(study)))
-        mechanism, sum_bound = shared.mechanism, shared.sum_bound
-    else:
-        optimizer = optimizer_spec_of(study)
-        mechanism = calibrate(
-            epsilon_target=privacy.epsilon,
-            delta=privacy.delta,
-            sampling_rate=training.sampling_rate,
-            steps=(training.rounds + training.spare_rounds) * training.local_steps,
-            clip_norm_l2=privacy.clip_norm_l2,
-        )
+    if noise is None:
+        noise = _noise_of(study, parameters)
     return TrainingSpec(
         network=network_spec_of(study, weights),
-        optimizer=optimizer,
+        optimizer=None if study.is_distributed else optimizer_spec_of(study),
         privacy=PrivacySpec(
-            mechanism=mechanism,
+            mechanism=noise.mechanism,
             delta=privacy.delta,
-            sum_bound=sum_bound,
+            sum_bound=noise.sum_bound,
             local_steps=training.local_steps,
             max_records_per_patient=privacy.max_records_per_patient,
             declared_patients=declared_patients if training.weighting == "patients" else study.data.minimum_patients,
         ),
         views=view_spec_of(study),
     )
+
+
+def _noise_of(study: StudyFile, parameters: int | None) -> Noise:
+    training, privacy = study.training, study.privacy
+    if study.is_distributed:
+        count = parameter_count(parameters_of(study)) if parameters is None else parameters
+        shared = shared_noise(study, parameters=count)
+        return Noise(mechanism=shared.mechanism, sum_bound=shared.sum_bound)
+    mechanism = calibrate(
+        epsilon_target=privacy.epsilon,
+        delta=privacy.delta,
+        sampling_rate=training.sampling_rate,
+        steps=study.steps_of_a_site,
+        clip_norm_l2=privacy.clip_norm_l2,
+    )
+    return Noise(mechanism=mechanism)
 
 
 def view_spec_of(study: StudyFile) -> ViewSpec | None:

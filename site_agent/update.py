@@ -6,7 +6,6 @@ that the study leaves with every hospital (`training.site_kept`, marked by `divi
 either. The layout is a function of the study alone.
 """
 
-from itertools import accumulate
 from typing import TypeAlias
 
 import numpy as np
@@ -15,9 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from consortium.contract.global_model import GlobalModel, ParameterLayout, is_finite
-from consortium.contract.layout import update_lanes
 from consortium.contract.parameter_parts import parts_of
-from privacy.encoding import Layout
 from site_agent.errors import TrainingFailed
 
 _BLOCK = 1 << 18  # values copied at a time
@@ -127,22 +124,6 @@ def _load(parameters: NamedParameters, vector: NDArray[np.float32]) -> None:
                 block = vector[start + place : min(start + place + _BLOCK, stop)]
                 flat[place : place + _BLOCK].copy_(torch.from_numpy(block.copy()))
             start = stop
-
-
-def lanes_of(
-    update: NDArray[np.float32] | NDArray[np.float64], layout: Layout
-) -> dict[str, NDArray[np.float32] | NDArray[np.float64]]:
-    """An update in this layout's lanes, as views: parameters that share a clip share a lane.
-
-    Raises:
-        TrainingFailed: The lanes hold another number of values than the update has.
-    """
-    lanes = update_lanes(layout)
-    room = sum(lane.length for lane in lanes)
-    if update.shape != (room,):
-        raise TrainingFailed(f"the update has {update.size} values; the round plan has room for {room}")
-    starts = accumulate((lane.length for lane in lanes), initial=0)
-    return {lane.name: update[start : start + lane.length] for lane, start in zip(lanes, starts, strict=False)}
 
 
 def global_model_of(module: nn.Module) -> GlobalModel:

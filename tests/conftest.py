@@ -5,6 +5,9 @@ the machine waits, and xdist's own order, by the number of tests, puts just thos
 
 One thread for each process. Whatever is tested here is small, and several processes share the cores: threads of torch
 that wait for each other while others compute make a step of a small network twenty times as expensive.
+
+Compiled once, also where the environment says that Python is to keep no bytecode: a test that starts a program, or a
+mutation that runs a test, would compile all of it again, half a second of work each time.
 """
 
 import os
@@ -12,8 +15,11 @@ import sys
 import zlib
 
 import pytest
+import structlog
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded, here and in every process a test starts
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -24,7 +30,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What a test draws from torch's global generator is the same every time: it fails always or never."""
+    """What a test draws from torch's global generator is the same every time: it fails always or never.
+
+    Nor does it depend on how an earlier test of this process had facts logged.
+    """
+    structlog.reset_defaults()
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(zlib.crc32(item.nodeid.encode()))

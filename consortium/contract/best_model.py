@@ -17,9 +17,13 @@ model without state in a later round than the first says so: there is nothing to
 
 A round that has no figure, because hospitals shared none or its metrics would have singled one out, decides nothing.
 
+The figure of the model that is kept is the best of many, so it is optimistic. With `data.split.validation_fraction` all
+of these figures are of validation patients, and the choice does not end the study: the model that follows from it is
+the best one and the tally alone. That model is measured once, on the test patients, whom nothing was chosen by; the
+best model and nothing else follows from that round. Whoever sees a model with such a state knows what it is for.
+
 Does not hide: the choice. Exact figures carry no noise, and a model chosen by them says a little about the patients
-they were measured on, which no epsilon counts; figures with a budget (`evaluation.privacy`) pay for it. That figure is
-the best of many for the model that is kept, so it is optimistic: no patient is set aside whom the choice has not seen.
+they were measured on, which no epsilon counts; figures with a budget (`evaluation.privacy`) pay for it.
 """
 
 from collections.abc import Iterator
@@ -31,6 +35,7 @@ from annotated_types import Ge, Le, Lt
 
 from consortium.contract.global_model import STATE_MARK, Float32Vector, GlobalModel, ParameterLayout
 from consortium.contract.schema import Finding, Section
+from consortium.contract.study_data import Split
 
 ChoiceMetric: TypeAlias = Literal["auc", "accuracy", "sensitivity", "dice", "loss", "brier"]
 CHOICE_METRICS: tuple[str, ...] = get_args(ChoiceMetric)
@@ -59,6 +64,35 @@ def choice_fits_metrics(
         yield Finding("keep_best", keep_best, f"one of evaluation.metrics: {', '.join(metrics)}")
     if stop_early is not None and keep_best is None:
         yield Finding("stop_early", "a section", "nothing without keep_best, which names the metric")
+
+
+def validation_fits(
+    keep_best: str | None, split: Split, *, patients: int, sites: int, smallest_cell: int
+) -> Iterator[Finding]:
+    """A rule of studies: validation patients have a use, are enough to choose by, and leave somebody to train on.
+
+    Args:
+        keep_best: The study's.
+        split: The study's.
+        patients: Fewest of a hospital.
+        sites: Fewest in a sum.
+        smallest_cell: Fewest patients of whom a report gives figures.
+    """
+    fraction = split.validation_fraction
+    if fraction is None:
+        return
+    at = "data.split.validation_fraction"
+    if keep_best is None:
+        yield Finding(at, f"{fraction:g}", "nothing without evaluation.keep_best: nothing is chosen by them")
+        return
+    tests, validates = split.sizes(patients)
+    if tests + validates >= patients:
+        found = f"{fraction:g}, with which a hospital of {patients} patients trains on nobody"
+        yield Finding(at, found, "less, or a larger data.minimum_patients")
+    elif sites * validates < smallest_cell:
+        found = f"{fraction:g}, which may be {sites * validates} patients of {sites} hospitals"
+        allowed = f"at least {smallest_cell} (evaluation.minimum_cell): fewer are too few to choose a model by"
+        yield Finding(at, found, allowed)
 
 
 def choice_fits_study(
@@ -120,7 +154,8 @@ class Choice:
     metric: str
     tally: Tally
     vector: Float32Vector  # of the best model so far; float32[d]
-    ends: bool  # the study has its model
+    made: bool  # there will be no other
+    ends: bool  # the study has its model, and nothing is left to be measured
 
     def as_state(self) -> Float32Vector:
         """What travels with the next model, in the order of `choice_layout`."""
@@ -128,14 +163,21 @@ class Choice:
         return np.concatenate([self.vector, np.array(held, dtype=np.float32)])
 
     def model(self, parameters: ParameterLayout) -> GlobalModel:
-        """The model that is kept: parameters and nothing else."""
-        return GlobalModel(parameters, np.array(self.vector, dtype=np.float32))
+        """The model that is kept: parameters and nothing else, or with the tally where test patients wait for it."""
+        vector = np.array(self.vector, dtype=np.float32)
+        if self.ends:
+            return GlobalModel(parameters, vector)
+        return GlobalModel(parameters, vector, CHOSEN_LAYOUT, self.as_state()[-_TALLY_VALUES:])
+
+
+CHOSEN_LAYOUT: ParameterLayout = ((_TALLY_NAME, (_TALLY_VALUES,)),)
+"""The state of a model that was chosen by validation patients, and that test patients wait for."""
 
 
 def choice_layout(parameters: ParameterLayout) -> ParameterLayout:
     """Names and shapes of what the choice adds to a model's state; they stand after every optimizer's."""
     best = tuple((f"{STATE_MARK}{BEST}/{name}", shape) for name, shape in parameters)
-    return (*best, (_TALLY_NAME, (_TALLY_VALUES,)))
+    return (*best, *CHOSEN_LAYOUT)
 
 
 def choice_before(model: GlobalModel) -> tuple[Tally, Float32Vector]:
@@ -144,14 +186,17 @@ def choice_before(model: GlobalModel) -> tuple[Tally, Float32Vector]:
         return Tally(), model.vector
     count = model.vector.size
     held = model.state_vector[-_TALLY_VALUES:]
-    best, has_best = model.state_vector[-_TALLY_VALUES - count : -_TALLY_VALUES], bool(held[0])
+    has_best = bool(held[0])
     tally = Tally(best=int(held[1]) if has_best else None, origin=int(held[2]), since=int(held[3]))
-    return tally, best if has_best else model.vector
+    if model.state == CHOSEN_LAYOUT or not has_best:
+        return tally, model.vector
+    return tally, model.state_vector[-_TALLY_VALUES - count : -_TALLY_VALUES]
 
 
-def choice_costs(*, has_budget: bool, is_private: bool) -> str:
-    """What choosing by test figures gives away, in a sentence or two for stewards and authors."""
-    optimistic = "The figure it is chosen by is the best of many, and so optimistic."
+def choice_costs(*, has_budget: bool, is_private: bool, has_validation: bool) -> str:
+    """What choosing by figures of patients set aside gives away, in a sentence or two for stewards and authors."""
+    optimistic = "The figure it is chosen by is the best of many, and so optimistic"
+    optimistic += "; its test figures are of other patients, and are not." if has_validation else "."
     if has_budget:
         return f"{optimistic} The figures have noise and a budget, so that choosing by them costs no more privacy."
     if not is_private:
@@ -162,10 +207,21 @@ def choice_costs(*, has_budget: bool, is_private: bool) -> str:
     )
 
 
-def in_words(choice: Choice, rule: StopEarly | None, *, after_round: int, early: bool) -> str:
-    """Why a study ended with this model, in one line."""
+def in_words(
+    choice: Choice, rule: StopEarly | None, *, after_round: int, early: bool, has_validation: bool = False
+) -> str:
+    """Why a study ended with this model, in one line.
+
+    Args:
+        choice: It.
+        rule: When training ends before its last round.
+        after_round: The round that made it.
+        early: Whether that was by the rule.
+        has_validation: Whether patients were set aside to choose by.
+    """
     tally = choice.tally
-    figure = "no round had a figure" if tally.figure is None else f"{choice.metric} {tally.figure:g}, the best measured"
+    measured = "the best measured on validation patients" if has_validation else "the best measured"
+    figure = "no round had a figure" if tally.figure is None else f"{choice.metric} {tally.figure:g}, {measured}"
     made = "the first model" if tally.origin == 0 else f"the model of round {tally.origin}"
     if not early:
         return f"kept {made}: {figure}"

@@ -5,13 +5,18 @@ One authority per consortium, one level deep (path length 0). A certificate name
     consortium://<consortium>/coordinator
     consortium://<consortium>/site/<site>
     consortium://<consortium>/operator/<operator>
+    consortium://<consortium>/account/<account>
+
+The operator's is the coordinator's own; people have accounts. What an account may do is no part of its certificate: the
+coordinator keeps its role, so that a change counts at once (`consortium/roles.py`).
 
 TLS keys are ECDSA P-256. A site has two keys more, which sign and do nothing else: an Ed25519 key for its log entries
 and for secure aggregation in the suite hybrid-pq, and a second ECDSA P-256 key, never that of TLS, for secure
-aggregation in the suite p256. It makes all three itself; its certificate request carries both signing keys, each with a
-proof that the site holds it, and the authority copies them into the certificate. Whoever trusts the authority therefore
-knows, from one certificate, which TLS key and which signing keys are the same hospital's (protocol section 3: the
-roster). Time is an argument everywhere; nothing here reads a clock, a file or a socket.
+aggregation in the suite p256. It makes all three itself; its certificate request carries both signing keys, each with
+a proof that the site holds it, and the authority copies them into the certificate. Whoever trusts the authority
+therefore knows, from one certificate, which TLS key and which signing keys are the same hospital's (protocol section
+3: the roster). An account has the TLS key and the Ed25519 key, which signs the studies that it submits. Time is an
+argument everywhere; nothing here reads a clock, a file or a socket.
 """
 
 import ipaddress
@@ -42,7 +47,7 @@ CONSORTIUM_NAME_MAX = 64
 CLOCK_SKEW = timedelta(minutes=5)
 """Certificates are valid from this long before they are made, for computers whose clocks are a little behind."""
 
-_URI = re.compile(r"consortium://([a-z0-9-]+)/(?:(site|operator)/([a-z0-9-]+)|(coordinator))")
+_URI = re.compile(r"consortium://([a-z0-9-]+)/(?:(site|operator|account)/([a-z0-9-]+)|(coordinator))")
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
 
 
@@ -52,6 +57,7 @@ class Role(StrEnum):
     COORDINATOR = "coordinator"
     SITE = "site"
     OPERATOR = "operator"
+    ACCOUNT = "account"
 
 
 class Fault(StrEnum):
@@ -69,7 +75,7 @@ _ADVICE = {
     Fault.FOREIGN: "Use a certificate this consortium issued; if its authority was made anew, every site enrols again.",
     Fault.EXPIRED: "Check this computer's clock; if it is right, enrol again with a kit from `consortium site invite`.",
     Fault.NOT_YET_VALID: "Set this computer's clock, then try again.",
-    Fault.WRONG_ROLE: "Use the certificate of the right role: a site's for the agent, an operator's for the commands.",
+    Fault.WRONG_ROLE: "Use the certificate of the right role: a site's for the agent, an account's for commands.",
 }
 
 
@@ -109,10 +115,10 @@ class PeerIdentity:
     """What a certificate says about its holder."""
 
     role: Role
-    name: str  # the site's or operator's name; "coordinator" for the coordinator
+    name: str  # the site's, operator's or account's name; "coordinator" for the coordinator
     consortium: str
     spki_sha256: bytes  # 32 bytes: SHA-256 of the TLS public key (SubjectPublicKeyInfo, DER)
-    signing_key: bytes | None  # 32 bytes, Ed25519; every site's certificate has one
+    signing_key: bytes | None  # 32 bytes, Ed25519; every site's and every account's certificate has one
     ecdsa_key: bytes | None  # 65 bytes, an uncompressed P-256 point; every site's certificate has one
     serial: int
     not_after: datetime  # UTC
@@ -433,16 +439,45 @@ def site_request(
     uri = f"consortium://{consortium}/site/{site}"
     spki = spki_of(tls_key.public_key())
     ecdsa = p256.EcdsaSigner(ecdsa_key)
-    public = signing_key.public_key().public_bytes_raw()
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(_leaf_name(consortium, site))
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
-        .add_extension(_SIGNING.proof(public, signing_key.sign(_SIGNING.message(uri, spki))), critical=False)
-        .add_extension(_ECDSA.proof(ecdsa.public, ecdsa.sign(_ECDSA.message(uri, spki))), critical=False)
-        .sign(tls_key, hashes.SHA256())
+    proofs = (
+        _signing_proof(signing_key, uri, spki),
+        _ECDSA.proof(ecdsa.public, ecdsa.sign(_ECDSA.message(uri, spki))),
     )
-    return request.public_bytes(serialization.Encoding.DER)
+    return _request(tls_key, uri, name=site, consortium=consortium, proofs=proofs)
+
+
+def account_request(
+    *, tls_key: ec.EllipticCurvePrivateKey, signing_key: Ed25519PrivateKey, account: str, consortium: str
+) -> bytes:
+    """The request a person's machine sends, to enrol an account or to have its certificate renewed: PKCS #10, DER.
+
+    As a site's, with one signing key.
+    """
+    uri = f"consortium://{consortium}/account/{account}"
+    proof = _signing_proof(signing_key, uri, spki_of(tls_key.public_key()))
+    return _request(tls_key, uri, name=account, consortium=consortium, proofs=(proof,))
+
+
+def _signing_proof(key: Ed25519PrivateKey, uri: str, spki: bytes) -> x509.ExtensionType:
+    return _SIGNING.proof(key.public_key().public_bytes_raw(), key.sign(_SIGNING.message(uri, spki)))
+
+
+def _request(
+    tls_key: ec.EllipticCurvePrivateKey,
+    uri: str,
+    *,
+    name: str,
+    consortium: str,
+    proofs: Sequence[x509.ExtensionType],
+) -> bytes:
+    builder = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(_leaf_name(consortium, name))
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
+    )
+    for proof in proofs:
+        builder = builder.add_extension(proof, critical=False)
+    return builder.sign(tls_key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def issue_site(authority: Authority, site: SiteId, request_der: bytes, *, now: datetime, valid_for: timedelta) -> bytes:
@@ -454,6 +489,29 @@ def issue_site(authority: Authority, site: SiteId, request_der: bytes, *, now: d
     """
     if site == COORDINATOR:
         raise RequestRefused(found=f"the reserved name {site}", allowed="any other name")
+    return _certified(authority, Role.SITE, site, request_der, (_SIGNING, _ECDSA), lifetime=(now, valid_for))
+
+
+def issue_account(
+    authority: Authority, account: str, request_der: bytes, *, now: datetime, valid_for: timedelta
+) -> bytes:
+    """The certificate (PEM) for `account`, the name its token was made for, from the request it sent.
+
+    Raises:
+        RequestRefused: the request is not one, names another account, or does not prove its keys.
+    """
+    return _certified(authority, Role.ACCOUNT, account, request_der, (_SIGNING,), lifetime=(now, valid_for))
+
+
+def _certified(
+    authority: Authority,
+    role: Role,
+    name: str,
+    request_der: bytes,
+    bounds: Sequence[_BoundKey],
+    *,
+    lifetime: tuple[datetime, timedelta],
+) -> bytes:
     request = _parsed_request(request_der)
     if not request.is_signature_valid:
         raise RequestRefused(found="a signature that does not verify", allowed="one by the TLS key in the request")
@@ -463,26 +521,25 @@ def issue_site(authority: Authority, site: SiteId, request_der: bytes, *, now: d
     try:
         extensions = request.extensions
         alternative = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        proofs = {bound: extensions.get_extension_for_oid(bound.proof_oid).value for bound in (_SIGNING, _ECDSA)}
+        proofs = {bound: extensions.get_extension_for_oid(bound.proof_oid).value for bound in bounds}
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
         raise RequestRefused(
-            found=f"missing or repeated extensions ({error})", allowed="a name and two proofs"
+            found=f"missing or repeated extensions ({error})", allowed="a name and a proof for each signing key"
         ) from error
-    uri = _uri(authority, Role.SITE, site)
+    uri = _uri(authority, role, name)
     found = alternative.get_values_for_type(x509.UniformResourceIdentifier)
     if len(list(alternative)) != 1 or found != [uri]:
         raise RequestRefused(found=f"a request for {_shown(found)}", allowed=uri)
     bound_keys = {bound: bound.proven(proof, uri, spki_of(public)) for bound, proof in proofs.items()}
-    if bound_keys[_ECDSA] == p256.point_bytes(public):
+    if bound_keys.get(_ECDSA) == p256.point_bytes(public):
         raise RequestRefused(found="the TLS key as the ECDSA key too", allowed="a key of its own for each purpose")
-    names = [x509.UniformResourceIdentifier(uri)]
     certificate = _issue(
         authority,
         public,
-        name=site,
-        names=names,
+        name=name,
+        names=[x509.UniformResourceIdentifier(uri)],
         purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
-        lifetime=(now, valid_for),
+        lifetime=lifetime,
         bound_keys=[bound.extension(key) for bound, key in bound_keys.items()],
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
@@ -523,9 +580,11 @@ def identity_of(certificate: x509.Certificate) -> PeerIdentity:
     if not is_name(consortium, longest=CONSORTIUM_NAME_MAX) or not is_name(name):
         raise CertificateRefused(Fault.MALFORMED, found=f"named {_shown(uris)}", allowed="names of 3 to 40 characters")
     keys = {bound: bound.read(certificate) for bound in (_SIGNING, _ECDSA)}
+    needed = {Role.SITE: (_SIGNING, _ECDSA), Role.ACCOUNT: (_SIGNING,)}.get(role, ())
     for bound, key in keys.items():
-        if role is Role.SITE and key is None:
-            raise CertificateRefused(Fault.MALFORMED, found=f"no {bound.name}", allowed="both signing keys of a site")
+        if bound in needed and key is None:
+            allowed = "both signing keys of a site" if role is Role.SITE else "the signing key of an account"
+            raise CertificateRefused(Fault.MALFORMED, found=f"no {bound.name}", allowed=allowed)
     spki = _spki_der(certificate)
     # DER puts the point last: a key that also answers TLS handshakes could be made to sign for one as for the other.
     ecdsa_key = keys[_ECDSA]
@@ -544,9 +603,9 @@ def identity_of(certificate: x509.Certificate) -> PeerIdentity:
 
 
 def verify_certificate(
-    der: bytes, authority: x509.Certificate, now: datetime, *, role: Role | None = None
+    der: bytes, authority: x509.Certificate, now: datetime, *, role: Role | tuple[Role, ...] | None = None
 ) -> PeerIdentity:
-    """Who holds this certificate, if it is genuine: issued by `authority`, valid `now`, and (if given) of this role.
+    """Who holds this certificate, if it is genuine: issued by `authority`, valid `now`, and (if given) of such a role.
 
     Raises:
         CertificateRefused: with the first fault found, in the order malformed, foreign, expired or not yet valid,
@@ -567,8 +626,10 @@ def verify_certificate(
                 allowed=f"valid at {now:%Y-%m-%d %H:%M} UTC",
             )
     identity = _holder(certificate, authority)
-    if role is not None and identity.role is not role:
-        raise CertificateRefused(Fault.WRONG_ROLE, found=f"{identity.role} {identity.name}", allowed=f"role {role}")
+    roles = (role,) if isinstance(role, Role) else role
+    if roles is not None and identity.role not in roles:
+        allowed = f"role {' or '.join(roles)}"
+        raise CertificateRefused(Fault.WRONG_ROLE, found=f"{identity.role} {identity.name}", allowed=allowed)
     return identity
 
 

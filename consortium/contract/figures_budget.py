@@ -39,8 +39,17 @@ def noisy_lanes(layout: Layout) -> tuple[Lane, ...]:
 
 
 def measured_rounds(study: StudyFile) -> int:
-    """Rounds with metrics that are planned for: of training, the evaluation at the end, and spare ones."""
-    return -(-study.training.rounds // study.evaluation.every_rounds) + 1 + study.training.spare_rounds
+    """Rounds with metrics that are planned for: of training, the evaluations at the end, and spare ones.
+
+    A patient is either a validation patient or a test patient, and pays for the figures of one kind only. All are
+    counted for everybody all the same: nothing has to be believed of how patients were divided.
+
+    Where hospitals train by turns, no round of training is measured.
+    """
+    if study.training.participants_per_round is not None:
+        return 1 + study.training.spare_rounds
+    at_the_end = 2 if study.has_validation else 1
+    return -(-study.training.rounds // study.evaluation.every_rounds) + at_the_end + study.training.spare_rounds
 
 
 def mechanism_of(study: StudyFile) -> PoissonSampledDiscreteGaussian:

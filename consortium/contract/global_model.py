@@ -167,6 +167,12 @@ def parameters_in(path: Path) -> ParameterLayout:
         return _parameters_of(_header_of(file)[0])
 
 
+def state_in(path: Path) -> ParameterLayout:
+    """Names and shapes of the state in a file, from its header alone; raises ModelRefused, OSError."""
+    with path.open("rb") as file:
+        return tuple(item for item in _header_of(file)[0] if item[0].startswith(STATE_MARK))
+
+
 def _parameters_of(tensors: ParameterLayout) -> ParameterLayout:
     parameters = tuple(item for item in tensors if not item[0].startswith(STATE_MARK))
     if not parameters:

@@ -127,11 +127,24 @@ class LaneName(StrEnum):
 def measures(study: StudyFile, kind: RoundKind, round_number: RoundNumber) -> bool:
     """Whether a round carries metrics: evaluation rounds always, training rounds 1, 1 + every_rounds and so on.
 
-    In groups none does: metrics are exact, and the coordinator sees the sum of every group.
+    In groups none does: metrics are exact, and the coordinator sees the sum of every group. Where hospitals train by
+    turns no training round does, for sums of figures over sets that differ could be subtracted from one another (S-23).
     """
     if study.aggregation.group_size is not None:
         return False
+    if study.training.participants_per_round is not None:
+        return kind is RoundKind.EVALUATE
     return kind is RoundKind.EVALUATE or (round_number - 1) % study.evaluation.every_rounds == 0
+
+
+def last_round(study: StudyFile) -> int:
+    """The highest number that a round of the study can have: of the evaluation at the end, of which groups have none.
+
+    With validation patients there are two, on them and on the test patients.
+    """
+    if study.aggregation.group_size is not None:
+        return study.training.rounds
+    return study.training.rounds + (2 if study.has_validation else 1)
 
 
 def weight_max(study: StudyFile) -> float:

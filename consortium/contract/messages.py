@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from consortium.contract.names import Digest, SiteId, StudyId
+from consortium.contract.submission import Submission
 from privacy.secagg.messages import (
     BeaconCommitment,
     BeaconReveal,
@@ -28,16 +29,26 @@ from privacy.secagg.messages import (
 PROTOCOL_VERSION = 1
 """Raised when an older agent could no longer take part; the coordinator refuses agents below its own minimum."""
 
+START_BYTES, EARLIER_STARTS_MAX = 16, 16
+
 
 # --- site to coordinator -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """The first message of a session. Who is speaking is in the certificate, not here."""
+    """The first message of a session. Who is speaking is in the certificate, not here.
+
+    The rest tells copies of one agent's home apart (threat S-24); agents from before there was that leave it out.
+    """
 
     agent_version: str
     protocol_version: int
+    start: bytes = b""  # START_BYTES, drawn when this agent was started
+    earlier_starts: tuple[bytes, ...] = ()  # of this home, as far back as one that a coordinator welcomed
+    signed_entries: int = 0  # that this home remembers to have signed for the log
+    takes_over: bool = False  # a person says that no other copy of the home is to run any more
+    unix_time_ms: int = 0  # by this agent's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +104,7 @@ class Welcome:
     consortium: str
     coordinator_version: str
     protocol_version: int
+    unix_time_ms: int = 0  # by the coordinator's clock; 0 from one that does not tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +132,8 @@ class Invitation:
     endorsements: tuple[
         bytes, ...
     ]  # signed model.verified entries about the plan's model, for a site that missed a round
+    # DER, of endorsing sites that are not participants: their keys, for a site that never met them.
+    endorser_certificates: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +226,15 @@ SiteMessage: TypeAlias = (
     | ResultVerified
     | MaskedUpdate
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointReady:
+    """The log has a checkpoint to cosign; the site fetches it, with the entries it does not have."""
+
+    size: int
+
+
 CoordinatorMessage: TypeAlias = (
     Welcome
     | PrepareStudy
@@ -227,6 +250,7 @@ CoordinatorMessage: TypeAlias = (
     | RoundResult
     | RoundAborted
     | StudyEnded
+    | CheckpointReady
 )
 
 
@@ -243,11 +267,45 @@ class EnrolmentRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRequest:
+    """The certificate request of a person's account and the one-time token of its kit."""
+
+    account: str
+    token: str
+    request_der: bytes  # PKCS #10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolmentGrant:
-    """The site's certificate."""
+    """The certificate of a site or an account."""
 
     consortium: str
     certificate_pem: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPosition:
+    """How far a site's copy of the log has come."""
+
+    size: int
+    note: bytes  # the checkpoint it stands under, as the log signed it; empty before the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogGrowth:
+    """A checkpoint beyond a site's copy, which its entries follow."""
+
+    note: bytes
+    proof: tuple[bytes, ...]  # of consistency with the copy
+    cosigned: tuple[bytes, ...]  # the notes that other witnesses cosigned last
+    dropped: bytes = b""  # the list of leaves whose entries are gone (`audit.dropped`), where hashes follow too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedLeaves:
+    """Hashes of the next leaves, whose entries the log has dropped."""
+
+    hashes: tuple[bytes, ...]  # of 32 bytes each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +316,7 @@ class StudyDocument:
     study_digest: Digest
     document: bytes
     state: str
+    submission: Submission | None = None  # what its owner signed, unchecked; None from before there were signatures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,3 +324,13 @@ class EventReceipt:
     """The coordinator's word that a site's events are in the log, durably."""
 
     last_sequence: int  # the site's highest counter value in the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """The coordinator's clock and release, as it says them to a site that looks before it takes part."""
+
+    unix_time_ms: int
+    coordinator_version: str
+    protocol_version: int
+    minimum_agent_version: str  # an older agent is turned away

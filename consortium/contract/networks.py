@@ -321,11 +321,21 @@ BundleDigest: TypeAlias = Annotated[
 ]
 
 
+BundlePart: TypeAlias = Literal["loss", "augmentation", "patch"]
+"""What else of a bundle a study may follow: `training.loss`, `data.augmentation` and `data.patch` are then its own."""
+
+
+def _parts_differ(follows: tuple[str, ...] | None) -> Iterator[Finding]:
+    for place, one in enumerate(follows or ()):
+        if one in (follows or ())[:place]:
+            yield Finding(f"follows[{place}]", f"{one} a second time", "every part once")
+
+
 class BundleArgs(Section):
-    """A network that a MONAI bundle defines; `site-agent bundle check` prints both. Hospitals hold it to their copy.
+    """A network that a MONAI bundle defines; `site-agent bundle check` prints it all. Hospitals hold it to their copy.
 
     What the definition may say is checked where it is built (`site_agent/bundles`): a target and arguments from an
-    allow-list, as data.
+    allow-list, as data. Of the parts it follows, the study itself says what they are.
     """
 
     digest: BundleDigest
@@ -334,6 +344,9 @@ class BundleArgs(Section):
         AfterValidator(_definition),
         Words(f"a bundle's network in one line of JSON, at most {DEFINITION_CHARACTERS_MAX} characters"),
     ]
+    follows: Annotated[tuple[BundlePart, ...], Len(1, 3)] | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("follows",), check=_parts_differ),)
 
 
 class BundleClassifier(Section):

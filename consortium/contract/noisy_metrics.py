@@ -35,14 +35,23 @@ def metrics_for(study: StudyFile, sums: Mapping[str, _Histogram]) -> GlobalMetri
     return noisy_metrics(sums, study.evaluation, mechanism_of(study).share_std)
 
 
-def basis_of(study: StudyFile) -> str | None:
-    """What the log says the figures of a study with a budget for them are; None without one."""
-    wanted = study.evaluation.privacy
-    if wanted is None:
+def basis_of(study: StudyFile, *, chosen: bool = False) -> str | None:
+    """What the log says the figures of a round are; None of exact sums over test patients.
+
+    Args:
+        study: The study.
+        chosen: Whether the round measures the model that validation patients chose: on the test patients, then.
+    """
+    wanted, of = study.evaluation.privacy, ""
+    if study.has_validation:
+        of = " of test patients" if chosen else " of validation patients"
+    elif wanted is None:
         return None
+    if wanted is None:
+        return f"exact sums{of} over all survivors under secure aggregation; not differentially private"
     return (
-        f"sums over all survivors under secure aggregation, with discrete Gaussian noise of every hospital: epsilon "
-        f"{wanted.epsilon:g} at delta {wanted.delta:g} for each patient and hospital, over all measured rounds"
+        f"sums{of} over all survivors under secure aggregation, with discrete Gaussian noise of every hospital: "
+        f"epsilon {wanted.epsilon:g} at delta {wanted.delta:g} for each patient and hospital, over all measured rounds"
     )
 
 

@@ -52,6 +52,23 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
     _sync_folder(path.parent)
 
 
+def replace_private(path: Path, following: Path) -> None:
+    """Put `following` in the place of `path`, durably, then overwrite the bytes of what was there.
+
+    The new file is in place before the old bytes are gone; copies in backups and snapshots stay as they are.
+
+    Raises:
+        OSError: The disk refuses; one of the two is whole under `path`.
+    """
+    with path.open("r+b") as old:
+        size = os.fstat(old.fileno()).st_size
+        following.replace(path)
+        _sync_folder(path.parent)
+        old.write(bytes(size))
+        old.flush()
+        os.fsync(old.fileno())
+
+
 def read_private(path: Path, *, limit_bytes: int) -> bytes:
     """The content of a private file of at most `limit_bytes`.
 

@@ -34,7 +34,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from consortium.contract.best_model import Choice, choice_before, choice_layout
+from consortium.contract.best_model import CHOSEN_LAYOUT, Choice, choice_before, choice_layout, in_words
 from consortium.contract.catalogue import Adam, Sgd
 from consortium.contract.errors import ContractError
 from consortium.contract.global_model import STATE_MARK, GlobalModel, ParameterLayout, parameter_count
@@ -307,6 +307,12 @@ def state_layout(study: StudyFile, parameters: ParameterLayout) -> ParameterLayo
     return layout if study.evaluation.keep_best is None else (*layout, *choice_layout(parameters))
 
 
+def state_layouts(study: StudyFile, parameters: ParameterLayout) -> tuple[ParameterLayout, ...]:
+    """Every layout that the state of a model of the study may have, from the first to the one it ends with."""
+    chosen = (CHOSEN_LAYOUT,) if study.has_validation else ()
+    return ((), state_layout(study, parameters), *chosen)
+
+
 def _layout(parts: tuple[str, ...], parameters: ParameterLayout) -> ParameterLayout:
     return tuple((f"{STATE_MARK}{part}/{name}", shape) for part in parts for name, shape in parameters)
 
@@ -424,6 +430,8 @@ def next_global_model(
     """
     if plan.round > 1 and has_ended(study, model):
         raise AggregateRefused(f"round {plan.round} would go on from the model that the study ended with")
+    if study.has_validation and plan.kind is not kind_of(study, plan.round, model):
+        raise AggregateRefused(f"round {plan.round} is of another kind than the study asks for with this model")
     choice = choice_after(study, plan, model, sums)
     if plan.kind is RoundKind.EVALUATE:
         return model if choice is None else choice.model(model.parameters)
@@ -431,7 +439,7 @@ def next_global_model(
     step = _step_of(study, plan.round, weight)
     if choice is None:
         return _moved(model, sums, step, keep_state=plan.round < study.training.rounds)
-    if choice.ends:
+    if choice.made:
         return choice.model(model.parameters)
     added = choice_layout(model.parameters)
     own = model.state[: len(model.state) - len(added)] if model.state else ()
@@ -456,19 +464,52 @@ def choice_after(
     metric, rule = study.evaluation.keep_best, study.evaluation.stop_early
     if metric is None:
         return None
-    if model.state not in ((), state_layout(study, model.parameters)):
+    if model.state not in state_layouts(study, model.parameters):
         raise AggregateRefused("the model carries another state than the study's")
+    if awaits_test(study, model.state):  # nothing that test patients show changes what was chosen
+        return Choice(metric=metric, tally=choice_before(model)[0], vector=model.vector, made=True, ends=True)
     figure = None
     if any(lane.name == LaneName.TEST_PATIENTS for lane in plan.layout.lanes):
         figure = metrics_for(study, sums).named().get(metric)
     before, best = choice_before(model)
     tally = before.after(figure, made_by=plan.round - 1, metric=metric, rule=rule)
     is_new = tally.best is None or (tally != before and tally.since == 0)
+    made = plan.kind is RoundKind.EVALUATE or tally.stops(rule)
     return Choice(
         metric=metric,
         tally=tally,
         vector=model.vector if is_new else best,
-        ends=plan.kind is RoundKind.EVALUATE or tally.stops(rule),
+        made=made,
+        ends=made and not study.has_validation,
+    )
+
+
+def awaits_test(study: StudyFile, state: ParameterLayout) -> bool:
+    """Whether a model was chosen by validation patients, and is to be measured once on the test patients.
+
+    Args:
+        study: The study.
+        state: Names and shapes of the model's.
+    """
+    return study.has_validation and state == CHOSEN_LAYOUT
+
+
+def kind_of(study: StudyFile, number: int, model: GlobalModel) -> RoundKind:
+    """What round `number` is for, if it starts from this model: training ends where the choice is made."""
+    trains = number <= study.training.rounds and not awaits_test(study, model.state)
+    return RoundKind.TRAIN if trains else RoundKind.EVALUATE
+
+
+def why_ended(study: StudyFile, plan: RoundPlan, choice: Choice) -> str:
+    """In one line, why a study ended with the round of this plan, and with which model."""
+    # Where test patients came after the choice, the round before was the one that made it.
+    made_in = plan.round - study.has_validation
+    return in_words(
+        choice,
+        study.evaluation.stop_early,
+        after_round=made_in,
+        early=made_in <= study.training.rounds,
+        has_validation=study.has_validation,
     )
 
 

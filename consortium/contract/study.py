@@ -19,7 +19,13 @@ from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen
 from pydantic import AfterValidator, Field, ValidationError
 
 from consortium.contract import yaml_file
-from consortium.contract.best_model import ChoiceMetric, StopEarly, choice_fits_metrics, choice_fits_study
+from consortium.contract.best_model import (
+    ChoiceMetric,
+    StopEarly,
+    choice_fits_metrics,
+    choice_fits_study,
+    validation_fits,
+)
 from consortium.contract.catalogue import LABELS_OF_LOSS, MetricName, SuiteChoice
 from consortium.contract.client_algos import client_algo_takes_the_steps, records_go_as_they_are
 from consortium.contract.digest import canonical_bytes, digest_of
@@ -30,9 +36,10 @@ from consortium.contract.label_metrics import metrics_fit_label
 from consortium.contract.names import Digest, SiteId, StudyId
 from consortium.contract.networks import Model, ModelChoice, misfits_of_data, parameters_of
 from consortium.contract.parameter_parts import ParameterPattern, parts_of, parts_problems
+from consortium.contract.participation_schedule import in_turn, rounds_at_most
 from consortium.contract.schema import Finding, Refused, Rule, Section, Words, field_problems
 from consortium.contract.starting_point import InitialWeights, LoraAdapter, adapter_fits_network
-from consortium.contract.study_data import CategoryFeature, Feature, ImagingData, StudyData, TabularData
+from consortium.contract.study_data import CategoryFeature, Feature, ImagingData, Split, StudyData, TabularData
 from consortium.contract.study_training import (
     DISTRIBUTED,
     NONE,
@@ -41,6 +48,10 @@ from consortium.contract.study_training import (
     algorithm_fits_mechanism,
     no_budget_without_privacy,
     no_privacy_stays_in_sums,
+    turns_fit_algorithm,
+    turns_fit_figures,
+    turns_fit_mechanism,
+    turns_fit_sites,
 )
 from consortium.contract.subgroups import (
     CALIBRATION_BINS,
@@ -52,6 +63,7 @@ from consortium.contract.subgroups import (
     Subgroup,
 )
 from consortium.contract.tensor_clips import PATTERNS_MAX, misfits_of
+from consortium.contract.witnessing import Witnessing, cosignatures_needed, enough_witnesses
 from privacy.encoding import Lane, Layout, lane_scale
 from privacy.errors import EncodingOverflow
 from privacy.secagg.context import GROUPED_SITES_MAX
@@ -529,6 +541,18 @@ def _noisy_counts_fit(
         )  # fmt: skip
 
 
+def _validation_fits(
+    split: Split, patients: int, threshold: int, minimum: int, evaluation: Evaluation
+) -> Iterator[Finding]:
+    yield from validation_fits(
+        evaluation.keep_best,
+        split,
+        patients=patients,
+        sites=max(threshold, minimum),
+        smallest_cell=evaluation.smallest_cell,
+    )
+
+
 def _spread_over_enough(threshold: int, minimum: int, per_site: str | None) -> Iterator[Finding]:
     # A mean and a standard deviation are two equations: a hospital of three would solve them for the other two.
     if per_site == "spread" and max(threshold, minimum) < SPREAD_SITES_MIN:
@@ -563,9 +587,11 @@ class StudyFile(Section):
     privacy: PrivacyChoice
     aggregation: Aggregation
     evaluation: Evaluation
+    witnesses: Witnessing | None = None  # whose cosignatures of the log are needed; without it, a majority of hospitals
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(reads=("sites.required", "aggregation.threshold"), check=_threshold_fits),
+        Rule(reads=("sites.required", "aggregation.threshold", "witnesses"), check=enough_witnesses),
         Rule(
             reads=("sites.required", "sites.minimum", "aggregation.group_size", "training.weighting"),
             check=_groups_fit,
@@ -600,6 +626,28 @@ class StudyFile(Section):
         Rule(reads=("training.client_algo", "data.augmentation"), check=records_go_as_they_are),
         Rule(reads=("privacy.mechanism", "aggregation.group_size"), check=no_privacy_stays_in_sums),
         Rule(reads=("privacy.mechanism", "evaluation.privacy"), check=no_budget_without_privacy),
+        Rule(
+            reads=("sites.required", "sites.minimum", "aggregation.threshold", "training.participants_per_round"),
+            check=turns_fit_sites,
+        ),
+        Rule(
+            reads=("training.participants_per_round", "training.algorithm", "training.weighting"),
+            check=turns_fit_algorithm,
+        ),
+        Rule(
+            reads=("training.participants_per_round", "privacy.mechanism", "aggregation.group_size"),
+            check=turns_fit_mechanism,
+        ),
+        Rule(
+            reads=(
+                "training.participants_per_round",
+                "training.rounds",
+                "evaluation.every_rounds",
+                "evaluation.keep_best",
+                "evaluation.stop_early",
+            ),
+            check=turns_fit_figures,
+        ),
         Rule(
             reads=(
                 "privacy.mechanism",
@@ -637,6 +685,16 @@ class StudyFile(Section):
         Rule(
             reads=("evaluation.keep_best", "aggregation.group_size", "training.averaging", "training.site_kept"),
             check=choice_fits_study,
+        ),
+        Rule(
+            reads=(
+                "data.split",
+                "data.minimum_patients",
+                "aggregation.threshold",
+                "sites.minimum",
+                "evaluation",
+            ),
+            check=_validation_fits,
         ),
         Rule(reads=("data.features", "evaluation.subgroups"), check=_subgroups_fit),
         Rule(
@@ -679,10 +737,41 @@ class StudyFile(Section):
         size = self.aggregation.group_size
         return of_all if size is None else scaled(of_all, size, len(self.sites.required))
 
+    def sites_of_round(self, round_number: int) -> tuple[SiteId, ...]:
+        """The hospitals that may be invited to a round, sorted; to the evaluation after training all of them are."""
+        per_round = self.training.participants_per_round
+        if per_round is None or round_number > self.training.rounds:
+            return self.sites.roster
+        return in_turn(self.digest(), self.sites.roster, per_round, round_number)
+
+    def turns_of(self, site: SiteId) -> tuple[int, ...]:
+        """The training rounds that a hospital of the study may be invited to, in order."""
+        numbers, per_round = range(1, self.training.rounds + 1), self.training.participants_per_round
+        if per_round is None:
+            return tuple(numbers)
+        digest, roster = self.digest(), self.sites.roster
+        return tuple(number for number in numbers if site in in_turn(digest, roster, per_round, number))
+
+    @property
+    def rounds_of_a_site(self) -> int:
+        """The most training rounds that any hospital is in; its noise and its budget are for so many."""
+        rounds, per_round = self.training.rounds, self.training.participants_per_round
+        return rounds if per_round is None else rounds_at_most(rounds, len(self.sites.required), per_round)
+
+    @property
+    def steps_of_a_site(self) -> int:
+        """The most steps that any hospital takes, spare rounds included: what noise is calibrated for."""
+        return (self.rounds_of_a_site + self.training.spare_rounds) * self.training.local_steps
+
     @property
     def is_distributed(self) -> bool:
         """Whether the noise that protects a patient is the sum of the hospitals' shares."""
         return self.privacy.mechanism == DISTRIBUTED
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the model is chosen by patients who are neither trained on nor tested on."""
+        return self.data.split.validation_fraction is not None
 
     @property
     def is_private(self) -> bool:
@@ -704,6 +793,11 @@ class StudyFile(Section):
         if parameters is None:
             return None
         return parts_of(parameters, self.training.trainable, self.training.site_kept).sent
+
+    @property
+    def cosignatures_needed(self) -> int:
+        """Of so many of its hospitals a checkpoint must have cosignatures before the study relies on it."""
+        return cosignatures_needed(len(self.sites.required), self.witnesses.lying if self.witnesses is not None else 0)
 
     def document(self) -> bytes:
         """The canonical bytes that stewards approve and digests refer to."""

@@ -38,12 +38,28 @@ class Scale(Section):
     std: Annotated[float, Gt(0)]
 
 
+def _some_are_left(test_fraction: float, validation_fraction: float | None) -> Iterator[Finding]:
+    if validation_fraction is not None and test_fraction + validation_fraction >= 1:
+        yield Finding(
+            "validation_fraction",
+            shown(validation_fraction),
+            f"less than {1 - test_fraction:g}, so that with test_fraction there is somebody left to train on",
+        )
+
+
 class Split(Section):
-    """How each hospital sets patients aside for testing."""
+    """How each hospital sets patients aside: for testing, and for choosing the model that is tested."""
 
     test_fraction: Annotated[float, Gt(0), Lt(1)]
+    validation_fraction: Annotated[float, Gt(0), Lt(1)] | None = None  # see `evaluation.keep_best`
     seed: Annotated[int, Ge(0), Le(2**32 - 1)]
     stratify: bool
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(reads=("test_fraction", "validation_fraction"), check=_some_are_left),)
+
+    def sizes(self, patients: int) -> tuple[int, int]:
+        """How many of so many patients are set aside by the study's own split: for testing, and for validation."""
+        return math.ceil(self.test_fraction * patients), math.ceil((self.validation_fraction or 0) * patients)
 
 
 def _range_rises(bounds: tuple[float, float]) -> Iterator[Finding]:

@@ -126,6 +126,8 @@ class Training(Section):
     local_steps: Annotated[int, Ge(1), Le(100_000)]
     # A round that breaks off after shares were released is trained and charged afresh: so many are budgeted for.
     spare_rounds: Annotated[int, Ge(0), Le(1_000)] = 0
+    # Hospitals of one training round, by turns (`participation_schedule.py`); without it all of them are in every one.
+    participants_per_round: Annotated[int, Ge(3), Le(SITES_MOST)] | None = None
     sampling_rate: Annotated[float, Gt(0), Le(1)]  # chance of a patient to be in a step; with none, part of a batch
     optimizer: OptimizerChoice  # the hospital's own, in each round; with distributed-dp-sgd the coordinator's
     schedule: Schedule | None = None  # of the optimizer's learning rate, over rounds; without it the rate stays
@@ -230,6 +232,64 @@ def algorithm_fits_mechanism(
             "training.optimizer_state",
             optimizer_state,
             f"nothing with {mechanism}: the optimizer is the coordinator's, and its state travels with the model",
+        )
+
+
+def turns_fit_algorithm(per_round: int | None, algorithm: str, weighting: str) -> Iterator[Finding]:
+    """A rule of studies: what must not, or cannot, be summed over other hospitals in every round."""
+    if per_round is None:
+        return
+    if algorithm == "scaffold":
+        allowed = "another with training.participants_per_round: its control variates are of hospitals in every round"
+        yield Finding("training.algorithm", algorithm, allowed)
+    if weighting != "uniform":
+        # Exact numbers that stay the same, summed over sets that change: each could be solved for.
+        allowed = "uniform with training.participants_per_round: the numbers of patients would show in the sums"
+        yield Finding("training.weighting", weighting, allowed)
+
+
+def turns_fit_mechanism(per_round: int | None, mechanism: str, group_size: int | None) -> Iterator[Finding]:
+    """A rule of studies: only an update that is private by itself may be summed over any hospitals (S-18, S-23)."""
+    if per_round is None:
+        return
+    at = "training.participants_per_round"
+    if mechanism == NONE:
+        allowed = f"nothing with {NONE}: exact sums over sets that differ could be subtracted"
+        yield Finding(at, shown(per_round), allowed)
+    if mechanism == DISTRIBUTED:
+        allowed = f"nothing with {DISTRIBUTED}: shares of the noise are sized for all hospitals in every round"
+        yield Finding(at, shown(per_round), allowed)
+    if group_size is not None:
+        allowed = "nothing with aggregation.group_size: a round of few needs no groups, and one in groups has everybody"
+        yield Finding(at, shown(per_round), allowed)
+
+
+def turns_fit_figures(
+    per_round: int | None, rounds: int, every_rounds: int, keep_best: str | None, stop_early: object | None
+) -> Iterator[Finding]:
+    """A rule of studies: figures are summed once, at the end, over everybody; no round in which some train has any."""
+    if per_round is None:
+        return
+    why = "with training.participants_per_round only the last model is measured, by everybody"
+    if every_rounds != rounds:
+        yield Finding("evaluation.every_rounds", shown(every_rounds), f"training.rounds, {rounds}: {why}")
+    if keep_best is not None:
+        yield Finding("evaluation.keep_best", keep_best, f"nothing: {why}")
+    if stop_early is not None:
+        yield Finding("evaluation.stop_early", "a rule for when training ends", f"nothing: {why}")
+
+
+def turns_fit_sites(
+    required: tuple[str, ...], minimum: int, threshold: int, per_round: int | None
+) -> Iterator[Finding]:
+    """A rule of studies: fewer hospitals than all of them, and as many as a round needs."""
+    least, sites = max(minimum, threshold), len(required)
+    if per_round is not None and not least <= per_round < sites:
+        allowed = f"a whole number from {least} to {sites - 1}" if least < sites else "nothing"
+        yield Finding(
+            "training.participants_per_round",
+            f"{per_round} of {sites} hospitals",
+            f"{allowed}: as many as sites.minimum and aggregation.threshold, and fewer than all",
         )
 
 

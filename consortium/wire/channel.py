@@ -3,6 +3,10 @@
 from consortium.wire import limits
 
 GO_AHEAD = (("consortium-go-ahead", "1"),)
+RESUMES = "consortium-resumes"
+"""Metadata of an upload whose sender can go on in the middle of its vector."""
+RECEIVED = "consortium-received"
+"""Beside the go-ahead for it: how many bytes the coordinator has, decimal. The sender goes on from there."""
 """The initial metadata of an upload whose header was agreed to. A refused call has none."""
 
 Options = list[tuple[str, int | str]]

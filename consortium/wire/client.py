@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from consortium.contract.bearer import METADATA
 from consortium.contract.certificates import (
     CertificateRefused,
     certificate_der,
@@ -26,11 +27,15 @@ from consortium.contract.certificates import (
 from consortium.contract.digest import digest_of
 from consortium.contract.kit import split_address
 from consortium.contract.messages import (
+    AccountRequest,
     CoordinatorMessage,
     EnrolmentGrant,
     EnrolmentRequest,
     EventReceipt,
+    Greeting,
     Hello,
+    LogGrowth,
+    LogPosition,
     MaskedUpdate,
     SiteMessage,
     StudyDocument,
@@ -38,7 +43,7 @@ from consortium.contract.messages import (
     VectorKind,
 )
 from consortium.contract.names import Digest
-from consortium.wire import channel, codec, limits, tls
+from consortium.wire import channel, codec, limits, log_codec, tls
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire.errors import (
     ConnectionLost,
@@ -49,6 +54,7 @@ from consortium.wire.errors import (
     WireViolation,
 )
 from consortium.wire.status import error_from
+from consortium.wire.traffic import Traffic, counter
 from consortium.wire.transfer import CheckedChunks, pieces
 
 T = TypeVar("T")
@@ -98,13 +104,65 @@ async def enrol(
         await line.close()
 
 
+async def enrol_account(
+    address: str,
+    ca_pem: bytes,
+    request: AccountRequest,
+    *,
+    server_name_override: str | None = None,
+    timeout_s: float = limits.CALL_WAIT_S,
+) -> EnrolmentGrant:
+    """`enrol` for a person's account; raises as it does."""
+    credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
+    line = await _open(address, ca_pem, credentials, server_name=server_name_override, anonymous=True)
+    try:
+        call = line.unary_unary(_path("Enrolment", "EnrolAccount"))(
+            codec.encode_account_request(request), timeout=timeout_s
+        )
+        return codec.decode_enrolment_grant(await _answered(call))
+    finally:
+        await line.close()
+
+
+class CountedLine:
+    """A gRPC channel whose messages are counted, each as it goes and comes."""
+
+    def __init__(self, line: Any, traffic: Traffic) -> None:
+        self._line = line
+        self._counting = {
+            "request_serializer": counter(traffic.sent),
+            "response_deserializer": counter(traffic.received),
+        }
+
+    def unary_unary(self, method: str) -> Any:
+        """As the channel's."""
+        return self._line.unary_unary(method, **self._counting)
+
+    def unary_stream(self, method: str) -> Any:
+        """As the channel's."""
+        return self._line.unary_stream(method, **self._counting)
+
+    def stream_unary(self, method: str) -> Any:
+        """As the channel's."""
+        return self._line.stream_unary(method, **self._counting)
+
+    def stream_stream(self, method: str) -> Any:
+        """As the channel's."""
+        return self._line.stream_stream(method, **self._counting)
+
+    async def close(self) -> None:
+        """As the channel's."""
+        await self._line.close()
+
+
 class CoordinatorClient:
     """An open connection, as one site or one operator. Use with `async with`, or call `close`."""
 
-    def __init__(self, line: Any, address: str, on_sent: OnSent | None) -> None:
-        self._line = line
+    def __init__(self, line: Any, address: str, on_sent: OnSent | None, traffic: Traffic | None = None) -> None:
+        self._line = line if traffic is None else CountedLine(line, traffic)
         self._address = address
         self._on_sent = on_sent
+        self._metadata: tuple[tuple[str, str], ...] = ()  # of commands: the token, where there is one
 
     @classmethod
     async def connect(
@@ -116,11 +174,12 @@ class CoordinatorClient:
         *,
         server_name_override: str | None = None,
         on_sent: OnSent | None = None,
+        traffic: Traffic | None = None,
         keepalive_s: float = limits.KEEPALIVE_S,
         timeout_s: float = limits.CONNECT_WAIT_S,
         now: datetime | None = None,
     ) -> Self:
-        """Connect, and return only once the handshake is through in both directions.
+        """Connect, and return only once the handshake is through in both directions. `traffic` counts what passes.
 
         Raises:
             CoordinatorUnreachable: the network, a proxy, a name, or nobody there.
@@ -135,7 +194,20 @@ class CoordinatorClient:
         line = await _open(
             address, ca_pem, credentials, server_name=server_name_override, keepalive_s=keepalive_s, timeout_s=timeout_s
         )
-        return cls(line, address, on_sent)
+        return cls(line, address, on_sent, traffic)
+
+    @classmethod
+    async def connect_with_token(cls, address: str, ca_pem: bytes, token: str) -> Self:
+        """Connect to the port for people with tokens: only the coordinator proves who it is within TLS.
+
+        Raises:
+            CoordinatorUnreachable, TlsRefused, TlsNotPinned, ValueError: as `connect`.
+        """
+        credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
+        line = await _open(address, ca_pem, credentials, server_name=None, anonymous=True)
+        client = cls(line, address, None)
+        client._metadata = ((METADATA, f"Bearer {token}"),)
+        return client
 
     async def close(self) -> None:
         """Close the connection; calls under way are broken off."""
@@ -167,30 +239,44 @@ class CoordinatorClient:
     async def upload_vector(
         self,
         header: VectorHeader,
-        chunks: Iterable[bytes | memoryview] | AsyncIterable[bytes | memoryview],
+        chunks: bytes | memoryview | Iterable[bytes | memoryview] | AsyncIterable[bytes | memoryview],
+        *,
+        again: bool = False,
     ) -> None:
         """Upload a vector; returns when the coordinator has it whole, with the right SHA-256.
 
-        Chunks may be of any size (a whole vector as one memoryview is copied piece by piece as it goes), and are asked
-        for only after the coordinator has agreed to the header.
+        Chunks may be of any size (a whole vector is copied piece by piece as it goes), and are asked for only after the
+        coordinator has agreed to the header. Of a whole vector only what the coordinator lacks is sent.
+
+        Args:
+            header: What it is.
+            chunks: The vector, whole or in pieces.
+            again: Whether an upload of the same was broken off before: then what leaves is written down as its rest.
 
         Raises:
             CallRefused: not wanted, too large, too late, or not what the header said.
-            ConnectionLost: half an upload counts as none.
+            ConnectionLost: half an upload counts as none; its rest may be sent over another connection.
         """
-        if self._on_sent is not None:
-            sha256 = Digest(header.sha256.hex())
-            self._on_sent(
-                SentRecord(
-                    kind=header.kind, sha256=sha256, size_bytes=header.size_bytes, study_digest=header.study_digest
-                )
-            )
-        call = self._line.stream_unary(_path("Coordinator", "UploadVector"))()
+        if not again:
+            self._record_vector(header, header.kind, header.size_bytes)
+        whole = memoryview(chunks).cast("B") if isinstance(chunks, bytes | memoryview) else None
+        metadata = None if whole is None else ((channel.RESUMES, "1"),)
+        call = self._line.stream_unary(_path("Coordinator", "UploadVector"))(metadata=metadata)
         try:
             await _written(call, codec.encode_vector_header(header))
             # Not before the go-ahead: gRPC forgets why a call was refused if a write is under way at that moment.
-            if _agreed(await call.initial_metadata()):
-                async for piece in pieces(chunks):
+            agreed = await call.initial_metadata()
+            if _agreed(agreed):
+                rest: Iterable[bytes | memoryview] | AsyncIterable[bytes | memoryview]
+                if whole is None:
+                    assert not isinstance(chunks, bytes | memoryview)  # then there is a whole
+                    rest = chunks
+                else:
+                    start = _received(agreed, header.size_bytes)
+                    rest = (whole[start:],)
+                    if again:
+                        self._record_vector(header, f"{header.kind}-rest", header.size_bytes - start)
+                async for piece in pieces(rest):
                     if call.done():
                         break
                     await _written(call, codec.encode_chunk(piece))
@@ -206,6 +292,11 @@ class CoordinatorClient:
             call.cancel()
         if received != header.sha256:
             raise WireViolation("receipt.sha256", found="another hash", allowed="the hash of what was uploaded")
+
+    def _record_vector(self, header: VectorHeader, kind: str, size_bytes: int) -> None:
+        if self._on_sent is not None:
+            sha256 = Digest(header.sha256.hex())
+            self._on_sent(SentRecord(kind=kind, sha256=sha256, size_bytes=size_bytes, study_digest=header.study_digest))
 
     async def download_vector(
         self, kind: VectorKind, digest: Digest, limit_bytes: int, into: Callable[[bytes], object]
@@ -256,6 +347,36 @@ class CoordinatorClient:
         call = self._line.unary_unary(_path("Coordinator", "SubmitEvents"))(data, timeout=timeout_s)
         return codec.decode_event_receipt(await _answered(call))
 
+    async def follow_log(self, position: LogPosition) -> AsyncIterator[log_codec.LogPart]:
+        """How the log grew from this site's copy, first and once, then the entries it added. Nothing is checked here.
+
+        Raises:
+            CallRefused, ConnectionLost, WireViolation: what came before counts for nothing.
+        """
+        data = log_codec.encode_position(position)
+        _report(self._on_sent, "log-position", data, None)
+        call = self._line.unary_stream(_path("Coordinator", "FollowLog"))(data)
+        try:
+            first = True
+            async for part in _decoded(_messages(call), log_codec.decode_part):
+                if first is not isinstance(part, LogGrowth):
+                    raise WireViolation("FollowLog", found="parts out of order", allowed="growth, then entries")
+                first = False
+                yield part
+            if first:
+                raise WireViolation("FollowLog", found="nothing", allowed="growth, then entries")
+        except asyncio.CancelledError:
+            _raise_if_closed_here()
+            raise
+        finally:
+            call.cancel()
+
+    async def cosign_log(self, note: bytes, *, timeout_s: float = limits.CALL_WAIT_S) -> None:
+        """Hand over a checkpoint with this site's cosignature; returns when it is durable there."""
+        data = log_codec.encode_cosigned(note)
+        _report(self._on_sent, "cosigned-checkpoint", data, None)
+        await _answered(self._line.unary_unary(_path("Coordinator", "CosignLog"))(data, timeout=timeout_s))
+
     async def list_studies(self, *, timeout_s: float = limits.CALL_WAIT_S) -> tuple[StudyDocument, ...]:
         """The studies this site is named in."""
         _report(self._on_sent, "list-studies", b"", None)
@@ -271,18 +392,36 @@ class CoordinatorClient:
             call.cancel()
         return tuple(studies)
 
+    async def greet(self, *, timeout_s: float = limits.CALL_WAIT_S) -> Greeting:
+        """Ask the coordinator for its clock and its release; no session is opened.
+
+        Raises:
+            CallRefused: also if the coordinator is of a release that does not know the question.
+        """
+        _report(self._on_sent, "greet", b"", None)
+        call = self._line.unary_unary(_path("Coordinator", "Greet"))(b"", timeout=timeout_s)
+        return codec.decode_greeting(await _answered(call))
+
+    async def renew(self, request_der: bytes, *, timeout_s: float = limits.CALL_WAIT_S) -> EnrolmentGrant:
+        """Ask for this site's next certificate. The grant is not checked here."""
+        data = codec.encode_renewal_request(request_der)
+        _report(self._on_sent, "renewal-request", data, None)
+        call = self._line.unary_unary(_path("Coordinator", "Renew"))(data, timeout=timeout_s)
+        return codec.decode_enrolment_grant(await _answered(call))
+
     # --- for operators ---------------------------------------------------------------------------------------------
 
     async def execute(self, command: str, arguments: bytes, *, timeout_s: float = limits.COMMAND_WAIT_S) -> bytes:
         """Give a command; arguments and answer are canonical JSON objects."""
         data = codec.encode_command(command, arguments)
         _report(self._on_sent, "command", data, None)
-        call = self._line.unary_unary(_path("Operator", "Execute"))(data, timeout=timeout_s)
+        method = self._line.unary_unary(_path("Operator", "Execute"))
+        call = method(data, timeout=timeout_s, metadata=self._metadata)
         return codec.decode_answer(await _answered(call))
 
     async def watch(self) -> AsyncIterator[bytes]:
         """A canonical JSON object now and whenever something changed; ends when the coordinator stops."""
-        call = self._line.unary_stream(_path("Operator", "Watch"))(b"")
+        call = self._line.unary_stream(_path("Operator", "Watch"))(b"", metadata=self._metadata)
         try:
             async for current in _decoded(_messages(call), codec.decode_status):
                 yield current
@@ -445,6 +584,14 @@ async def _answered(call: Any) -> bytes:
 def _agreed(metadata: Any) -> bool:
     """Whether an upload's initial metadata is the go-ahead."""
     return any(tuple(pair) == channel.GO_AHEAD[0] for pair in metadata or ())
+
+
+def _received(metadata: Any, size_bytes: int) -> int:
+    """How many bytes of a vector the coordinator says that it has; raises WireViolation for more than there are."""
+    found = next((str(value) for key, value in metadata or () if key == channel.RECEIVED), "0")
+    if not found.isdecimal() or len(found) > len(str(size_bytes)) or int(found) > size_bytes:
+        raise WireViolation("received", found=found[:40], allowed=f"0 to {size_bytes}")
+    return int(found)
 
 
 async def _messages(call: Any) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ Every size and range is checked on the way in; inside nobody checks them again. 
 are made to fit, and a message too large for the other side is refused here, where the reason can be seen.
 """
 
+import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar, assert_never
@@ -13,11 +14,16 @@ from google.protobuf.message import DecodeError, Message
 from consortium.contract.certificates import REQUEST_BYTES_MAX
 from consortium.contract.digest import digest_of
 from consortium.contract.messages import (
+    EARLIER_STARTS_MAX,
+    START_BYTES,
+    AccountRequest,
     BundleList,
+    CheckpointReady,
     CoordinatorMessage,
     EnrolmentGrant,
     EnrolmentRequest,
     EventReceipt,
+    Greeting,
     Hello,
     Invitation,
     MaskedUpdate,
@@ -39,6 +45,7 @@ from consortium.contract.messages import (
 )
 from consortium.contract.names import Digest
 from consortium.contract.plan import ATTEMPTS_MAX, PARTICIPANTS_MAX, PLAN_BYTES_MAX, ROUNDS_MAX
+from consortium.contract.submission import Submission
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire import fields, limits, shape
 from consortium.wire import groups_codec as groups
@@ -83,7 +90,15 @@ def encode_site_message(message: SiteMessage) -> bytes:
     match message:
         case Hello():
             body = pb.SiteMessage(
-                hello=pb.Hello(agent_version=message.agent_version, protocol_version=message.protocol_version)
+                hello=pb.Hello(
+                    agent_version=message.agent_version,
+                    protocol_version=message.protocol_version,
+                    start=message.start,
+                    earlier_starts=message.earlier_starts,
+                    signed_entries=message.signed_entries,
+                    takes_over=message.takes_over,
+                    unix_time_ms=message.unix_time_ms,
+                )
             )
         case StudyPrepared():
             body = pb.SiteMessage(
@@ -133,20 +148,15 @@ def encode_site_message(message: SiteMessage) -> bytes:
             )
         case _:
             assert_never(message)
-    return _encoded(body, limits.SITE_MESSAGE_BYTES_MAX)
+    return encoded(body, limits.SITE_MESSAGE_BYTES_MAX)
 
 
 def decode_site_message(data: bytes, *, limit_bytes: int = limits.SITE_MESSAGE_BYTES_MAX) -> SiteMessage:
     """Bytes from a site; raises WireViolation."""
-    message = _parsed(pb.SiteMessage, data, limit_bytes)
+    message = parsed(pb.SiteMessage, data, limit_bytes)
     match message.WhichOneof("body"):
         case "hello":
-            return Hello(
-                agent_version=fields.printable(
-                    "hello.agent_version", message.hello.agent_version, limits.VERSION_CHARACTERS_MAX
-                ),
-                protocol_version=fields.whole("hello.protocol_version", message.hello.protocol_version, 1, 65535),
-            )
+            return _hello(message.hello)
         case "study_prepared":
             prepared = message.study_prepared
             return StudyPrepared(
@@ -201,6 +211,7 @@ def encode_coordinator_message(message: CoordinatorMessage) -> bytes:
                     consortium=message.consortium,
                     coordinator_version=message.coordinator_version,
                     protocol_version=message.protocol_version,
+                    unix_time_ms=message.unix_time_ms,
                 )
             )
         case PrepareStudy():
@@ -220,6 +231,7 @@ def encode_coordinator_message(message: CoordinatorMessage) -> bytes:
                     signature=message.signature,
                     certificates=message.certificates,
                     endorsements=message.endorsements,
+                    endorser_certificates=message.endorser_certificates,
                 )
             )
         case CommitmentList():
@@ -260,14 +272,16 @@ def encode_coordinator_message(message: CoordinatorMessage) -> bytes:
                     reason=fields.clipped(message.reason),
                 )
             )
+        case CheckpointReady():
+            body = pb.CoordinatorMessage(checkpoint_ready=pb.CheckpointReady(size=message.size))
         case _:
             assert_never(message)
-    return _encoded(body, limits.COORDINATOR_MESSAGE_BYTES_MAX)
+    return encoded(body, limits.COORDINATOR_MESSAGE_BYTES_MAX)
 
 
 def decode_coordinator_message(data: bytes) -> CoordinatorMessage:
     """Bytes from the coordinator; raises WireViolation."""
-    message = _parsed(pb.CoordinatorMessage, data, limits.COORDINATOR_MESSAGE_BYTES_MAX)
+    message = parsed(pb.CoordinatorMessage, data, limits.COORDINATOR_MESSAGE_BYTES_MAX)
     match message.WhichOneof("body"):
         case "welcome":
             return _welcome(message.welcome)
@@ -306,6 +320,9 @@ def decode_coordinator_message(data: bytes) -> CoordinatorMessage:
             )
         case "study_ended":
             return _study_ended(message.study_ended)
+        case "checkpoint_ready":
+            size = fields.whole("checkpoint_ready.size", message.checkpoint_ready.size, 1, limits.SEQUENCE_MAX)
+            return CheckpointReady(size=size)
         case _:
             raise _unknown("CoordinatorMessage.body")
 
@@ -335,6 +352,19 @@ def _round_result(message: pb.RoundResult) -> RoundResult:
     )
 
 
+def _hello(message: pb.Hello) -> Hello:
+    starts = fields.listed("hello.earlier_starts", message.earlier_starts, 0, EARLIER_STARTS_MAX)
+    return Hello(
+        agent_version=fields.printable("hello.agent_version", message.agent_version, limits.VERSION_CHARACTERS_MAX),
+        protocol_version=fields.whole("hello.protocol_version", message.protocol_version, 1, 65535),
+        start=fields.one_of("hello.start", message.start, (0, START_BYTES)),
+        earlier_starts=tuple(fields.exactly("hello.earlier_starts", start, START_BYTES) for start in starts),
+        signed_entries=fields.whole("hello.signed_entries", message.signed_entries, 0, limits.SEQUENCE_MAX),
+        takes_over=message.takes_over,
+        unix_time_ms=fields.whole("hello.unix_time_ms", message.unix_time_ms, 0, limits.SEQUENCE_MAX),
+    )
+
+
 def _welcome(message: pb.Welcome) -> Welcome:
     return Welcome(
         consortium=fields.name_64("welcome.consortium", message.consortium),
@@ -342,15 +372,19 @@ def _welcome(message: pb.Welcome) -> Welcome:
             "welcome.coordinator_version", message.coordinator_version, limits.VERSION_CHARACTERS_MAX
         ),
         protocol_version=fields.whole("welcome.protocol_version", message.protocol_version, 1, 65535),
+        unix_time_ms=fields.whole("welcome.unix_time_ms", message.unix_time_ms, 0, limits.SEQUENCE_MAX),
     )
 
 
 def _invitation(message: pb.Invitation) -> Invitation:
+    everybody = (*message.certificates, *message.endorser_certificates)
+    _documents("invitation.endorser_certificates", everybody, 0, limits.CERTIFICATE_DER_BYTES_MAX)
     return Invitation(
         plan=fields.between("invitation.plan", message.plan, 1, PLAN_BYTES_MAX),
         signature=fields.signature("invitation.signature", message.signature),
         certificates=_documents("invitation.certificates", message.certificates, 1, limits.CERTIFICATE_DER_BYTES_MAX),
         endorsements=_documents("invitation.endorsements", message.endorsements, 0, limits.ENDORSEMENT_BYTES_MAX),
+        endorser_certificates=tuple(message.endorser_certificates),
     )
 
 
@@ -385,7 +419,7 @@ def encode_upload(upload: UploadHeader) -> bytes:
 
 def encode_vector_header(header: VectorHeader) -> bytes:
     """The first part of a vector's stream."""
-    return _encoded(
+    return encoded(
         pb.VectorPart(
             header=pb.VectorHeader(
                 kind=_KINDS_OUT[header.kind],
@@ -401,7 +435,7 @@ def encode_vector_header(header: VectorHeader) -> bytes:
 
 def decode_vector_header(data: bytes) -> VectorHeader:
     """The first part of a vector's stream; raises WireViolation if it is not a header."""
-    part = _parsed(pb.VectorPart, data, limits.REQUEST_BYTES_MAX["UploadVector"])
+    part = parsed(pb.VectorPart, data, limits.REQUEST_BYTES_MAX["UploadVector"])
     if part.WhichOneof("part") != "header":
         raise WireViolation("VectorPart", found="no header", allowed="a header before the first chunk")
     message = part.header
@@ -425,12 +459,12 @@ def decode_vector_header(data: bytes) -> VectorHeader:
 
 def encode_chunk(chunk: bytes) -> bytes:
     """A further part."""
-    return _encoded(pb.VectorPart(chunk=chunk), limits.REQUEST_BYTES_MAX["UploadVector"])
+    return encoded(pb.VectorPart(chunk=chunk), limits.REQUEST_BYTES_MAX["UploadVector"])
 
 
 def decode_chunk(data: bytes) -> bytes:
     """A further part; raises WireViolation if it is not a chunk of 1 byte to 256 KiB."""
-    part = _parsed(pb.VectorPart, data, limits.REQUEST_BYTES_MAX["UploadVector"])
+    part = parsed(pb.VectorPart, data, limits.REQUEST_BYTES_MAX["UploadVector"])
     if part.WhichOneof("part") != "chunk":
         raise WireViolation("VectorPart", found="no chunk", allowed="chunks after the header")
     return fields.between("chunk", part.chunk, 1, limits.CHUNK_BYTES_MAX)
@@ -443,7 +477,7 @@ def encode_vector_request(kind: VectorKind, digest: Digest) -> bytes:
 
 def decode_vector_request(data: bytes) -> tuple[VectorKind, Digest]:
     """Which vector is wanted; raises WireViolation."""
-    message = _parsed(pb.VectorRequest, data, limits.REQUEST_BYTES_MAX["DownloadVector"])
+    message = parsed(pb.VectorRequest, data, limits.REQUEST_BYTES_MAX["DownloadVector"])
     return _kind("request.kind", message.kind), fields.digest("request.sha256", message.sha256)
 
 
@@ -454,7 +488,7 @@ def encode_upload_receipt(sha256: bytes) -> bytes:
 
 def decode_upload_receipt(data: bytes) -> bytes:
     """What was received, whole; raises WireViolation."""
-    message = _parsed(pb.UploadReceipt, data, limits.KIB)
+    message = parsed(pb.UploadReceipt, data, limits.KIB)
     return fields.hash_of("receipt.sha256", message.sha256)
 
 
@@ -471,12 +505,12 @@ def _kind(field: str, number: int) -> VectorKind:
 def encode_events(events: tuple[bytes, ...]) -> bytes:
     """A site's signed log entries; raises WireViolation if there are too many for one call."""
     _check_events(events)
-    return _encoded(pb.Events(events=events), limits.REQUEST_BYTES_MAX["SubmitEvents"])
+    return encoded(pb.Events(events=events), limits.REQUEST_BYTES_MAX["SubmitEvents"])
 
 
 def decode_events(data: bytes) -> tuple[bytes, ...]:
     """A site's signed log entries; raises WireViolation."""
-    message = _parsed(pb.Events, data, limits.REQUEST_BYTES_MAX["SubmitEvents"])
+    message = parsed(pb.Events, data, limits.REQUEST_BYTES_MAX["SubmitEvents"])
     events = tuple(message.events)
     _check_events(events)
     return events
@@ -495,20 +529,48 @@ def encode_event_receipt(receipt: EventReceipt) -> bytes:
 
 def decode_event_receipt(data: bytes) -> EventReceipt:
     """The coordinator's word that events are in the log; raises WireViolation."""
-    message = _parsed(pb.EventReceipt, data, limits.MESSAGE_BYTES_MAX)
+    message = parsed(pb.EventReceipt, data, limits.MESSAGE_BYTES_MAX)
     return EventReceipt(
         last_sequence=fields.whole("receipt.last_sequence", message.last_sequence, 0, limits.SEQUENCE_MAX),
     )
 
 
+def encode_greeting(greeting: Greeting) -> bytes:
+    """The coordinator's clock and release."""
+    return encoded(
+        pb.Greeting(
+            unix_time_ms=greeting.unix_time_ms,
+            coordinator_version=greeting.coordinator_version,
+            protocol_version=greeting.protocol_version,
+            minimum_agent_version=greeting.minimum_agent_version,
+        ),
+        limits.MESSAGE_BYTES_MAX,
+    )
+
+
+def decode_greeting(data: bytes) -> Greeting:
+    """The coordinator's clock and release; raises WireViolation."""
+    message = parsed(pb.Greeting, data, limits.MESSAGE_BYTES_MAX)
+    versions = {
+        name: fields.printable(f"greeting.{name}", getattr(message, name), limits.VERSION_CHARACTERS_MAX)
+        for name in ("coordinator_version", "minimum_agent_version")
+    }
+    return Greeting(
+        unix_time_ms=fields.whole("greeting.unix_time_ms", message.unix_time_ms, 0, limits.SEQUENCE_MAX),
+        protocol_version=fields.whole("greeting.protocol_version", message.protocol_version, 1, 65535),
+        **versions,
+    )
+
+
 def encode_study(study: StudyDocument) -> bytes:
     """A study as submitted."""
-    return _encoded(
+    return encoded(
         pb.StudyDocument(
             study=study.study,
             study_digest=bytes.fromhex(study.study_digest),
             document=study.document,
             state=study.state,
+            submission=None if study.submission is None else _submission_message(study.submission),
         ),
         limits.MESSAGE_BYTES_MAX,
     )
@@ -516,7 +578,7 @@ def encode_study(study: StudyDocument) -> bytes:
 
 def decode_study(data: bytes) -> StudyDocument:
     """A study as submitted; raises WireViolation, also if its digest is not that of its bytes."""
-    message = _parsed(pb.StudyDocument, data, limits.MESSAGE_BYTES_MAX)
+    message = parsed(pb.StudyDocument, data, limits.MESSAGE_BYTES_MAX)
     document = fields.between("study.document", message.document, 1, limits.STUDY_BYTES_MAX)
     digest = fields.digest("study.study_digest", message.study_digest)
     if digest_of(document) != digest:
@@ -526,18 +588,37 @@ def decode_study(data: bytes) -> StudyDocument:
         study_digest=digest,
         document=document,
         state=fields.printable("study.state", message.state, 40),
+        submission=_submission(message.submission) if message.HasField("submission") else None,
+    )
+
+
+def _submission_message(submission: Submission) -> pb.StudySubmission:
+    return pb.StudySubmission(
+        owner_key=bytes.fromhex(submission.owner_key),
+        signed_at=submission.signed_at,
+        signature=base64.b64decode(submission.signature),
+    )
+
+
+def _submission(message: pb.StudySubmission) -> Submission:
+    """The statement in its bounds; whether it is anybody's is for `submission.verify` to say."""
+    signature = fields.signature("submission.signature", message.signature)
+    return Submission(
+        owner_key=fields.exactly("submission.owner_key", message.owner_key, 32).hex(),
+        signed_at=fields.printable("submission.signed_at", message.signed_at, 24),
+        signature=base64.b64encode(signature).decode(),
     )
 
 
 def encode_enrolment_request(request: EnrolmentRequest) -> bytes:
     """A site's certificate request and token."""
     message = pb.EnrolmentRequest(site=request.site, token=request.token, request_der=request.request_der)
-    return _encoded(message, limits.REQUEST_BYTES_MAX["Enrol"])
+    return encoded(message, limits.REQUEST_BYTES_MAX["Enrol"])
 
 
 def decode_enrolment_request(data: bytes) -> EnrolmentRequest:
     """A site's certificate request and token; raises WireViolation."""
-    message = _parsed(pb.EnrolmentRequest, data, limits.REQUEST_BYTES_MAX["Enrol"])
+    message = parsed(pb.EnrolmentRequest, data, limits.REQUEST_BYTES_MAX["Enrol"])
     return EnrolmentRequest(
         site=fields.site("enrolment.site", message.site),
         token=fields.token("enrolment.token", message.token, limits.TOKEN_CHARACTERS_MIN, limits.TOKEN_CHARACTERS_MAX),
@@ -545,15 +626,42 @@ def decode_enrolment_request(data: bytes) -> EnrolmentRequest:
     )
 
 
+def encode_account_request(request: AccountRequest) -> bytes:
+    """An account's certificate request and token."""
+    message = pb.AccountRequest(account=request.account, token=request.token, request_der=request.request_der)
+    return encoded(message, limits.REQUEST_BYTES_MAX["EnrolAccount"])
+
+
+def decode_account_request(data: bytes) -> AccountRequest:
+    """An account's certificate request and token; raises WireViolation."""
+    message = parsed(pb.AccountRequest, data, limits.REQUEST_BYTES_MAX["EnrolAccount"])
+    return AccountRequest(
+        account=fields.site("enrolment.account", message.account),
+        token=fields.token("enrolment.token", message.token, limits.TOKEN_CHARACTERS_MIN, limits.TOKEN_CHARACTERS_MAX),
+        request_der=fields.between("enrolment.request_der", message.request_der, 1, REQUEST_BYTES_MAX),
+    )
+
+
+def encode_renewal_request(request_der: bytes) -> bytes:
+    """RenewalRequest as bytes."""
+    return encoded(pb.RenewalRequest(request_der=request_der), limits.REQUEST_BYTES_MAX["Renew"])
+
+
+def decode_renewal_request(data: bytes) -> bytes:
+    """A certificate request, PKCS #10 in DER; raises WireViolation."""
+    message = parsed(pb.RenewalRequest, data, limits.REQUEST_BYTES_MAX["Renew"])
+    return fields.between("renewal.request_der", message.request_der, 1, REQUEST_BYTES_MAX)
+
+
 def encode_enrolment_grant(grant: EnrolmentGrant) -> bytes:
     """The site's certificate."""
     message = pb.EnrolmentGrant(consortium=grant.consortium, certificate_pem=grant.certificate_pem)
-    return _encoded(message, limits.MESSAGE_BYTES_MAX)
+    return encoded(message, limits.MESSAGE_BYTES_MAX)
 
 
 def decode_enrolment_grant(data: bytes) -> EnrolmentGrant:
     """The site's certificate; raises WireViolation."""
-    message = _parsed(pb.EnrolmentGrant, data, limits.MESSAGE_BYTES_MAX)
+    message = parsed(pb.EnrolmentGrant, data, limits.MESSAGE_BYTES_MAX)
     return EnrolmentGrant(
         consortium=fields.name_64("grant.consortium", message.consortium),
         certificate_pem=fields.between(
@@ -571,7 +679,7 @@ def encode_command(name: str, arguments: bytes) -> bytes:
 
 def decode_command(data: bytes) -> tuple[str, bytes]:
     """An operator's command: its name and arguments; raises WireViolation."""
-    message = _parsed(pb.Command, data, limits.REQUEST_BYTES_MAX["Execute"])
+    message = parsed(pb.Command, data, limits.REQUEST_BYTES_MAX["Execute"])
     return (
         fields.command("command.name", message.name),
         fields.json_object("command.arguments", message.arguments, limits.ARGUMENTS_BYTES_MAX),
@@ -580,23 +688,23 @@ def decode_command(data: bytes) -> tuple[str, bytes]:
 
 def encode_answer(answer: bytes) -> bytes:
     """A command's answer, canonical JSON."""
-    return _encoded(pb.CommandAnswer(answer=answer), limits.MESSAGE_BYTES_MAX)
+    return encoded(pb.CommandAnswer(answer=answer), limits.MESSAGE_BYTES_MAX)
 
 
 def decode_answer(data: bytes) -> bytes:
     """A command's answer, canonical JSON; raises WireViolation."""
-    message = _parsed(pb.CommandAnswer, data, limits.MESSAGE_BYTES_MAX)
+    message = parsed(pb.CommandAnswer, data, limits.MESSAGE_BYTES_MAX)
     return fields.json_object("answer", message.answer, limits.ANSWER_BYTES_MAX)
 
 
 def encode_status(status: bytes) -> bytes:
     """A status, canonical JSON."""
-    return _encoded(pb.Status(status=status), limits.MESSAGE_BYTES_MAX)
+    return encoded(pb.Status(status=status), limits.MESSAGE_BYTES_MAX)
 
 
 def decode_status(data: bytes) -> bytes:
     """A status, canonical JSON; raises WireViolation."""
-    message = _parsed(pb.Status, data, limits.MESSAGE_BYTES_MAX)
+    message = parsed(pb.Status, data, limits.MESSAGE_BYTES_MAX)
     return fields.json_object("status", message.status, limits.ANSWER_BYTES_MAX)
 
 
@@ -608,7 +716,8 @@ def decode_empty(method: str, data: bytes) -> None:
 # --- the parts -----------------------------------------------------------------------------------------------------
 
 
-def _parsed(kind: Callable[[], M], data: bytes, limit_bytes: int) -> M:
+def parsed(kind: Callable[[], M], data: bytes, limit_bytes: int) -> M:
+    """A message of the schema, its length and number of parts bounded; raises WireViolation."""
     message = kind()
     name = message.DESCRIPTOR.name
     if len(data) > limit_bytes:
@@ -621,7 +730,8 @@ def _parsed(kind: Callable[[], M], data: bytes, limit_bytes: int) -> M:
     return message
 
 
-def _encoded(message: Message, limit_bytes: int) -> bytes:
+def encoded(message: Message, limit_bytes: int) -> bytes:
+    """A message's bytes; raises WireViolation if the other side would not take so many."""
     data = message.SerializeToString()
     if len(data) > limit_bytes:
         name = message.DESCRIPTOR.name

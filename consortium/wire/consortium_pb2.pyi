@@ -56,7 +56,7 @@ class SiteMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., study_prepared: _Optional[_Union[StudyPrepared, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., key_bundle: _Optional[_Union[KeyBundle, _Mapping]] = ..., sealed_shares: _Optional[_Union[SealedShares, _Mapping]] = ..., confirmation: _Optional[_Union[Confirmation, _Mapping]] = ..., unmask_shares: _Optional[_Union[UnmaskShares, _Mapping]] = ..., result_verified: _Optional[_Union[ResultVerified, _Mapping]] = ..., beacon_commitment: _Optional[_Union[BeaconCommitment, _Mapping]] = ..., beacon_reveal: _Optional[_Union[BeaconReveal, _Mapping]] = ..., masked_update: _Optional[_Union[MaskedUpdate, _Mapping]] = ...) -> None: ...
 
 class CoordinatorMessage(_message.Message):
-    __slots__ = ("welcome", "prepare_study", "send_initial_model", "invitation", "bundle_list", "share_delivery", "survivor_proposal", "unmask_request", "round_result", "round_aborted", "study_ended", "commitment_list", "reveal_list", "grouped_unmask_request")
+    __slots__ = ("welcome", "prepare_study", "send_initial_model", "invitation", "bundle_list", "share_delivery", "survivor_proposal", "unmask_request", "round_result", "round_aborted", "study_ended", "commitment_list", "reveal_list", "grouped_unmask_request", "checkpoint_ready")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PREPARE_STUDY_FIELD_NUMBER: _ClassVar[int]
     SEND_INITIAL_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class CoordinatorMessage(_message.Message):
     COMMITMENT_LIST_FIELD_NUMBER: _ClassVar[int]
     REVEAL_LIST_FIELD_NUMBER: _ClassVar[int]
     GROUPED_UNMASK_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_READY_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     prepare_study: PrepareStudy
     send_initial_model: SendInitialModel
@@ -85,25 +86,38 @@ class CoordinatorMessage(_message.Message):
     commitment_list: CommitmentList
     reveal_list: RevealList
     grouped_unmask_request: GroupedUnmaskRequest
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., prepare_study: _Optional[_Union[PrepareStudy, _Mapping]] = ..., send_initial_model: _Optional[_Union[SendInitialModel, _Mapping]] = ..., invitation: _Optional[_Union[Invitation, _Mapping]] = ..., bundle_list: _Optional[_Union[BundleList, _Mapping]] = ..., share_delivery: _Optional[_Union[ShareDelivery, _Mapping]] = ..., survivor_proposal: _Optional[_Union[SurvivorProposal, _Mapping]] = ..., unmask_request: _Optional[_Union[UnmaskRequest, _Mapping]] = ..., round_result: _Optional[_Union[RoundResult, _Mapping]] = ..., round_aborted: _Optional[_Union[RoundAborted, _Mapping]] = ..., study_ended: _Optional[_Union[StudyEnded, _Mapping]] = ..., commitment_list: _Optional[_Union[CommitmentList, _Mapping]] = ..., reveal_list: _Optional[_Union[RevealList, _Mapping]] = ..., grouped_unmask_request: _Optional[_Union[GroupedUnmaskRequest, _Mapping]] = ...) -> None: ...
+    checkpoint_ready: CheckpointReady
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., prepare_study: _Optional[_Union[PrepareStudy, _Mapping]] = ..., send_initial_model: _Optional[_Union[SendInitialModel, _Mapping]] = ..., invitation: _Optional[_Union[Invitation, _Mapping]] = ..., bundle_list: _Optional[_Union[BundleList, _Mapping]] = ..., share_delivery: _Optional[_Union[ShareDelivery, _Mapping]] = ..., survivor_proposal: _Optional[_Union[SurvivorProposal, _Mapping]] = ..., unmask_request: _Optional[_Union[UnmaskRequest, _Mapping]] = ..., round_result: _Optional[_Union[RoundResult, _Mapping]] = ..., round_aborted: _Optional[_Union[RoundAborted, _Mapping]] = ..., study_ended: _Optional[_Union[StudyEnded, _Mapping]] = ..., commitment_list: _Optional[_Union[CommitmentList, _Mapping]] = ..., reveal_list: _Optional[_Union[RevealList, _Mapping]] = ..., grouped_unmask_request: _Optional[_Union[GroupedUnmaskRequest, _Mapping]] = ..., checkpoint_ready: _Optional[_Union[CheckpointReady, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("agent_version", "protocol_version")
+    __slots__ = ("agent_version", "protocol_version", "start", "earlier_starts", "signed_entries", "takes_over", "unix_time_ms")
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_STARTS_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    TAKES_OVER_FIELD_NUMBER: _ClassVar[int]
+    UNIX_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     agent_version: str
     protocol_version: int
-    def __init__(self, agent_version: _Optional[str] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+    start: bytes
+    earlier_starts: _containers.RepeatedScalarFieldContainer[bytes]
+    signed_entries: int
+    takes_over: bool
+    unix_time_ms: int
+    def __init__(self, agent_version: _Optional[str] = ..., protocol_version: _Optional[int] = ..., start: _Optional[bytes] = ..., earlier_starts: _Optional[_Iterable[bytes]] = ..., signed_entries: _Optional[int] = ..., takes_over: _Optional[bool] = ..., unix_time_ms: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("consortium", "coordinator_version", "protocol_version")
+    __slots__ = ("consortium", "coordinator_version", "protocol_version", "unix_time_ms")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     COORDINATOR_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNIX_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     coordinator_version: str
     protocol_version: int
-    def __init__(self, consortium: _Optional[str] = ..., coordinator_version: _Optional[str] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+    unix_time_ms: int
+    def __init__(self, consortium: _Optional[str] = ..., coordinator_version: _Optional[str] = ..., protocol_version: _Optional[int] = ..., unix_time_ms: _Optional[int] = ...) -> None: ...
 
 class PrepareStudy(_message.Message):
     __slots__ = ("study_digest",)
@@ -144,16 +158,18 @@ class Refusal(_message.Message):
     def __init__(self, study_digest: _Optional[bytes] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., rule: _Optional[str] = ..., explanation: _Optional[str] = ...) -> None: ...
 
 class Invitation(_message.Message):
-    __slots__ = ("plan", "signature", "certificates", "endorsements")
+    __slots__ = ("plan", "signature", "certificates", "endorsements", "endorser_certificates")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     ENDORSEMENTS_FIELD_NUMBER: _ClassVar[int]
+    ENDORSER_CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     plan: bytes
     signature: bytes
     certificates: _containers.RepeatedScalarFieldContainer[bytes]
     endorsements: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, plan: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificates: _Optional[_Iterable[bytes]] = ..., endorsements: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    endorser_certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, plan: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificates: _Optional[_Iterable[bytes]] = ..., endorsements: _Optional[_Iterable[bytes]] = ..., endorser_certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class KeyBundle(_message.Message):
     __slots__ = ("context", "site", "pair_key", "box_key", "self_mask_commitment", "signature")
@@ -471,21 +487,107 @@ class EventReceipt(_message.Message):
     last_sequence: int
     def __init__(self, last_sequence: _Optional[int] = ...) -> None: ...
 
+class CheckpointReady(_message.Message):
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
+class LogPosition(_message.Message):
+    __slots__ = ("size", "note")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    note: bytes
+    def __init__(self, size: _Optional[int] = ..., note: _Optional[bytes] = ...) -> None: ...
+
+class LogGrowth(_message.Message):
+    __slots__ = ("note", "proof", "cosigned", "dropped")
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    note: bytes
+    proof: _containers.RepeatedScalarFieldContainer[bytes]
+    cosigned: _containers.RepeatedScalarFieldContainer[bytes]
+    dropped: bytes
+    def __init__(self, note: _Optional[bytes] = ..., proof: _Optional[_Iterable[bytes]] = ..., cosigned: _Optional[_Iterable[bytes]] = ..., dropped: _Optional[bytes] = ...) -> None: ...
+
+class LogHashes(_message.Message):
+    __slots__ = ("hashes",)
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class LogEntries(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, entries: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class LogPart(_message.Message):
+    __slots__ = ("growth", "entries", "hashes")
+    GROWTH_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    growth: LogGrowth
+    entries: LogEntries
+    hashes: LogHashes
+    def __init__(self, growth: _Optional[_Union[LogGrowth, _Mapping]] = ..., entries: _Optional[_Union[LogEntries, _Mapping]] = ..., hashes: _Optional[_Union[LogHashes, _Mapping]] = ...) -> None: ...
+
+class CosignedNote(_message.Message):
+    __slots__ = ("note",)
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    note: bytes
+    def __init__(self, note: _Optional[bytes] = ...) -> None: ...
+
+class CosignReceipt(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListStudiesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class GreetingRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Greeting(_message.Message):
+    __slots__ = ("unix_time_ms", "coordinator_version", "protocol_version", "minimum_agent_version")
+    UNIX_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    unix_time_ms: int
+    coordinator_version: str
+    protocol_version: int
+    minimum_agent_version: str
+    def __init__(self, unix_time_ms: _Optional[int] = ..., coordinator_version: _Optional[str] = ..., protocol_version: _Optional[int] = ..., minimum_agent_version: _Optional[str] = ...) -> None: ...
+
 class StudyDocument(_message.Message):
-    __slots__ = ("study", "study_digest", "document", "state")
+    __slots__ = ("study", "study_digest", "document", "state", "submission")
     STUDY_FIELD_NUMBER: _ClassVar[int]
     STUDY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    SUBMISSION_FIELD_NUMBER: _ClassVar[int]
     study: str
     study_digest: bytes
     document: bytes
     state: str
-    def __init__(self, study: _Optional[str] = ..., study_digest: _Optional[bytes] = ..., document: _Optional[bytes] = ..., state: _Optional[str] = ...) -> None: ...
+    submission: StudySubmission
+    def __init__(self, study: _Optional[str] = ..., study_digest: _Optional[bytes] = ..., document: _Optional[bytes] = ..., state: _Optional[str] = ..., submission: _Optional[_Union[StudySubmission, _Mapping]] = ...) -> None: ...
+
+class StudySubmission(_message.Message):
+    __slots__ = ("owner_key", "signed_at", "signature")
+    OWNER_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_AT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    owner_key: bytes
+    signed_at: str
+    signature: bytes
+    def __init__(self, owner_key: _Optional[bytes] = ..., signed_at: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class EnrolmentRequest(_message.Message):
     __slots__ = ("site", "token", "request_der")
@@ -496,6 +598,22 @@ class EnrolmentRequest(_message.Message):
     token: str
     request_der: bytes
     def __init__(self, site: _Optional[str] = ..., token: _Optional[str] = ..., request_der: _Optional[bytes] = ...) -> None: ...
+
+class RenewalRequest(_message.Message):
+    __slots__ = ("request_der",)
+    REQUEST_DER_FIELD_NUMBER: _ClassVar[int]
+    request_der: bytes
+    def __init__(self, request_der: _Optional[bytes] = ...) -> None: ...
+
+class AccountRequest(_message.Message):
+    __slots__ = ("account", "token", "request_der")
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_DER_FIELD_NUMBER: _ClassVar[int]
+    account: str
+    token: str
+    request_der: bytes
+    def __init__(self, account: _Optional[str] = ..., token: _Optional[str] = ..., request_der: _Optional[bytes] = ...) -> None: ...
 
 class EnrolmentGrant(_message.Message):
     __slots__ = ("consortium", "certificate_pem")

@@ -13,6 +13,7 @@ class RefusalCode(StrEnum):
 
     REFUSED = "refused"  # not allowed, and will not be
     NOT_FOUND = "not_found"
+    SUSPENDED = "suspended"  # not allowed until somebody decides otherwise
     TRY_LATER = "try_later"  # nothing is wrong with the request
     INVALID = "invalid"  # the request itself is wrong
     CONFLICT = "conflict"  # right, but not in this state
@@ -163,8 +164,8 @@ class TlsProblem(StrEnum):
 
 
 _TLS_ADVICE = {
-    TlsProblem.FOREIGN_AUTHORITY: "Use the kit of this very consortium. A proxy that opens TLS connections causes the "
-    "same: have it pass this host through.",
+    TlsProblem.FOREIGN_AUTHORITY: "Use the kit of this very consortium. A box that opens TLS connections causes the "
+    "same: `site-agent check` names it; have it pass this host through.",
     TlsProblem.EXPIRED: "Check this computer's clock; if it is right, the consortium lead renews the certificate.",
     TlsProblem.NOT_YET_VALID: "Set this computer's clock.",
     TlsProblem.WRONG_HOST: "Dial the name the coordinator was made for (`consortium init --address`).",

@@ -38,6 +38,15 @@ VECTOR_BYTES_MAX = MODEL_BYTES_MAX
 EVENTS_PER_CALL_MAX = 1024
 EVENT_BYTES_MAX = 64 * KIB
 EVENTS_BYTES_MAX = 3 * MIB
+NOTE_BYTES_MAX = 64 * KIB
+"""A checkpoint with its signature lines: about 150 bytes and 130 for each of them."""
+NOTES_MAX, NOTES_BYTES_MAX = 1024, 3 * MIB
+"""Other sites' cosigned checkpoints in one answer."""
+PROOF_HASHES_MAX = 63
+DROPPED_BYTES_MAX = MIB
+"""The list of leaves whose entries the log has dropped: one bit for each."""
+LOG_GAP_MAX = 2**24
+"""Entries that one FollowLog may bring."""
 STUDY_BYTES_MAX = MIB
 STUDIES_MAX = 10_000
 ARGUMENTS_BYTES_MAX = 2 * MIB
@@ -50,11 +59,16 @@ _SLACK = 4 * KIB  # for the names and field tags around a large field
 
 REQUEST_BYTES_MAX = {
     "Enrol": 8 * KIB,
+    "EnrolAccount": 8 * KIB,
     "Session": SITE_MESSAGE_BYTES_MAX,
     "UploadVector": CHUNK_BYTES_MAX + _SLACK,
     "DownloadVector": KIB,
     "SubmitEvents": EVENTS_BYTES_MAX + 8 * EVENTS_PER_CALL_MAX,
+    "FollowLog": NOTE_BYTES_MAX + _SLACK,
+    "CosignLog": NOTE_BYTES_MAX + _SLACK,
     "ListStudies": KIB,
+    "Greet": KIB,
+    "Renew": 8 * KIB,
     "Execute": ARGUMENTS_BYTES_MAX + _SLACK,
     "Watch": KIB,
 }
@@ -91,3 +105,5 @@ CONNECTIONS_MAX = 1024
 HANDSHAKE_WAIT_S = 10.0
 
 ERROR_DETAIL_BYTES_MAX = 4 * KIB
+RETURN_S = 60.0
+"""What a site whose line broke in the middle of an upload has for coming back: as long as the others wait for it."""

@@ -1,8 +1,8 @@
 """The coordinator's two ports: bytes to calls of the service, answers to bytes. No decisions.
 
 The main port asks every caller for a certificate of this consortium, within TLS 1.3. Who is calling is read from that
-certificate and from nothing else; sites may call Coordinator's methods and operators Operator's. The enrolment port
-has one method, for callers that have no certificate yet.
+certificate and from nothing else; sites may call Coordinator's methods, accounts and the operator Operator's. The
+enrolment port is for callers that have no certificate yet, a third one for people who show a token instead.
 
 Each handler does the same four things: identify, let the service admit, decode within bounds, hand over. What goes
 wrong leaves as one entry of the table in `status.py`.
@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from consortium.contract.bearer import METADATA, Bearer, bearer_of
 from consortium.contract.certificates import (
     CertificateRefused,
     Fault,
@@ -29,8 +30,16 @@ from consortium.contract.certificates import (
     verify_certificate,
 )
 from consortium.contract.kit import split_address
-from consortium.contract.messages import CoordinatorMessage, Hello, MaskedUpdate, SiteMessage, VectorHeader, VectorKind
-from consortium.wire import channel, codec, limits, status, tls
+from consortium.contract.messages import (
+    CoordinatorMessage,
+    EnrolmentGrant,
+    Hello,
+    MaskedUpdate,
+    SiteMessage,
+    VectorHeader,
+    VectorKind,
+)
+from consortium.wire import channel, codec, limits, log_codec, status, tls
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire.errors import (
     AddressUnusable,
@@ -42,6 +51,7 @@ from consortium.wire.errors import (
 )
 from consortium.wire.places import Place, Places
 from consortium.wire.service import CoordinatorService
+from consortium.wire.traffic import Traffic, counter
 from consortium.wire.transfer import CheckedChunks, pieces
 from privacy.secagg.messages import Confirmation, KeyBundle, SealedShares, UnmaskShares
 
@@ -61,14 +71,51 @@ class ServerCredentials:
     key_pem: bytes = field(repr=False)
 
 
+class _Shown:
+    """The certificate that both ports show: another one from the next handshake on."""
+
+    def __init__(self, credentials: ServerCredentials) -> None:
+        self.credentials = credentials
+
+    def for_port(self, *, mutual: bool) -> Any:
+        """Credentials of a port; `mutual`: whether the caller has to show a certificate too."""
+        told = self.credentials
+
+        def fetch() -> Any:
+            nonlocal told
+            if told is self.credentials:
+                return None  # as before
+            told = self.credentials
+            return _configuration(told, mutual=mutual)
+
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(told, mutual=mutual), fetch, require_client_authentication=mutual
+        )
+
+
+def _configuration(credentials: ServerCredentials, *, mutual: bool) -> Any:
+    return grpc.ssl_server_certificate_configuration(
+        [(credentials.key_pem, credentials.certificate_pem)],
+        root_certificates=credentials.ca_pem if mutual else None,
+    )
+
+
 class RunningServer:
     """The open ports. `port` and `enrolment_port` are the ones really used (an address may ask for port 0)."""
 
-    def __init__(self, servers: list[Any], stopping: asyncio.Event, *, port: int, enrolment_port: int | None) -> None:
+    def __init__(
+        self, servers: list[Any], stopping: asyncio.Event, shown: _Shown, *, port: int, enrolment_port: int | None
+    ) -> None:
         self._servers = servers
+        self._shown = shown
         self._stopping = stopping
         self.port = port
         self.enrolment_port = enrolment_port
+        self.people_port: int | None = None
+
+    def show(self, credentials: ServerCredentials) -> None:
+        """Show another certificate of the same authority from the next handshake on; connections stay."""
+        self._shown.credentials = credentials
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """End the sessions in order, let calls finish for `grace_s`, then close the ports."""
@@ -82,10 +129,14 @@ async def serve(
     address: str,
     credentials: ServerCredentials,
     enrolment_address: str | None = None,
+    people_address: str | None = None,
     keepalive_s: float = limits.KEEPALIVE_S,
+    traffic: Traffic | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> RunningServer:
     """Open the ports and serve until stopped. HOST may be 0.0.0.0, [::] or an address of this computer.
+
+    What passes between here and hospitals is counted in `traffic`.
 
     Raises:
         PortInUse, AddressUnusable: nothing was opened.
@@ -95,14 +146,26 @@ async def serve(
     tls.require_pinned()
     stopping = asyncio.Event()
     handlers = _Handlers(service, credentials.ca_pem, stopping, clock)
-    pair = [(credentials.key_pem, credentials.certificate_pem)]
-    mutual = grpc.ssl_server_credentials(pair, root_certificates=credentials.ca_pem, require_client_auth=True)
+    shown = _Shown(credentials)
     main = grpc.aio.server(
-        handlers=handlers.for_members(),
+        handlers=handlers.for_members(traffic or Traffic()),
         options=channel.server(message_bytes_max=limits.MESSAGE_BYTES_MAX, keepalive_s=keepalive_s),
         maximum_concurrent_rpcs=limits.CALLS_MAX,
     )
-    servers, port = [main], _listen(main, address, mutual)
+    servers, port = [main], _listen(main, address, shown.for_port(mutual=True))
+    people_port = None
+    if people_address is not None:
+        people = grpc.aio.server(
+            handlers=handlers.for_bearers(),
+            options=channel.server(message_bytes_max=limits.MESSAGE_BYTES_MAX, keepalive_s=keepalive_s),
+            maximum_concurrent_rpcs=limits.CALLS_PER_CONNECTION_MAX,
+        )
+        servers.append(people)
+        try:
+            people_port = _listen(people, people_address, shown.for_port(mutual=False))
+        except AddressUnusable:
+            await main.stop(None)
+            raise
     enrolment_port = None
     if enrolment_address is not None:
         door = grpc.aio.server(
@@ -112,13 +175,15 @@ async def serve(
         )
         servers.append(door)
         try:
-            enrolment_port = _listen(door, enrolment_address, grpc.ssl_server_credentials(pair))
+            enrolment_port = _listen(door, enrolment_address, shown.for_port(mutual=False))
         except AddressUnusable:
-            await main.stop(None)
+            await asyncio.gather(*(server.stop(None) for server in servers[:-1]))
             raise
     for server in servers:
         await server.start()
-    return RunningServer(servers, stopping, port=port, enrolment_port=enrolment_port)
+    running = RunningServer(servers, stopping, shown, port=port, enrolment_port=enrolment_port)
+    running.people_port = people_port
+    return running
 
 
 def _listen(server: Any, address: str, credentials: Any) -> int:
@@ -160,9 +225,9 @@ class _Handlers:
         self._uploads = Places(limits.UPLOADS_MOVING_MAX)
         self._downloads = Places(limits.DOWNLOADS_MOVING_MAX)
 
-    def for_members(self) -> tuple[Any, ...]:
+    def for_members(self, traffic: Traffic) -> tuple[Any, ...]:
         """The services of the main port."""
-        site, operator = Role.SITE, Role.OPERATOR
+        site, operator = (Role.SITE,), (Role.OPERATOR, Role.ACCOUNT)
         return (
             _registered(
                 "Coordinator",
@@ -177,10 +242,17 @@ class _Handlers:
                     "SubmitEvents": grpc.unary_unary_rpc_method_handler(
                         self._member(site, self._submit_events, "SubmitEvents")
                     ),
+                    "FollowLog": grpc.unary_stream_rpc_method_handler(
+                        self._member(site, self._follow_log, "FollowLog")
+                    ),
+                    "CosignLog": grpc.unary_unary_rpc_method_handler(self._member(site, self._cosign_log, "CosignLog")),
                     "ListStudies": grpc.unary_stream_rpc_method_handler(
                         self._member(site, self._list_studies, "ListStudies")
                     ),
+                    "Greet": grpc.unary_unary_rpc_method_handler(self._member(site, self._greet, "Greet")),
+                    "Renew": grpc.unary_unary_rpc_method_handler(self._member(site, self._renew, "Renew")),
                 },
+                traffic,
             ),
             _registered(
                 "Operator",
@@ -193,25 +265,58 @@ class _Handlers:
 
     def for_anybody(self) -> tuple[Any, ...]:
         """The one service of the enrolment port."""
-        return (_registered("Enrolment", {"Enrol": grpc.unary_unary_rpc_method_handler(self._enrol)}),)
+        methods = {
+            "Enrol": grpc.unary_unary_rpc_method_handler(self._enrol),
+            "EnrolAccount": grpc.unary_unary_rpc_method_handler(self._enrol_account),
+        }
+        return (_registered("Enrolment", methods),)
+
+    def for_bearers(self) -> tuple[Any, ...]:
+        """The one service of the port for people with tokens."""
+        methods = {
+            "Execute": grpc.unary_unary_rpc_method_handler(self._bearer(self._execute, "Execute")),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._bearer(self._watch, "Watch")),
+        }
+        return (_registered("Operator", methods),)
+
+    def _bearer(
+        self, body: Callable[[Bearer, Any, Context], Awaitable[bytes | None]], method: str
+    ) -> Callable[[Any, Context], Awaitable[bytes | None]]:
+        """As `_member`, for a caller whose token the service looks at with every call."""
+
+        async def handler(request: Any, context: Context) -> bytes | None:
+            bearer = None
+            try:
+                _check_version(context.auth_context())
+                bearer = bearer_of(_values(context, METADATA))
+                return await body(bearer, request, context)
+            except Exception as error:  # noqa: BLE001 - the table decides; nothing may pass it
+                answer = status.answer_to(error, method=method, peer=str(context.peer()))
+                await self._service.turned_away(bearer, method, error)
+            return await _refuse(context, answer)
+
+        return handler
 
     def _member(
         self,
-        role: Role,
+        roles: tuple[Role, ...],
         body: Callable[[PeerIdentity, Any, Context], Awaitable[bytes | None]],
         method: str,
     ) -> Callable[[Any, Context], Awaitable[bytes | None]]:
         """Identify and admit the caller, run the method, turn what goes wrong into an answer."""
 
         async def handler(request: Any, context: Context) -> bytes | None:
-            caller = str(context.peer())
+            caller, peer, admitted = str(context.peer()), None, False
             try:
-                peer = self._identify(context, role)
+                peer = self._identify(context, roles)
                 caller = f"{peer.role} {peer.name}"
                 await self._to_its_end(self._service.authenticate(peer))
+                admitted = True
                 return await body(peer, request, context)
             except Exception as error:  # noqa: BLE001 - the table decides; nothing may pass it
                 answer = status.answer_to(error, method=method, peer=caller)
+                if admitted or peer is None:
+                    await self._service.turned_away(peer, method, error)
             return await _refuse(context, answer)
 
         return handler
@@ -233,14 +338,14 @@ class _Handlers:
         finally:
             task.cancel()
 
-    def _identify(self, context: Context, role: Role) -> PeerIdentity:
+    def _identify(self, context: Context, roles: tuple[Role, ...]) -> PeerIdentity:
         """The caller, from the certificate of this very connection; raises CertificateRefused."""
         facts = context.auth_context()
         _check_version(facts)
         chain = facts.get("x509_pem_cert") or [b""]
         # TLS has verified this certificate when the connection was made. That may be long ago, and TLS knows
         # nothing of roles, so it is checked again, by the same function as everywhere else.
-        return verify_certificate(certificate_der(chain[0]), self._authority, self._clock(), role=role)
+        return verify_certificate(certificate_der(chain[0]), self._authority, self._clock(), role=roles)
 
     # --- Coordinator -----------------------------------------------------------------------------------------------
 
@@ -296,14 +401,15 @@ class _Handlers:
         self._admit(peer, header)
         async with self._uploads.taken(peer.name) as place:
             self._admit(peer, header)  # again: what was wanted may be over by the time there is a place
+            begun = await self._to_its_end(self._service.begin_vector(peer, header, resumes=_resumes(context)))
             # The go-ahead: an honest site sends nothing more before it, so a refusal costs nobody the vector.
-            await context.send_initial_metadata(channel.GO_AHEAD)
-            chunks = CheckedChunks(header, _chunks(parts, place))
+            await context.send_initial_metadata((*channel.GO_AHEAD, (channel.RECEIVED, str(begun.size_bytes))))
+            chunks = CheckedChunks(header, _chunks(parts, place), begun)
             try:
                 await self._to_its_end(self._service.receive_vector(peer, header, chunks))
             except Exception:
                 place.give_up()
-                await _drain(parts, header.size_bytes)
+                await _drain(parts, header.size_bytes - begun.size_bytes)
                 raise
         if not chunks.complete:
             raise RuntimeError("the service accepted a vector without reading it to its end")
@@ -330,19 +436,39 @@ class _Handlers:
         events = codec.decode_events(request)
         return codec.encode_event_receipt(await self._to_its_end(self._service.submit_events(peer, events)))
 
+    async def _follow_log(self, peer: PeerIdentity, request: bytes, context: Context) -> None:
+        position = log_codec.decode_position(request)
+        growth, parts = await self._to_its_end(self._service.follow_log(peer, position))
+        writer = _Writer(context)
+        await writer.write(log_codec.encode_growth(growth))
+        async for entries in parts:
+            await writer.write(log_codec.encode_entries(entries))
+
+    async def _cosign_log(self, peer: PeerIdentity, request: bytes, _: Context) -> bytes:
+        await self._to_its_end(self._service.cosign_log(peer, log_codec.decode_cosigned(request)))
+        return b""  # CosignReceipt has no fields
+
     async def _list_studies(self, peer: PeerIdentity, request: bytes, context: Context) -> None:
         codec.decode_empty("ListStudies", request)
         writer = _Writer(context)
         for study in await self._to_its_end(self._service.list_studies(peer)):
             await writer.write(codec.encode_study(study))
 
+    async def _greet(self, peer: PeerIdentity, request: bytes, _: Context) -> bytes:
+        codec.decode_empty("Greet", request)
+        return codec.encode_greeting(await self._to_its_end(self._service.greet(peer)))
+
+    async def _renew(self, peer: PeerIdentity, request: bytes, _: Context) -> bytes:
+        request_der = codec.decode_renewal_request(request)
+        return codec.encode_enrolment_grant(await self._to_its_end(self._service.renew(peer, request_der)))
+
     # --- Operator --------------------------------------------------------------------------------------------------
 
-    async def _execute(self, peer: PeerIdentity, request: bytes, _: Context) -> bytes:
+    async def _execute(self, peer: PeerIdentity | Bearer, request: bytes, _: Context) -> bytes:
         command, arguments = codec.decode_command(request)
         return codec.encode_answer(await self._to_its_end(self._service.execute(peer, command, arguments)))
 
-    async def _watch(self, peer: PeerIdentity, request: bytes, context: Context) -> None:
+    async def _watch(self, peer: PeerIdentity | Bearer, request: bytes, context: Context) -> None:
         codec.decode_empty("Watch", request)
         writer = _Writer(context)
         statuses = aiter(self._service.watch(peer))
@@ -365,12 +491,30 @@ class _Handlers:
     # --- Enrolment -------------------------------------------------------------------------------------------------
 
     async def _enrol(self, request: bytes, context: Context) -> bytes | None:
+        return await self._certify("Enrol", codec.decode_enrolment_request, self._service.enrol, request, context)
+
+    async def _enrol_account(self, request: bytes, context: Context) -> bytes | None:
+        decode, enrol = codec.decode_account_request, self._service.enrol_account
+        return await self._certify("EnrolAccount", decode, enrol, request, context)
+
+    async def _certify(
+        self,
+        method: str,
+        decode: Callable[[bytes], T],
+        enrol: Callable[[T], Coroutine[Any, Any, EnrolmentGrant]],
+        request: bytes,
+        context: Context,
+    ) -> bytes | None:
         try:
             _check_version(context.auth_context())
-            enrolment = codec.decode_enrolment_request(request)
-            return codec.encode_enrolment_grant(await self._to_its_end(self._service.enrol(enrolment)))
+            try:
+                enrolment = decode(request)
+            except WireViolation as error:
+                await self._service.turned_away(None, method, error)
+                raise
+            return codec.encode_enrolment_grant(await self._to_its_end(enrol(enrolment)))
         except Exception as error:  # noqa: BLE001 - the table decides; nothing may pass it
-            answer = status.answer_to(error, method="Enrol", peer=str(context.peer()))
+            answer = status.answer_to(error, method=method, peer=str(context.peer()))
         return await _refuse(context, answer)
 
 
@@ -404,6 +548,16 @@ async def _read(context: Context) -> bytes | None:
     return None if data is grpc.aio.EOF else bytes(data)
 
 
+def _resumes(context: Context) -> bool:
+    """Whether the sender of an upload can go on in the middle."""
+    return any(tuple(pair) == (channel.RESUMES, "1") for pair in context.invocation_metadata() or ())
+
+
+def _values(context: Context, name: str) -> list[str]:
+    """What a call's metadata says under a name."""
+    return [str(value) for key, value in context.invocation_metadata() or () if key == name]
+
+
 async def _parts(context: Context) -> AsyncIterator[bytes]:
     """The messages of an upload; raises if none comes for too long."""
     while True:
@@ -413,7 +567,7 @@ async def _parts(context: Context) -> AsyncIterator[bytes]:
             raise ServiceRefusal(
                 f"the upload brought nothing for {limits.CHUNK_WAIT_S:g} s",
                 code=RefusalCode.TRY_LATER,
-                advice="Check the network; the upload starts again from the beginning.",
+                advice="Check the network; the upload goes on where it stopped, if the attempt still waits for it.",
             ) from None
         if data is None:
             return
@@ -460,8 +614,14 @@ def _check_site(peer: PeerIdentity, site: str) -> None:
         raise WireViolation("site", found=f"a message in the name of {site}", allowed=f"the certificate's, {peer.name}")
 
 
-def _registered(service: str, methods: dict[str, Any]) -> Any:
+def _registered(service: str, methods: dict[str, Any], traffic: Traffic | None = None) -> Any:
     """Bind methods to a service of the schema; a method the schema does not have is our own mistake."""
     described = pb.DESCRIPTOR.services_by_name[service]
     assert set(methods) == {method.name for method in described.methods}
+    if traffic is not None:
+        counting = {
+            "request_deserializer": counter(traffic.received),
+            "response_serializer": counter(traffic.sent),
+        }
+        methods = {name: method._replace(**counting) for name, method in methods.items()}
     return grpc.method_handlers_generic_handler(described.full_name, methods)

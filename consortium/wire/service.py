@@ -3,19 +3,26 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
+from consortium.contract.bearer import Bearer
 from consortium.contract.certificates import PeerIdentity
 from consortium.contract.messages import (
+    AccountRequest,
     CoordinatorMessage,
+    DroppedLeaves,
     EnrolmentGrant,
     EnrolmentRequest,
     EventReceipt,
+    Greeting,
     Hello,
+    LogGrowth,
+    LogPosition,
     SiteMessage,
     StudyDocument,
     VectorHeader,
     VectorKind,
 )
 from consortium.contract.names import Digest
+from consortium.wire.transfer import Begun
 
 
 class CoordinatorService(Protocol):
@@ -49,11 +56,18 @@ class CoordinatorService(Protocol):
     def upload_limit(self, peer: PeerIdentity, header: VectorHeader) -> int:
         """How many bytes this site may upload under this header now; raises to refuse it altogether."""
 
+    async def begin_vector(self, peer: PeerIdentity, header: VectorHeader, *, resumes: bool) -> Begun:
+        """What is here of a vector whose upload was broken off: the chunks go on from there. Nothing of most.
+
+        A sender that does not resume begins anew: what is here is thrown away.
+        """
+
     async def receive_vector(self, peer: PeerIdentity, header: VectorHeader, chunks: AsyncIterator[bytes]) -> None:
         """Take a vector. It counts only if `chunks` was read to its normal end.
 
-        `chunks` raises WireViolation as soon as the bytes are more or fewer than announced, or not of the announced
-        SHA-256: what was stored by then is thrown away.
+        `chunks` raises BrokenOff when it ends early: what was stored by then may be kept, for the rest to come. It
+        raises any other WireViolation as soon as the bytes are more than announced, or not of the announced SHA-256:
+        then it is thrown away.
         """
 
     async def open_vector(
@@ -64,14 +78,37 @@ class CoordinatorService(Protocol):
     async def submit_events(self, peer: PeerIdentity, events: tuple[bytes, ...]) -> EventReceipt:
         """Append a site's signed entries to the log; returns when they are durable."""
 
+    async def follow_log(
+        self, peer: PeerIdentity, position: LogPosition
+    ) -> tuple[LogGrowth, AsyncIterator[tuple[bytes, ...] | DroppedLeaves]]:
+        """How the log grew from a site's copy, and the entries it added, a bounded number of bytes at a time."""
+
+    async def cosign_log(self, peer: PeerIdentity, note: bytes) -> None:
+        """Take a site's cosignature; returns when it is durable, raises if it is none."""
+
     async def list_studies(self, peer: PeerIdentity) -> tuple[StudyDocument, ...]:
         """The studies this site is named in."""
 
-    async def execute(self, peer: PeerIdentity, command: str, arguments: bytes) -> bytes:
-        """An operator's command; arguments and answer are canonical JSON objects."""
+    async def greet(self, peer: PeerIdentity) -> Greeting:
+        """The clock and the release of this coordinator."""
 
-    def watch(self, peer: PeerIdentity) -> AsyncIterator[bytes]:
+    async def execute(self, peer: PeerIdentity | Bearer, command: str, arguments: bytes) -> bytes:
+        """A command of an account, or of the home's own operator; arguments and answer are canonical JSON objects."""
+
+    def watch(self, peer: PeerIdentity | Bearer) -> AsyncIterator[bytes]:
         """A canonical JSON object whenever something changed."""
+
+    async def turned_away(self, peer: PeerIdentity | Bearer | None, method: str, error: Exception) -> None:
+        """A call ended in an error that no other method here raised; `peer` is None if it is not known who called.
+
+        An error of `authenticate` or `enrol` is not told again. Must not raise.
+        """
+
+    async def enrol_account(self, request: AccountRequest) -> EnrolmentGrant:
+        """The same for a person's account."""
 
     async def enrol(self, request: EnrolmentRequest) -> EnrolmentGrant:
         """Certify a site's keys for a one-time token. The caller has no certificate, so there is no peer."""
+
+    async def renew(self, peer: PeerIdentity, request_der: bytes) -> EnrolmentGrant:
+        """The next certificate of the site that asks, whose keys the request proves."""

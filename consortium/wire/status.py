@@ -26,6 +26,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _STATUS = {
     RefusalCode.REFUSED: grpc.StatusCode.PERMISSION_DENIED,
+    RefusalCode.SUSPENDED: grpc.StatusCode.PERMISSION_DENIED,
     RefusalCode.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     RefusalCode.TRY_LATER: grpc.StatusCode.UNAVAILABLE,
     RefusalCode.INVALID: grpc.StatusCode.INVALID_ARGUMENT,

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import urllib.request
+from dataclasses import dataclass
 
 from consortium import wire
 from consortium.contract.kit import split_address
@@ -48,20 +49,63 @@ async def diagnose(address: str, ca_pem: bytes, *, server_name: str | None, time
         return CoordinatorUnreachable(address, f"no answer within {timeout_s:g} s")
 
 
-async def _probe(address: str, host: str, port: int, ca_pem: bytes, server_name: str) -> WireError | None:
-    proxy = _proxy_for(host)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peeked:
+    """What whoever answers shows of itself in a handshake that verifies nothing."""
+
+    certificate_der: bytes
+    tls_version: str  # as Python names it, such as "TLSv1.3"
+
+
+async def peek(address: str, *, server_name: str | None, timeout_s: float) -> Peeked | None:
+    """The certificate that is shown under HOST:PORT, whoever shows it; None where there is none to see.
+
+    For naming who opens a connection that should not be opened. Nothing is sent but the handshake, older TLS is
+    spoken too, and nothing may be concluded from it about whom to trust: that is `diagnose`.
+    """
+    host, port = split_address(address)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        async with asyncio.timeout(timeout_s):
+            writer = await dialled(address, host, port)
+            try:
+                await writer.start_tls(context, server_hostname=server_name or host)
+                shown = writer.get_extra_info("ssl_object")
+                der = shown.getpeercert(binary_form=True)
+                return Peeked(certificate_der=der, tls_version=shown.version() or "") if der else None
+            finally:
+                writer.transport.abort()
+    except (WireError, OSError, EOFError):  # TimeoutError and every error of ssl among them
+        return None
+
+
+async def dialled(address: str, host: str, port: int) -> asyncio.StreamWriter:
+    """A bare TCP line to HOST:PORT, through the proxy that gRPC would use; raises CoordinatorUnreachable."""
+    proxy = proxy_for(host)
     try:
         if proxy is None:
-            reader, writer = await asyncio.open_connection(host, port)
-        else:
-            reader, writer = await asyncio.open_connection(*split_address(proxy))
-            refused = await _through(proxy, f"{host}:{port}", reader, writer)
-            if refused:
-                writer.close()
-                return CoordinatorUnreachable(address, refused)
+            _, writer = await asyncio.open_connection(host, port)
+            return writer
+        reader, writer = await asyncio.open_connection(*split_address(proxy))
+        refused = await _through(proxy, f"{host}:{port}", reader, writer)
     except OSError as error:
         where = "" if proxy is None else f" (proxy {proxy})"
-        return CoordinatorUnreachable(address, _in_words(error) + where)
+        raise CoordinatorUnreachable(address, in_words(error) + where) from error
+    if refused:
+        writer.close()
+        raise CoordinatorUnreachable(address, refused)
+    return writer
+
+
+async def _probe(address: str, host: str, port: int, ca_pem: bytes, server_name: str) -> WireError | None:
+    try:
+        writer = await dialled(address, host, port)
+    except CoordinatorUnreachable as error:
+        return error
     try:
         await writer.start_tls(_context(ca_pem), server_hostname=server_name)
         chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
@@ -82,7 +126,7 @@ async def _probe(address: str, host: str, port: int, ca_pem: bytes, server_name:
     return None
 
 
-def _in_words(error: OSError) -> str:
+def in_words(error: OSError) -> str:
     """The system's own words; asyncio replaces them by its own, but keeps the number."""
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or "the connection failed"
@@ -109,7 +153,7 @@ def _certificate_problem(code: int) -> TlsProblem:
     return TlsProblem.OTHER
 
 
-def _proxy_for(host: str) -> str | None:
+def proxy_for(host: str) -> str | None:
     """HOST:PORT of the HTTP proxy that gRPC would use for `host`, from the same variables."""
     if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None

@@ -35,6 +35,7 @@ class Design:
     patients: int  # N: training patients that each hospital declares; their real number decides nothing
     sites: int  # m: hospitals in the smallest sum that the study opens
     parameters: int  # d
+    steps_summed: int | None = None  # of all sums of the study; None: the mechanism's, as every hospital is in all
 
     def __post_init__(self) -> None:
         for name in ("local_steps", "patients", "sites", "parameters"):
@@ -43,7 +44,7 @@ class Design:
 
     @property
     def rounds(self) -> int:
-        """Rounds that the budget is for, spare ones included."""
+        """Rounds of one hospital that the budget is for, spare ones included."""
         return self.mechanism.steps // self.local_steps
 
     @property
@@ -70,7 +71,7 @@ class Design:
     @property
     def noise_to_signal_study(self) -> float:
         """All steps of the study together, summed over the hospitals of the smallest sum."""
-        return self.noise_to_signal_sum / math.sqrt(self.mechanism.steps)
+        return self.noise_to_signal_sum / math.sqrt(self.steps_summed or self.mechanism.steps)
 
     @property
     def exposed_patients(self) -> float:

@@ -19,6 +19,7 @@ from site_agent.bundles.refusals import BundleRefused
 from site_agent.bundles.targets import Kind
 from site_agent.gradients.losses import RecordLoss, record_loss
 from site_agent.gradients.refusals import require_private
+from site_agent.networks.drawing import drawn_from
 from site_agent.networks.private_layers import with_private_layers
 from site_agent.networks.transformers import without_unused_layers
 
@@ -61,8 +62,7 @@ def network_of(bundle: Bundle) -> NetworkBuilder:
     _require_bounded(component)
 
     def build(seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             module = _made(component)
         module = with_private_layers(without_unused_layers(module))
         require_private(module)

@@ -49,5 +49,9 @@ def _of_transforms(transforms: tuple[Component, ...]) -> Iterator[Finding]:
         count = transform.arguments.get("num_samples", 1)
         if count != 1:
             yield transform.finding(
-                "num_samples", str(count), "1", "Several crops of one record would each be clipped as a patient."
+                "num_samples",
+                str(count),
+                "1",
+                "Several crops of one record would each be clipped as a patient; a study's patches of one record "
+                "(data.patch.per_record) are clipped as one.",
             )

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consortium.contract.names import Digest
+from consortium.contract.networks import BundlePart
 from site_agent.bundles.checking import Bundle, Component, LeftOut, check_bundle
 from site_agent.bundles.definition import definition_of, study_name_of
 from site_agent.bundles.reading import BundleFiles, read_bundle, read_weights
 from site_agent.bundles.refusals import BundleRefused, Finding
 from site_agent.bundles.study_loss import StudyLoss, study_loss_of
+from site_agent.bundles.study_views import StudyViews, views_of
 from site_agent.errors import LossRefused, NetworkRefused
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Report:
     refused: tuple[Finding, ...]  # what is not allowed in any bundle, or keeps its network from being built
     unfit: tuple[Finding, ...]  # in parts that a study says itself: what couples patients, or does not go together
     loss: StudyLoss | Finding | None  # what a study names in its loss's place, or why there is nothing; None without
+    views: StudyViews | None  # what a study may say of its transforms and inferer; None if anything is refused
 
     @property
     def accepted(self) -> bool:
@@ -47,6 +50,28 @@ class Report:
             "network": study_name_of(network),
             "args": {"digest": self.digest, "definition": definition_of(network)},
         }
+
+    @property
+    def follows(self) -> tuple[BundlePart, ...]:
+        """What else of it a study may follow, besides the network."""
+        loss: tuple[BundlePart, ...] = ("loss",) if isinstance(self.loss, StudyLoss) else ()
+        if self.views is None:
+            return loss
+        augmentation: tuple[BundlePart, ...] = ("augmentation",) if self.views.augmentation else ()
+        patch: tuple[BundlePart, ...] = ("patch",) if self.views.patch is not None else ()
+        return (*loss, *augmentation, *patch)
+
+    @property
+    def data(self) -> dict[str, object]:
+        """What stands under `data` in a study that follows its transforms and inferer."""
+        if self.views is None:
+            return {}
+        found: dict[str, object] = {}
+        if self.views.augmentation:
+            found["augmentation"] = [one.model_dump(mode="json", exclude_none=True) for one in self.views.augmentation]
+        if self.views.patch is not None:
+            found["patch"] = self.views.patch.model_dump(mode="json", exclude_none=True)
+        return found
 
     def to_json(self) -> dict[str, object]:
         """For programs."""
@@ -72,6 +97,11 @@ class Report:
             ],
             "changes": list(self.changes),
             "training_loss": self.loss.name if isinstance(self.loss, StudyLoss) else None,
+            "data": self.data,
+            "follows": list(self.follows),
+            "not_in_a_study": []
+            if self.views is None
+            else [{"place": one.place, "what": one.what, "why": one.why} for one in self.views.left_out],
             "left_out": []
             if bundle is None
             else [{"place": one.place, "what": one.what, "why": one.why} for one in bundle.left_out],
@@ -137,15 +167,21 @@ def _built(path: Path, files: BundleFiles, bundle: Bundle) -> Report:
         assert bundle.loss is not None
         unfit += (bundle.loss.finding("", error.loss, error.why, "Use another loss."),)
     loss = None if bundle.loss is None else study_loss_of(bundle.loss)
+    views = views_of(bundle)
     return Report(
         digest=files.digest,
         bundle=bundle,
         parameters=parameters,
         weights=weights,
-        changes=(*fitting.changes(bundle), *(loss.changes if isinstance(loss, StudyLoss) else ())),
+        changes=(
+            *fitting.changes(bundle),
+            *(loss.changes if isinstance(loss, StudyLoss) else ()),
+            *views.changes,
+        ),
         refused=refused,
         unfit=unfit,
         loss=loss,
+        views=views,
     )
 
 
@@ -171,6 +207,7 @@ def _refusal(files: BundleFiles | None, refused: BundleRefused) -> Report:
         refused=refused.findings,
         unfit=(),
         loss=None,
+        views=None,
     )
 
 

@@ -14,15 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 from consortium.contract.study import StudyFile
-from consortium.contract.study_data import ImagingData
-from site_agent.cohort import TEST, TRAIN, Cohort, CohortSummary, LeftOut
+from consortium.contract.study_data import ImagingData, Split
+from site_agent.cohort import TEST, TRAIN, VALIDATION, Cohort, CohortSummary, LeftOut
 from site_agent.data_faults import Faults, counted, lines_of
 from site_agent.datasets import ImageDataset
 from site_agent.image_cache import ImageCache
 from site_agent.imaging.listing import list_records
 from site_agent.imaging.loader import Loaded, load
 from site_agent.imaging.records import ImageRecord, Listing, Unusable
-from site_agent.splits import check_patients, check_sides, declared_sides, highest, random_sides, records_of
+from site_agent.splits import (
+    check_patients,
+    check_sides,
+    declared_sides,
+    highest,
+    random_sides,
+    records_of,
+    staying,
+    without,
+)
+from site_agent.withdrawals import NOBODY, Withdrawn
 
 _MEMORY_PART = 0.5
 """Of the machine's memory that the records of a cohort may take."""
@@ -31,8 +41,14 @@ _COPIES = 3
 """So often records are held at once: one by one, together, and on their side of the split."""
 
 
-def read_images(study: StudyFile, data: ImagingData, dataset: ImageDataset, cache: ImageCache | None) -> Cohort:
-    """The patients of `dataset` under the contract of `study`; raises DataInvalid."""
+def read_images(
+    study: StudyFile,
+    data: ImagingData,
+    dataset: ImageDataset,
+    cache: ImageCache | None,
+    withdrawn: Withdrawn = NOBODY,
+) -> Cohort:
+    """The patients of `dataset` under the contract of `study`, but for those who withdrew; raises DataInvalid."""
     faults = Faults(path=Path(dataset.path), found=[], noun="record")
     listing = list_records(data, dataset, faults)
     if not len(listing):
@@ -49,14 +65,16 @@ def read_images(study: StudyFile, data: ImagingData, dataset: ImageDataset, cach
         reasons[reason].append(number)
     for record in listing.records:
         try:
-            loaded.append(load(record, data, cache))
+            # Of who withdrew nothing is kept: the record is looked at for the sides of the others alone.
+            loaded.append(load(record, data, None if withdrawn.has(record.patient) else cache))
             kept.append(record)
         except Unusable as unusable:
             reasons[str(unusable)].append(record.number)
     left_out = tuple(
         LeftOut(reason=reason, records=tuple(sorted(numbers))) for reason, numbers in sorted(reasons.items())
     )
-    return _divided(study, data, dataset, _Read(listing=listing, kept=kept, loaded=loaded, left_out=left_out), faults)
+    read = _Read(listing=listing, kept=kept, loaded=loaded, left_out=left_out, withdrawn=withdrawn)
+    return _divided(study, data, dataset, read, faults)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -67,14 +85,15 @@ class _Read:
     kept: list[ImageRecord]
     loaded: list[Loaded]  # of each that is kept
     left_out: tuple[LeftOut, ...]
+    withdrawn: Withdrawn
 
 
 def _divided(study: StudyFile, data: ImagingData, dataset: ImageDataset, read: _Read, faults: Faults) -> Cohort:
     listing, kept, loaded, left_out = read.listing, read.kept, read.loaded, read.left_out
     names: dict[str, int] = {}
     patients = np.array([names.setdefault(record.patient, len(names)) for record in kept], dtype=np.int64)
-    check_patients(len(names), study, dataset, faults)
-    sides = _declared(kept, patients, len(names), faults)
+    check_patients(staying(tuple(names), read.withdrawn), study, dataset, faults)
+    sides = _declared(kept, patients, len(names), data.split, faults)
     if faults.found:
         for one in left_out:
             faults.records_at(one.records, f"left out: {one.reason}", "records within the study's contract")
@@ -83,13 +102,16 @@ def _divided(study: StudyFile, data: ImagingData, dataset: ImageDataset, read: _
     if sides is None:
         strata = labels if labels.ndim == 1 else np.zeros(len(labels), dtype=np.float32)
         sides = random_sides(highest(strata, patients, len(names)), data.split)
+    sides = without(sides, tuple(names), read.withdrawn)
     check_sides(sides, study, faults)
     if faults.found:
         raise faults.error()
     images = np.stack([one.prepared.image for one in loaded])
-    train, test = (records_of(images, labels, patients, sides == side) for side in (TRAIN, TEST))
-    most = int(np.bincount(patients).max())
-    groups = np.zeros((test.patient_count, 0), dtype=np.int64)
+    train, test, validation = (
+        records_of(images, labels, patients, sides == side) for side in (TRAIN, TEST, VALIDATION)
+    )
+    most = int(np.bincount(patients)[sides != ""].max())
+    groups = np.zeros((patients.size, 0), dtype=np.int64)
     groups.setflags(write=False)
     summary = CohortSummary(
         records_read=len(listing),
@@ -97,25 +119,37 @@ def _divided(study: StudyFile, data: ImagingData, dataset: ImageDataset, read: _
         left_out_by_column={},
         left_out=left_out,
         notes=(*listing.notes, *_notes(study, data, loaded, patients)),
-        patients=len(names),
+        patients=staying(tuple(names), read.withdrawn),
         training_patients=train.patient_count,
         test_patients=test.patient_count,
         training_records=len(train),
         test_records=len(test),
+        validation_patients=validation.patient_count,
+        validation_records=len(validation),
         most_records_of_a_patient=most,
         declared_patients=dataset.declared_patients,
     )
-    return Cohort(train=train, test=test, test_groups=groups, feature_names=(), summary=summary)
+    return Cohort(
+        train=train,
+        test=test,
+        test_groups=groups[: test.patient_count],
+        feature_names=(),
+        summary=summary,
+        validation=validation if study.has_validation else None,
+        validation_groups=groups[: validation.patient_count] if study.has_validation else None,
+    )
 
 
 def _declared(
-    kept: list[ImageRecord], patients: npt.NDArray[np.int64], patient_count: int, faults: Faults
+    kept: list[ImageRecord], patients: npt.NDArray[np.int64], patient_count: int, split: Split, faults: Faults
 ) -> npt.NDArray[np.str_] | None:
     if not kept or kept[0].side is None:
         return None
     cells = np.array([record.side for record in kept])
     places = [record.number for record in kept]
-    return declared_sides(cells, places, patients, patient_count=patient_count, column="the side", faults=faults)
+    return declared_sides(
+        cells, places, patients, patient_count=patient_count, split=split, column="the side", faults=faults
+    )
 
 
 def _check_files_have_one_patient(listing: Listing, faults: Faults) -> None:
@@ -172,10 +206,9 @@ def _notes(
 
 def report_lines(summary: CohortSummary) -> list[str]:
     """What fits, what does not and why, one line each, for `site-agent check`."""
-    used = summary.training_records + summary.test_records
     head = (
-        f"{counted(summary.patients, 'patient')} ({summary.training_patients} to train, {summary.test_patients} to "
-        f"test) with {counted(used, 'record')}; {summary.records_left_out} of {summary.records_read} records left out"
+        f"{counted(summary.patients, 'patient')} ({summary.sides}) with {counted(summary.records, 'record')}; "
+        f"{summary.records_left_out} of {summary.records_read} records left out"
     )
     reasons = [
         f"left out: {counted(len(one.records), 'record')}, {one.reason} ({lines_of(one.records, 'record')})"

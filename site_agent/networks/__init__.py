@@ -14,7 +14,6 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
@@ -26,6 +25,7 @@ from site_agent.errors import NetworkRefused
 from site_agent.gradients.refusals import require_private
 from site_agent.networks import small
 from site_agent.networks.adapters import with_adapter
+from site_agent.networks.drawing import drawn_from
 from site_agent.networks.initial import load_initial
 from site_agent.networks.private_layers import with_private_layers
 from site_agent.networks.records import RecordShape
@@ -94,8 +94,7 @@ def build(
     model = _checked(network, args)
     channels, *sides = input_shape
     _require_fit(model, tuple(sides))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         module = builder(model.args, RecordShape(channels=channels, sides=tuple(sides), outputs=outputs))
     module = with_private_layers(module)
     require_private(module)

@@ -18,6 +18,7 @@ from torch import nn
 
 from consortium.contract.starting_point import LoraAdapter
 from site_agent.errors import AdapterRefused
+from site_agent.networks.drawing import drawn_from
 
 ADAPTER = "default"
 """What peft calls an adapter that has no name; it is part of the parameters' names."""
@@ -76,8 +77,7 @@ def with_adapter(module: nn.Module, section: Mapping[str, object], *, seed: int)
     """
     adapter = LoraAdapter.model_validate(dict(section))
     layers = _layers_of(module, adapter)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         for name, layer in layers.items():
             parent, _, own = name.rpartition(".")
             setattr(module.get_submodule(parent), own, LoraLinear(layer, adapter))

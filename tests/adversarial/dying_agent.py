@@ -30,16 +30,16 @@ POLICY = Policy()
 def attempt(folder: Path, ledger: Ledger, events: SignedEvents, at: tuple[int, int]) -> None:
     """One attempt of a round; a file stands for the training and another for the update that leaves."""
 
-    def train_round(*_: object) -> SimpleNamespace:
+    def train(*_: object) -> SimpleNamespace:
         (folder / f"trained-{at}").touch()
-        return SimpleNamespace(update=None, events=(EVENT,), local=None)
+        return SimpleNamespace(update=None, noisy_steps=EVENT.mechanism.steps, local=None)
 
     prepared = SimpleNamespace(
         study=STUDY,
         digest=DIGEST,
         dataset="ward",
         spec=SPEC,
-        trainer=SimpleNamespace(train_round=train_round, cross_check=lambda: None),
+        room=SimpleNamespace(train=train),
     )
     values = RoundValues(prepared, ledger, events)  # type: ignore[arg-type]
     plan, model = SimpleNamespace(round=at[0], attempt=at[1]), SimpleNamespace(vector=None)

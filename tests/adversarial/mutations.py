@@ -1,11 +1,13 @@
 """The checks that stop the threats, each with the test that fails when it is taken out.
 
-Here are those of protocol section 8 (t01 to t27); the patients' privacy (d01 to d27) is in `privacy_mutations.py`.
+Here are those of protocol section 8 (t01 to t27); the patients' privacy (d01 to d27) is in `privacy_mutations.py`, and
+how a hospital watches the log (a22 to a24) in `log_mutations.py`.
 
 A mutation names one statement by its exact text, which stands exactly once in its file, and what is put in its place:
-usually the same `if` with a condition that never holds. `test_mutations.py` copies the packages, applies one mutation
-to the copy, runs the test in a process of its own (`mutant_nursery.py`), and demands that it fails. So "this test
-would notice" is tried, not claimed, and tried again whenever the code changes.
+usually the same `if` with a condition that never holds. `test_mutations.py` applies one mutation, runs the test in a
+process of its own (`mutant_nursery.py`), and demands that it fails. So "this test would notice" is tried, not claimed,
+and tried again whenever the code changes. The mutation goes into the functions that are loaded; where that is not
+possible, or the test does not notice it there, into a copy of the packages.
 
     python -m tests.adversarial.mutations            try all, with a line for each
     python -m tests.adversarial.mutations t04 d21    only the mutations of these threats
@@ -20,13 +22,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.adversarial.account_mutations import ACCOUNT_MUTATIONS
+from tests.adversarial.log_mutations import LOG_MUTATIONS
 from tests.adversarial.mutation import Mutation, gone, never
 from tests.adversarial.privacy_mutations import PRIVACY_MUTATIONS
+from tests.adversarial.record_mutations import RECORD_MUTATIONS
+from tests.adversarial.standing_mutations import STANDING_MUTATIONS
+from tests.adversarial.steward_mutations import STEWARD_MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("privacy", "consortium", "site_agent", "audit")
@@ -35,11 +42,15 @@ FAILED, PASSED, TIMED_OUT, NOT_APPLIED = 1, 0, -1, -2  # the first two are pytes
 PLUGINS = ("no:cacheprovider", "pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
 AT_ONCE = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # beside another worker, the second core is taken
 TIMEOUT_S = 300
+OWN_PROCESSES = frozenset({"a20", "a21", "d27", "d28"})
+"""Threats whose tests start processes: what these load is a copy, or it has the check."""
 
 SITE, COORDINATOR, CHECKS = (f"privacy/secagg/{name}.py" for name in ("site", "coordinator", "checks"))
 CONTEXT, COHORT, KEYS = (f"privacy/secagg/{name}.py" for name in ("context", "cohort", "keys"))
 SUITES, UNMASKING, ENCODING = "privacy/secagg/suites.py", "privacy/secagg/unmasking.py", "privacy/encoding.py"
 PLAN_CHECK, STUDY_WORK, VALUES = (f"site_agent/{name}.py" for name in ("plan_check", "study_work", "round_values"))
+CHILD = "site_agent/training_child"
+ANSWERS = f"{CHILD}/answers.py"
 SIGNATURE = "    if not context.algorithms.signature_holds(entry.signing_key, payload, signature):\n"
 NEVER = "    if False:\n"
 
@@ -240,14 +251,14 @@ PROTOCOL_MUTATIONS = (
     Mutation(
         "t11",
         "consortium/sites.py",
-        "        elif row.revoked:\n",
-        "        elif False:\n",
+        "    if row.revoked:\n        return SiteRevoked",
+        "    if False:\n        return AccessDenied",
         "test_a_revoked_site_is_neither_heard_nor_invited",
     ),
     Mutation(
         "t11",
         "consortium/sites.py",
-        "return not row.revoked",
+        "return row.stands",
         "return True",
         "test_a_revoked_site_is_neither_heard_nor_invited",
     ),
@@ -479,9 +490,42 @@ PROTOCOL_MUTATIONS = (
     Mutation("t27", CHECKS, SIGNATURE, NEVER, "test_a_site_refuses_every_mutated_message"),
     Mutation("t27", CHECKS, SIGNATURE, NEVER, "test_the_coordinator_never_takes_a_mutated_message"),
     never("t27", CHECKS, "found != expected", "test_a_site_refuses_every_mutated_message"),
+    # 28: what the training child says, and its end
+    never(
+        "t28",
+        f"{CHILD}/frames.py",
+        "head_bytes > head_max or body_bytes > body_max",
+        "test_a_long_frame_takes_no_memory",
+    ),
+    never("t28", ANSWERS, "arrays is not None and head.arrays != arrays", "test_an_update_of_another_form_is_refused"),
+    gone("t28", ANSWERS, '_require_finite(values, "the update")', "test_an_update_of_another_form_is_refused"),
+    gone("t28", ANSWERS, '_require_finite(vector, "the first model")', "test_a_first_model_of_another_size_is_refused"),
+    gone(
+        "t28",
+        ANSWERS,
+        '_require_within(found["scores"], 0, 1, "a score")',
+        "test_figures_of_other_patients_are_refused",
+    ),
+    Mutation("t28", ANSWERS, " if name in known}", "}", "test_only_known_facts_come_into_the_agents_log"),
+    never(
+        "t28",
+        VALUES,
+        "trained.noisy_steps != spec.privacy.local_steps",
+        "test_other_steps_than_reserved_are_not_settled",
+    ),
+    never("t28", STUDY_WORK, "self._losses >= LOSSES_MAX", "test_a_study_is_prepared_anew_but_not_for_ever"),
+    gone("t28", f"{CHILD}/child_process.py", "pipe.until(time.monotonic() + limit_s)", "test_one_that_hangs_is_killed"),
 )
 
-MUTATIONS = (*PROTOCOL_MUTATIONS, *PRIVACY_MUTATIONS)
+MUTATIONS = (
+    *PROTOCOL_MUTATIONS,
+    *PRIVACY_MUTATIONS,
+    *LOG_MUTATIONS,
+    *RECORD_MUTATIONS,
+    *STANDING_MUTATIONS,
+    *STEWARD_MUTATIONS,
+    *ACCOUNT_MUTATIONS,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -491,6 +535,11 @@ class Verdict:
     status: int
     output: str
     failed: frozenset[str] = frozenset()  # the functions that failed, without the parameters
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the test found that something it needs is not installed here."""
+        return self.status == PASSED and "skipped" in self.output and "passed" not in self.output
 
     @property
     def noticed(self) -> bool:
@@ -505,18 +554,18 @@ class Nursery:
         settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads do not survive a fork
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("mutant_nursery.py"))],
+            [sys.executable, str(Path(__file__).with_name("mutant_nursery.py")), str(ROOT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=settings | one_thread | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             text=True,
         )
 
-    def run(self, folder: Path, arguments: list[str], output: Path) -> int:
-        """pytest's status in a folder; TIMED_OUT if it took too long."""
+    def run(self, folder: Path, arguments: list[str], output: Path, **how: object) -> int:
+        """pytest's status in a folder; TIMED_OUT if it took too long. For `how` see `mutant_nursery.py`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"folder": str(folder), "arguments": arguments, "output": str(output), "timeout_s": TIMEOUT_S}
+        order = {"folder": str(folder), "arguments": arguments, "output": str(output), "timeout_s": TIMEOUT_S, **how}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         status = json.loads(self._process.stdout.readline())["status"]
@@ -547,63 +596,78 @@ def applied(mutation: Mutation, source: str) -> str:
     return source.replace(mutation.find, mutation.put)
 
 
-def attempt(mutation: Mutation | None, test: str, nursery: Nursery) -> Verdict:
-    """Run one test (`path::function`, from the root) against a copy of the packages, with a check taken out of it."""
-    with TemporaryDirectory(prefix="mutated-") as folder:
-        copy = Path(folder)
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, copy / package)
-        for name in LINKED:
-            (copy / name).symlink_to(ROOT / name)
+def attempt(mutation: Mutation | None, test: str, nursery: Nursery, *, copied: bool = False) -> Verdict:
+    """Run a test (`path::function`, from the root) with a check taken out of what is loaded, or of a copy of it."""
+    with TemporaryDirectory(prefix="mutated-") as name:
+        folder = Path(name)
+        for linked in LINKED if copied else (*LINKED, *PACKAGES):
+            (folder / linked).symlink_to(ROOT / linked)
+        for package in PACKAGES if copied else ():
+            shutil.copytree(ROOT / package, folder / package)
+        file, text = "", ""
         if mutation is not None:
-            path = copy / mutation.file
-            path.write_text(applied(mutation, path.read_text()))
+            text = applied(mutation, (ROOT / mutation.file).read_text())
+            if copied:
+                (folder / mutation.file).write_text(text)
+            else:
+                file = mutation.file
         # Failures are read from the summary's lines, one each; how much is said of them depends on the environment.
         arguments = ["-x", "-q", "--tb=line", "-rf", *(part for plugin in PLUGINS for part in ("-p", plugin)), test]
         # A folder of its own: the one pytest shares among runs is searched and cleared by all of them at once.
-        arguments.append(f"--basetemp={copy / 'tmp'}")
-        output = copy / "output"
-        status = nursery.run(copy, arguments, output)
+        arguments.append(f"--basetemp={folder / 'tmp'}")
+        output = folder / "output"
+        status = nursery.run(folder, arguments, output, copied=copied, file=file, text=text)
         said = output.read_text()
     failed = frozenset(re.findall(r"^FAILED \S+?::(\w+)", said, flags=re.MULTILINE))
     return Verdict(status=status, output=said[-2000:], failed=failed)
 
 
-def try_all(mutations: tuple[Mutation, ...] = MUTATIONS) -> Iterator[tuple[Mutation, Verdict]]:
-    """Every mutation against its test, a few at once; in order."""
-    nurseries: queue.SimpleQueue[Nursery] = queue.SimpleQueue()
+@contextmanager
+def nurseries() -> Iterator[list[Nursery]]:
+    """As many as work at once, each of which takes seconds to start."""
     every = [Nursery() for _ in range(AT_ONCE)]
-    for nursery in every:
-        nurseries.put(nursery)
-
-    def one(mutation: Mutation) -> Verdict:
-        file = threat_file(mutation.threat, mutation.test).relative_to(ROOT)
-        nursery = nurseries.get()
-        try:
-            return attempt(mutation, f"{file}::{mutation.test}", nursery)
-        except ValueError as error:
-            return Verdict(status=NOT_APPLIED, output=str(error))
-        finally:
-            nurseries.put(nursery)
-
     try:
-        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-            yield from zip(mutations, pool.map(one, mutations), strict=True)
+        yield every
     finally:
         for nursery in every:
             nursery.close()
+
+
+def try_all(mutations: tuple[Mutation, ...], every: list[Nursery]) -> Iterator[tuple[Mutation, Verdict]]:
+    """Every mutation against its test, a few at once; in order."""
+    free: queue.SimpleQueue[Nursery] = queue.SimpleQueue()
+    for nursery in every:
+        free.put(nursery)
+
+    def one(mutation: Mutation) -> Verdict:
+        file = threat_file(mutation.threat, mutation.test).relative_to(ROOT)
+        nursery = free.get()
+        try:
+            test = f"{file}::{mutation.test}"
+            if mutation.threat not in OWN_PROCESSES and (verdict := attempt(mutation, test, nursery)).noticed:
+                return verdict
+            return attempt(mutation, test, nursery, copied=True)
+        except ValueError as error:
+            return Verdict(status=NOT_APPLIED, output=str(error))
+        finally:
+            free.put(nursery)
+
+    with ThreadPoolExecutor(max_workers=len(every)) as pool:
+        yield from zip(mutations, pool.map(one, mutations), strict=True)
 
 
 def main(threats: list[str]) -> int:
     """Try, print, and exit 1 if a test did not notice."""
     chosen = tuple(m for m in MUTATIONS if not threats or m.threat in threats)
     missed = 0
-    for mutation, verdict in try_all(chosen):
-        noticed = verdict.noticed and verdict.failed == {mutation.test}
-        print("noticed " if noticed else f"NOT noticed ({verdict.status})", mutation.name, mutation.test, flush=True)
-        if not noticed:
-            missed += 1
-            print(verdict.output)
+    with nurseries() as every:
+        for mutation, verdict in try_all(chosen, every):
+            noticed = verdict.skipped or (verdict.noticed and verdict.failed == {mutation.test})
+            word = "skipped " if verdict.skipped else "noticed " if noticed else f"NOT noticed ({verdict.status})"
+            print(word, mutation.name, mutation.test, flush=True)
+            if not noticed:
+                missed += 1
+                print(verdict.output)
     return 1 if missed else 0
 
 

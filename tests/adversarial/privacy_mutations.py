@@ -1,5 +1,8 @@
 """The checks that keep a patient's privacy (d01 to d30), and those that keep its figures honest (a13, a15, s17).
 
+Beside them stand those of what a hospital runs and begins from (s20, i03), of how a study ends (s21), and of who has
+seen the log (a16).
+
 What stands here is as in `mutations.py`: a text that stands exactly once in its file, what is put in its place, and
 the test that has to fail.
 """
@@ -16,6 +19,8 @@ MECHANISM, VERIFY = "privacy/dp/mechanism.py", "audit/verify.py"
 SHARED_NOISE = "consortium/contract/shared_noise.py"
 FIGURES = "site_agent/private_figures.py"
 OPACUS = "site_agent/gradients/opacus_engines.py"
+CLIENT_ALGO, INITIAL = "site_agent/client_algo_file.py", "site_agent/networks/initial.py"
+STUDY_WORK = "site_agent/study_work.py"
 WEIGHTED = "self._add_weighted(losses, factors_of(squares, clip_norm_l2, tally), tally.total)"
 AGAIN = "losses = self.loss(self._hooked(features.requires_grad_()), labels)"
 REDRAWN = f"self._hooked.disable_hooks()\n                {AGAIN}\n                {WEIGHTED}"
@@ -180,7 +185,7 @@ PRIVACY_MUTATIONS = (
     gone(
         "d21",
         PREPARATION,
-        "ledger.register(name, marks_of(identifiers_in(dataset), home.long_term_secret))",
+        "ledger.register(name, marks_of(room.identifiers(), home.long_term_secret))",
         "test_the_same_file_under_another_name_has_nothing_left",
     ),
     never("d21", MARKS, "common", "test_one_patient_in_common_is_enough"),
@@ -214,13 +219,13 @@ PRIVACY_MUTATIONS = (
         "d23",
         PREPARATION,
         "    decision = store.decision(digest)\n",
-        "    (decision,) = store.decisions()\n",
+        "    (decision,) = store.decisions()\n    digest = decision.study_digest\n",
         "test_whatever_moves_sigma_is_another_study_that_nobody_approved",
     ),
     Mutation(
         "d23",
         TRAINING_SPEC,
-        "steps=(training.rounds + training.spare_rounds) * training.local_steps,",
+        "steps=study.steps_of_a_site,",
         "steps=training.rounds,",
         "test_sigma_follows_from_what_was_approved_and_nothing_else",
     ),
@@ -252,7 +257,7 @@ PRIVACY_MUTATIONS = (
         "d27",
         VALUES,
         "        reservation = self._ledger.reserve(",
-        "        trainer.train_round(model.vector, start)\n        reservation = self._ledger.reserve(",
+        "        prepared.room.train(job, self._followed(plan))\n        reservation = self._ledger.reserve(",
         "test_killed_before_every_statement_of_an_attempt",
     ),
     gone(
@@ -326,11 +331,41 @@ PRIVACY_MUTATIONS = (
     # Exact sums
     Mutation(
         "s18",
-        "site_agent/study_work.py",
+        STUDY_WORK,
         "return not self._prepared.study.is_private or any(",
         "return any(",
         "test_a_round_over_all_but_one_of_the_last_survivors_is_not_confirmed",
     ),
+    # Turns
+    Mutation(
+        "s23",
+        "site_agent/plan_check.py",
+        "    _check_schedule(plan, study)\n",
+        "",
+        "test_nobody_is_invited_out_of_turn",
+    ),
+    never(
+        "s23",
+        "consortium/contract/layout.py",
+        "study.training.participants_per_round is not None",
+        "test_no_round_of_training_is_measured",
+    ),
+    Mutation(
+        "s23",
+        "site_agent/plan_check.py",
+        "**_keys_shown(invitation.endorser_certificates, authority, now)",
+        "",
+        "test_an_endorser_that_is_not_in_the_plan_counts_by_its_certificate",
+    ),
+    Mutation(
+        "s23",
+        "site_agent/plan_check.py",
+        "for site, key in known.items() if site in expected.study.sites.required",
+        "for site, key in known.items()",
+        "test_an_endorser_that_is_not_in_the_plan_counts_by_its_certificate",
+    ),
+    never("s23", VERIFY, "not found <= set(allowed)", "test_a_round_out_of_schedule_does_not_verify"),
+    never("s23", VERIFY, 'record["type"] == "model.evaluated"', "test_a_round_out_of_schedule_does_not_verify"),
     # Groups of few
     Mutation(
         "s17",
@@ -352,5 +387,81 @@ PRIVACY_MUTATIONS = (
         "[:minimum_cell]] = True",
         "[:0]] = True",
         "test_everybody_minus_the_groups_is_enough_patients_of_every_hospital",
+    ),
+    # What a hospital runs and begins from
+    Mutation(
+        "s20",
+        CLIENT_ALGO,
+        "        return NOT_REGISTERED\n",
+        "        return None\n",
+        "test_a_name_that_this_hospital_has_not_registered",
+    ),
+    never("s20", CLIENT_ALGO, "found != registered.sha256", "test_a_file_that_was_changed_after_it_was_registered"),
+    never("i03", INITIAL, "found != sha256", "test_a_good_file_with_another_digest_is_another_file"),
+    never("i03", INITIAL, "status.st_size > bytes_max", "test_sizes_and_kinds_are_known_before_anything_is_read"),
+    never("i03", INITIAL, "not stat.S_ISREG(status.st_mode)", "test_sizes_and_kinds_are_known_before_anything_is_read"),
+    never("i03", INITIAL, "model.state", "test_a_hostile_file_changes_nothing"),
+    never("i03", INITIAL, "extra", "test_drawing_what_is_missing_allows_nothing_else"),
+    never("i03", INITIAL, "shape != wanted[name]", "test_drawing_what_is_missing_allows_nothing_else"),
+    never("i03", INITIAL, "missing and not draw_missing", "test_a_hostile_file_changes_nothing"),
+    # How a study ends
+    never(
+        "s21",
+        "site_agent/plan_check.py",
+        "expected.chain is not None and expected.chain.ended",
+        "test_no_round_is_answered_after_the_stop",
+    ),
+    never(
+        "s21",
+        "site_agent/plan_check.py",
+        "plan.round > 1 and has_ended(study, model)",
+        "test_a_hospital_that_missed_the_stop_sees_it_in_the_model",
+    ),
+    gone(
+        "s21",
+        "site_agent/plan_check.py",
+        '_same("kind", plan.kind.value, kind_of(study, plan.round, model).value)',
+        "test_the_chosen_model_is_measured_once_on_the_test_patients_and_never_trained",
+    ),
+    Mutation(
+        "s21",
+        "site_agent/cohort.py",
+        "if chosen or self.validation is None",
+        "if self.validation is None",
+        "test_the_chosen_model_is_measured_once_on_the_test_patients_and_never_trained",
+    ),
+    Mutation(
+        "s21",
+        VERIFY,
+        "figure = None if made else figures.get(key)",
+        "figure = figures.get(key)",
+        "test_a_model_chosen_by_validation_patients_is_tested_once_on_others",
+    ),
+    Mutation(
+        "s21",
+        STUDY_WORK,
+        "verified = verified and chain is not None and chain.ended",
+        "verified = verified and chain is not None",
+        "test_an_end_that_came_too_soon_is_not_verified",
+    ),
+    Mutation(
+        "s21",
+        VERIFY,
+        '    ("choice of the model", step_choice),\n',
+        "",
+        "test_a_choice_in_a_study_that_makes_none_does_not_verify",
+    ),
+    # Who has seen the log
+    never(
+        "a16",
+        VERIFY,
+        'quorum != "none" and not case.policy.is_met(quorum, cosigned)',
+        "test_too_few_witnesses",
+    ),
+    never(
+        "a16",
+        VERIFY,
+        "not 0 < time_s < 2**63 or not signature_holds(key.public, payload[12:], message)",
+        "test_cosignatures_of_another_history",
     ),
 )

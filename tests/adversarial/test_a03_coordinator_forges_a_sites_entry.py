@@ -66,6 +66,22 @@ def test_a_site_that_was_revoked(tmp_path):
     assert failed_steps(verify.check(str(archive), policy))[SIGNATURES]["expected"] == "a site that is not revoked"
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_site_that_was_suspended(tmp_path, again):
+    """Its calls were refused: what stands under its name before it was reinstated was put there otherwise."""
+    sample = SampleConsortium()
+    sample.opening()
+    sample.agreeing()
+    sample.coordinator(entries.SiteSuspended, site="hungary", reason="an audit")
+    if again:
+        sample.coordinator(entries.SiteReinstated, site="hungary")
+    sample.one_round(1)
+    sample.rounds = 1
+    archive, policy = evidence(tmp_path, sample)
+    found = failed_steps(verify.check(str(archive), policy)).get(SIGNATURES)
+    assert (found and found["expected"]) == (None if again else "a site that is not suspended")
+
+
 def test_the_bare_python_check_sees_it_too(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "FAST_SIGNATURES", False)
     sample = SampleConsortium(rounds=1)

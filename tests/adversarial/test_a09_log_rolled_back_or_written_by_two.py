@@ -57,12 +57,12 @@ def test_a_forged_checkpoint_does_not_open(sample, tmp_path):
 
 def test_a_tile_that_flips_before_it_is_signed(sample, tmp_path, monkeypatch):
     log = sample.open_log(tmp_path / "log")
-    real = log._storage.write
+    real = log._storage.write_all
 
-    def flipped(path: str, data: bytes) -> None:
-        real(path, bytes([data[0] ^ 1]) + data[1:] if path.startswith("tile/0") else data)
+    def flipped(files: list[tuple[str, bytes]]) -> None:
+        real([(path, bytes([data[0] ^ 1]) + data[1:] if path.startswith("tile/0") else data) for path, data in files])
 
-    monkeypatch.setattr(log._storage, "write", flipped)
+    monkeypatch.setattr(log._storage, "write_all", flipped)
     before = (tmp_path / "log/public/checkpoint").read_bytes()
     with pytest.raises(LogCorrupt, match="tile/0"):
         log.append([b"next"])

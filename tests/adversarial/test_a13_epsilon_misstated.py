@@ -88,3 +88,26 @@ def test_another_delta(tmp_path):
     fields = {"round": 1, "attempt": 1, "dataset": "heart", "epsilon": 0.2, "delta": 0.1, "steps_total": STEPS}
     sample.site("cleveland", entries.DpSpent, event=event, **fields)
     assert failure(tmp_path, sample)["found"] == "0.2 at 0.1"
+
+
+@pytest.mark.parametrize(("spare", "local", "holds"), [(1, STEPS, True), (0, STEPS, False), (1, STEPS + 1, False)])
+def test_a_plan_for_other_steps_than_the_study_has(tmp_path, spare, local, holds):
+    """Noise and epsilon can agree with each other, and be for a longer study than the one that was approved."""
+    sample = SampleConsortium(rounds=3)
+    sample.change_document(training={"rounds": 3, "spare_rounds": spare, "local_steps": local})
+    sample.opening()
+    sample.agreeing()
+    sample.one_round(1)
+    archive, policy = evidence(tmp_path, sample)
+    steps = failed_steps(verify.check(str(archive), policy))
+    assert (PRIVACY not in steps) is holds
+    assert holds or (steps[PRIVACY]["where"].endswith("steps_planned") and steps[PRIVACY]["found"] == str(4 * STEPS))
+
+
+def test_the_plan_of_a_hospital_that_trains_in_turn():
+    training = {"rounds": 10, "spare_rounds": 2, "local_steps": 5, "participants_per_round": 3}
+    document = {"training": training, "sites": {"required": list("abcdefg")}}
+    assert verify.planned_steps(document) == (5 + 2) * 5  # ceil(10 * 3 / 7) turns
+    assert verify.planned_steps({"training": {**training, "participants_per_round": None}}) == 60
+    assert verify.planned_steps({"training": {"rounds": 10}}) is None
+    assert verify.planned_steps(None) is None

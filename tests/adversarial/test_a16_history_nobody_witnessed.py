@@ -1,8 +1,7 @@
 """A-16: a log's owner shows an auditor a history that its witnesses never saw, signed with the true key of the log.
 
-Held by: step 3 of `verify.py`, for whoever has a policy that names witnesses. Tried in a copy by skipping the quorum
-there (`test_too_few_witnesses` fails in all its cases), and by counting lines without verifying them
-(`test_cosignatures_of_another_history` fails).
+Held by: step 3 of `verify.py`, for whoever has a policy that names witnesses. Tried: rows a16 of `mutations.py`,
+which skip the quorum there, and count lines without verifying them.
 """
 
 from dataclasses import replace

@@ -19,6 +19,7 @@ from site_agent.errors import HistoryLost, LedgerBehind
 from site_agent.ledger import Ledger
 from site_agent.ledger_caps import Limits
 from site_agent.preparation import prepare
+from site_agent.room_in_process import RoomInProcess
 from site_agent.round_values import RoundValues
 from site_agent.signed_events import SignedEvents
 from site_agent.spend_entries import sign_spends
@@ -75,7 +76,7 @@ async def test_an_older_ledger_is_refused_everywhere_and_nothing_is_trained(worl
     assert "2 noisy steps of study small-study on dataset ward, and 4 are in the log" in str(caught.value)
     assert "--restore" in caught.value.advice()
     with pytest.raises(LedgerBehind):
-        prepare(world.home, world.store, ledger, STUDY.digest())
+        prepare(world.home, world.store, ledger, STUDY.digest(), RoomInProcess)
     for number in (3, 5):
         with pytest.raises(LedgerBehind):
             train(world.home, world.store, ledger, number)
@@ -110,7 +111,7 @@ async def test_a_ledger_that_lacks_test_figures_alone_is_refused_too(tmp_path):
     """They are a line of their own: all of the training is there."""
     study = small_study(evaluation={"privacy": {"epsilon": 1.0, "delta": 1e-3}, "score_bins": 20, "subgroup_bins": 10})
     world = make_world(tmp_path / "home", study, max_epsilon_per_study=2.0)
-    prepared = prepare(world.home, world.store, world.ledger, study.digest())
+    prepared = prepare(world.home, world.store, world.ledger, study.digest(), RoomInProcess)
     world.model = prepared.first_model
     values = RoundValues(prepared, world.ledger, SignedEvents(world.home, world.store))
     await values.contribution(world.plan(), world.model, world.home.config.policy)
@@ -124,7 +125,7 @@ async def test_a_ledger_that_lacks_test_figures_alone_is_refused_too(tmp_path):
     with pytest.raises(LedgerBehind, match="1 noisy steps of study small-study-test-figures on dataset ward, and 2"):
         ledger.require_current()
     with pytest.raises(LedgerBehind):
-        prepare(world.home, world.store, ledger, study.digest())
+        prepare(world.home, world.store, ledger, study.digest(), RoomInProcess)
     assert restore_budget(world.home.folder) == 1
     ledger.require_current()
     assert ledger.report() == whole
@@ -166,9 +167,16 @@ async def test_an_agent_that_remembers_everything_goes_on(tmp_path):
         )
         service.events = [store.pending_events()[0][1]]
         store.acknowledge(1)
-        with pytest.raises(TimeoutError):
-            await _run(Agent(home, store, open_ledger(tmp_path, store)), for_s=1.0)
-        assert len(service.events) == 1
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(_run(Agent(home, store, open_ledger(tmp_path, store))))
+            while len(service.events) < 2:  # noqa: ASYNC110 - what is waited for is no event
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            assert not running.done()
+            running.cancel()
+        # Nothing was signed twice; what is new is the key that it cosigns the log with.
+        signed = [type(entries.parse_entry(entry)) for entry in service.events]
+        assert signed == [entries.StudyRejected, entries.WitnessEnrolled]
 
 
 async def _run(agent, for_s=20.0):

@@ -12,6 +12,7 @@ from site_agent.app import dataset_budgets
 from site_agent.description import describe
 from site_agent.ledger_caps import Limits
 from site_agent.preparation import prepare
+from site_agent.room_in_process import RoomInProcess
 from tests.fakes.site_world import CAP, make_world, small_study
 
 STUDY = small_study()
@@ -28,7 +29,7 @@ def second_name(folder, patients):
 
 def use_up(world, dataset):
     """Other studies leave less of the ward's cap than this study needs."""
-    event = prepare(world.home, world.store, world.ledger, STUDY.digest()).spec.privacy.study_event()
+    event = prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess).spec.privacy.study_event()
     limits = Limits(study_epsilon=CAP, study_delta=1e-3, total_epsilon=CAP, total_delta=1e-3)
     number = 0
     while True:
@@ -57,7 +58,7 @@ def world(tmp_path):
 def test_the_same_file_under_another_name_has_nothing_left(world, tmp_path):
     second_name(tmp_path, (tmp_path / "patients.csv").read_text())
     with pytest.raises(BudgetExceeded):
-        prepare(world.home, world.store, world.ledger, STUDY.digest())
+        prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess)
     (clinic,) = dataset_budgets(tmp_path, "clinic")
     assert clinic.shares == (("ward", 45),)
     assert clinic.epsilon == dataset_budgets(tmp_path, "ward")[0].epsilon > 3
@@ -71,13 +72,13 @@ def test_one_patient_in_common_is_enough(world, tmp_path):
     others = [line.replace("SECRET-", "OTHER-") for line in lines[1:]]
     second_name(tmp_path, "\n".join([lines[0], lines[1], *others]) + "\n")
     with pytest.raises(BudgetExceeded):
-        prepare(world.home, world.store, world.ledger, STUDY.digest())
+        prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess)
     assert world.ledger.overlaps("clinic")[0].patients == 1
 
 
 def test_other_patients_have_a_budget_of_their_own(world, tmp_path):
     second_name(tmp_path, (tmp_path / "patients.csv").read_text().replace("SECRET-", "OTHER-"))
-    prepare(world.home, world.store, world.ledger, STUDY.digest())
+    prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess)
     assert world.ledger.spent("clinic", delta=1e-3).epsilon == 0
 
 

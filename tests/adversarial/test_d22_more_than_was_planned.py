@@ -15,6 +15,7 @@ from privacy.errors import BudgetExceeded
 from site_agent.errors import LedgerRefused, StepsExceeded
 from site_agent.policy import limits_of
 from site_agent.preparation import prepare
+from site_agent.room_in_process import RoomInProcess
 from tests.fakes.site_world import make_world, small_study, write_site_file
 
 STUDY = small_study(training={"rounds": 20, "spare_rounds": 2, "local_steps": 2})
@@ -40,7 +41,7 @@ def reserve(world, number, event, **changed):
 
 def test_not_a_step_more_than_the_noise_was_calibrated_for(world):
     """Calibration rounds the noise up, so the study's epsilon alone would let some studies run on."""
-    event = prepare(world.home, world.store, world.ledger, STUDY.digest()).spec.privacy.round_event()
+    event = prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess).spec.privacy.round_event()
     for number in range(1, 23):
         reserve(world, number, event, study_epsilon=5.0)
     with pytest.raises(StepsExceeded):
@@ -51,7 +52,7 @@ def test_not_a_step_more_than_the_noise_was_calibrated_for(world):
 
 
 def test_epsilon_above_the_studys_own(world):
-    event = prepare(world.home, world.store, world.ledger, STUDY.digest()).spec.privacy.round_event()
+    event = prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess).spec.privacy.round_event()
 
     def for_ever():
         for number in range(1, 100):
@@ -65,7 +66,7 @@ def test_epsilon_above_the_studys_own(world):
 
 
 def test_epsilon_above_the_datasets_cap_at_admission_and_in_a_round(world, tmp_path):
-    event = prepare(world.home, world.store, world.ledger, STUDY.digest()).spec.privacy.round_event()
+    event = prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess).spec.privacy.round_event()
     write_site_file(tmp_path, STUDY, max_epsilon_total=0.5, max_epsilon_per_study=0.5)
     with pytest.raises(BudgetExceeded):
         reserve(world, 1, event.with_steps(44), study_epsilon=1.0)
@@ -82,14 +83,14 @@ def test_epsilon_above_the_datasets_cap_at_admission_and_in_a_round(world, tmp_p
 
 
 def test_steps_beyond_the_reservation_are_counted_and_refused(world):
-    event = prepare(world.home, world.store, world.ledger, STUDY.digest()).spec.privacy.round_event()
+    event = prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess).spec.privacy.round_event()
     with pytest.raises(LedgerRefused, match="more than was reserved"):
         world.ledger.settle(reserve(world, 1, event), event.with_steps(5))
     assert world.ledger.report()[0].steps == 5
 
 
 def test_less_noise_than_was_reserved_is_counted_as_it_was_and_refused(world):
-    event = prepare(world.home, world.store, world.ledger, STUDY.digest()).spec.privacy.round_event()
+    event = prepare(world.home, world.store, world.ledger, STUDY.digest(), RoomInProcess).spec.privacy.round_event()
     weaker = DpEvent(
         mechanism=type(event.mechanism)(noise_multiplier=1.0, sampling_rate=0.2, steps=2, clip_norm_l2=1.0)
     )

@@ -12,6 +12,7 @@ import pytest
 from consortium.contract.plan import RoundPlan
 from privacy.dp.calibrate import calibrate
 from site_agent.preparation import Declined, prepare
+from site_agent.room_in_process import RoomInProcess
 from tests.fakes.site_world import make_world, small_study
 
 STUDY = small_study()
@@ -34,14 +35,14 @@ def test_whatever_moves_sigma_is_another_study_that_nobody_approved(tmp_path, se
     altered = small_study(**section)
     assert altered.digest() != STUDY.digest()
     with pytest.raises(Declined) as caught:
-        prepare(world.home, world.store, world.ledger, altered.digest())
+        prepare(world.home, world.store, world.ledger, altered.digest(), RoomInProcess)
     assert caught.value.refusal.rule == "require_approval"
 
 
 def test_sigma_follows_from_what_was_approved_and_nothing_else(tmp_path):
     study = small_study(training={"rounds": 2, "spare_rounds": 1, "local_steps": 2})
     world = make_world(tmp_path, study)
-    mechanism = prepare(world.home, world.store, world.ledger, study.digest()).spec.privacy.mechanism
+    mechanism = prepare(world.home, world.store, world.ledger, study.digest(), RoomInProcess).spec.privacy.mechanism
     assert mechanism == calibrate(epsilon_target=1.0, delta=1e-3, sampling_rate=0.2, steps=6, clip_norm_l2=1.0)
 
 

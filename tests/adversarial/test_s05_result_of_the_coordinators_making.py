@@ -63,8 +63,8 @@ async def test_the_approval_is_taken_back(tmp_path, lie):
         (rejected,) = world.line.logged(entries.StudyRejected)
         assert rejected.study_digest == world.digest
         assert world.line.logged(entries.ModelVerified) == []
-        assert (await world.ask(world.plan(attempt=2))).rule == "require_approval"
-        assert (await world.prepare()).rule == "require_approval"
+        assert (await world.ask(world.plan(attempt=2))).rule == "withdrawn"
+        assert (await world.prepare()).rule == "withdrawn"
         # Only the steward can bring it back.
         world.decide("approved")
         assert isinstance(await world.ask(world.plan(attempt=3)), KeyBundle)

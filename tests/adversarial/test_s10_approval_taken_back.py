@@ -20,7 +20,7 @@ def rejecting_before(world, kind):
 async def test_before_the_upload(tmp_path):
     async with hospital(tmp_path) as world:
         outcome = await world.attempt(to_victim=rejecting_before(world, BundleList))
-        assert outcome.said_kinds() == ["KeyBundle", "SealedShares", "Refusal"]
+        assert outcome.said_kinds() == ["KeyBundle", "Refusal"]
         assert outcome.said[-1].rule == "require_approval"
         assert world.line.uploads == []
 

@@ -1,8 +1,8 @@
 """S-20: a study, or whoever can write to a disk, wants this hospital to run code that the hospital did not register.
 
-A study names a word; what stands behind it is the hospital's file with that SHA-256, or nothing. Tried: with the
-comparison of digests in `read_client_algo` deleted the changed file prepares the study, and the second test fails; with
-None for a name that nobody registered in `objection_to_client_algo` the rule is not named, and the first one does.
+A study names a word; what stands behind it is the hospital's file with that SHA-256, or nothing. Tried: rows
+s20 of `mutations.py`, which are None for a name that nobody registered in `objection_to_client_algo`, and
+`read_client_algo` without its comparison of digests.
 """
 
 import hashlib

@@ -1,14 +1,16 @@
 """S-21: the coordinator goes on after the figures ended the study, ends it sooner, or hands out another model.
 
 Held by: the choice, which is a part of the step of protocol 4.5 that every hospital repeats; `plan_check._check_turn`
-and `study_work._compute` for rounds after the end; `study_work._end` for an end that came too soon; and the last step
-of verify.py. Tried by deleting each of them: the line that asks `chain.ended`, the one that asks `has_ended` before
-training, the `verified and chain.ended`, and `step_choice` as a whole; each time one of these tests failed.
+and `check_model_fits` for rounds after the end, and for rounds of another kind than the model is for; `study_work._end`
+for an end that came too soon; and a step of verify.py. Tried: rows s21 of `mutations.py`, which delete each:
+the line that asks `chain.ended`, the one that asks `has_ended` before training, the one that asks for the kind, the
+`and chain.ended`, and `step_choice` as a whole.
 """
 
 import dataclasses
 import hashlib
 import json
+import zipfile
 
 import pytest
 
@@ -96,13 +98,54 @@ async def test_another_model_than_the_best_is_not_verified(tmp_path):
         assert world.store.decision(world.digest).decision == "withdrawn"
 
 
+def choosing():
+    """As `stopping`, but by validation patients: 14 of the 45, where 9 are tested on and 22 trained on."""
+    study = stopping()
+    split = {"test_fraction": 0.2, "validation_fraction": 0.3, "seed": 1, "stratify": False}
+    record = study.model_dump(mode="python", by_alias=True, exclude_none=True)
+    record["data"]["split"] = split
+    return type(study).model_validate(record)
+
+
+async def test_the_chosen_model_is_measured_once_on_the_test_patients_and_never_trained(tmp_path):
+    async with hospital(tmp_path, choosing(), share_exact_metrics=True) as world:
+        # An evaluation where training is to go on would be figures of the test patients to choose by.
+        assert isinstance(await world.ask(world.plan(kind=RoundKind.TRAIN)), KeyBundle)
+        first = await world.attempt(world.plan(attempt=2))
+        assert first.sums["test_patients"] == 14
+        assert isinstance(await world.ask(world.plan(kind=RoundKind.EVALUATE)), KeyBundle)
+        assert (await refused(world)).rule == "plan: kind"
+        stop = await world.attempt(world.plan(attempt=2))
+        assert stop.sums["test_patients"] == 14
+        assert [name for name, _ in world.model.state] == ["~~tally"]
+        assert isinstance(await world.ask(world.plan(kind=RoundKind.TRAIN)), KeyBundle)
+        assert (await refused(world)).rule == "plan: kind"
+        last = await world.attempt(world.plan(kind=RoundKind.EVALUATE, attempt=2))
+        assert last.sums["test_patients"] == 9
+        assert world.model.state == ()
+        for number in (4, 6):
+            assert (await world.ask(world.plan(round=number, kind=RoundKind.EVALUATE))).rule == "plan: round"
+        await world.tell(ended(world, world.model))
+        await world.task
+        assert results(world)["verified"] is True
+        assert [row["of"] for row in results(world)["rounds"]] == ["validation", "validation", "test"]
+
+
+async def refused(world):
+    """The refusal that follows when the model has been looked at."""
+    while not isinstance(answer := await world.hear(), Refusal):
+        pass
+    return answer
+
+
 # --- the log --------------------------------------------------------------------------------------------------------
 
 
-def log(rounds, **evaluation):
+def log(rounds, data=None, **evaluation):
     """AUC rises from round to round, always by less than 0.99."""
     sample = SampleConsortium(rounds=rounds)
     document = {**json.loads(sample.document), "evaluation": {"keep_best": "auc", **evaluation}}
+    document |= {"data": data} if data else {}
     sample.document = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     sample.study_digest = hashlib.sha256(sample.document).hexdigest()
     sample.opening()
@@ -157,6 +200,31 @@ def test_what_does_not_follow_from_the_figures_does_not_verify(tmp_path, lie):
     archive, policy = evidence(tmp_path, sample)
     failed = failed_steps(verify.check(str(archive), policy))
     assert list(failed) == ([] if lie == "none" else ["choice of the model"]), failed
+
+
+@pytest.mark.parametrize("lie", ["none", "trains on", "chosen too soon", "by the test patients", "untested"])
+def test_a_model_chosen_by_validation_patients_is_tested_once_on_others(tmp_path, lie):
+    rule = {"patience": 1, "min_delta": 0.06}  # round 3 is so much better than round 1, and round 2 is not
+    sample = log(4, data={"split": {"validation_fraction": 0.2}}, stop_early=rule)
+    sample.one_round(1)
+    sample.one_round(2)  # ends training; what follows is the test
+    if lie == "chosen too soon":
+        chosen(sample, 2, 0)
+    if lie != "untested":
+        sample.one_round(3, kind="train" if lie == "trains on" else "evaluate")
+    if lie not in {"chosen too soon", "untested"}:
+        # The test patients' figure is the best of all, and nothing is chosen by it.
+        changed = {"figure": auc(3), "origin": 2} if lie == "by the test patients" else {}
+        chosen(sample, 3, 0, **changed, model_digest=model_file(3 if lie == "trains on" else 2)[1])
+    sample.coordinator(entries.StudyCompleted, study=STUDY, model_digest=model_file(3 if lie == "trains on" else 2)[1])
+    sample.rounds = 3 if lie == "trains on" else 2
+    archive, policy = evidence(tmp_path, sample)
+    result = verify.check(str(archive), policy)
+    assert list(failed_steps(result)) == ([] if lie == "none" else ["choice of the model"]), failed_steps(result)
+    if lie == "none":
+        assert any("round 3 are of test patients" in note for note in result["notes"])
+        page = zipfile.ZipFile(archive).read("report.html").decode()
+        assert "Those of round 3 are of the test patients, whom nothing was chosen by." in page
 
 
 def test_a_choice_in_a_study_that_makes_none_does_not_verify(tmp_path):

@@ -14,6 +14,7 @@ from consortium.wire import codec, limits
 from consortium.wire import consortium_pb2 as pb
 from consortium.wire.client import CoordinatorClient, _answered
 from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, WireViolation
+from consortium.wire.transfer import BrokenOff
 from tests.fakes.wire_world import HELLO, RecordingService, coordinator, vector_header
 
 _GZIP = 2  # grpc.Compression.Gzip
@@ -80,7 +81,7 @@ async def test_more_bytes_than_announced() -> None:
         with pytest.raises(CallRefused, match="exactly 3000001 bytes"):
             await client.upload_vector(vector_header(data, size_bytes=len(data) + 1), [data])
     assert world.service.vectors == {}
-    assert [type(error) for error in world.service.broken_uploads] == [WireViolation, WireViolation]
+    assert [type(error) for error in world.service.broken_uploads] == [WireViolation, BrokenOff]
 
 
 async def test_an_endless_upload_is_not_read_to_its_end() -> None:

@@ -1,10 +1,11 @@
 """An epoch of a hospital's agent over one of a bare MONAI loop: the same volumes, network, batches and thread.
 
 The agent's epoch is a round of a study without differential privacy, by the road an agent takes: the cohort as its
-preparation reads it, `RoundValues` with its progress file, training, and the update encoded for the upload. The bare
-loop is what MONAI's tutorials teach: dictionary transforms, a `CacheDataset`, MONAI's `DataLoader`, `UNet` and
-`DiceCELoss`, Adam, and metadata switched off as their guide to fast training has it. Both have every volume in memory
-when the epoch begins. Peak memory of each, of reading and two epochs, is measured in a process of its own.
+preparation reads it, `RoundValues` with its progress file, training, and the update encoded for the upload, all in one
+process: what the pipe to a training child costs is not in it. The bare loop is what MONAI's tutorials teach: dictionary
+transforms, a `CacheDataset`, MONAI's `DataLoader`, `UNet` and `DiceCELoss`, Adam, and metadata switched off as their
+guide to fast training has it. Both have every volume in memory when the epoch begins. Peak memory of each, of reading
+and two epochs, is measured in a process of its own.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from site_agent.home import open_home
 from site_agent.networks.private_layers import groups_of
 from site_agent.preparation import Prepared, prepare
 from site_agent.progress import FOLDER, Progress
+from site_agent.room_in_process import RoomInProcess
 from site_agent.round_values import RoundValues
 from site_agent.signed_events import SignedEvents
 from tests.benchmarks.bench_volumes import LIST, PART, Volumes, volume_site_file, volume_study, write_volumes
@@ -87,7 +89,7 @@ class Agent:
             volume_site_file(ME, case.study, case.volumes, path=str(folder / "volumes" / LIST))
         )
         home = open_home(folder / "home")
-        self.prepared: Prepared = prepare(home, world.store, world.ledger, case.study.digest())
+        self.prepared: Prepared = prepare(home, world.store, world.ledger, case.study.digest(), RoomInProcess)
         self._policy = home.config.policy
         world.model = self.prepared.first_model
         self._plan = world.plan(measured=False)

@@ -23,12 +23,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from consortium.app import opened
 from consortium.contract.study import StudyFile
 from consortium.home import create_home
 from consortium.operator import run_command
-from site_agent.app import decide_study
+from site_agent.deciding import decide_study
 from site_agent.enrolment import enrol
+from site_agent.home import open_home
+from site_agent.stewards import enrol_steward
+from site_agent.store import Store
 from tests.benchmarks.bench_study import made_up_records, site_file
 from tests.fakes.coordinator_home import Home, Hospital
 
@@ -81,6 +86,12 @@ class Field:
         path = self.folder / name / "marks.jsonl"
         text = path.read_text() if path.exists() else ""
         return [Mark(**json.loads(line)) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    async def until_connected(self, timeout_s: float) -> None:
+        """Wait until every agent has a session."""
+        deadline = time.monotonic() + timeout_s
+        while set((await run_command(self.home, "status", {}))["connected"]) != set(self.agents):
+            await self._pause(deadline)
 
     async def until_round(self, number: int, timeout_s: float) -> None:
         """Wait until the coordinator begins a round."""
@@ -141,6 +152,7 @@ async def consortium(
     keep_update: bool = False,
     furnish: Callable[[Path, str], None] | None = None,
     marked: bool = True,
+    light: bool = False,
 ) -> AsyncIterator[Field]:
     """Set everything up, to the point where `start` begins a study; stop and remove it all at the end.
 
@@ -153,7 +165,9 @@ async def consortium(
         train: Whether agents train, on whatever records they are given.
         keep_update: Whether agents that train write their update down before it is masked.
         furnish: Writes the records and the site.yaml of an agent, given folder and name; made-up by default.
-        marked: Whether the coordinator writes marks; without, it is exactly `python -m consortium serve`.
+        marked: Whether the processes write marks and training takes no time; without, they are exactly
+            `python -m consortium serve` and `python -m site_agent run`.
+        light: Whether agents compute nothing and load no torch (`light_hospital.py`).
     """
     folder = Path(tempfile.mkdtemp(prefix="consortium-bench-"))
     port = _free_port()
@@ -177,9 +191,17 @@ async def consortium(
             else:
                 (folder / name / "records.csv").write_text(made_up_records())
                 (folder / name / "site.yaml").write_text(site_file(name, [study.id for study in studies]))
+            home = open_home(folder / name)
+            key = Ed25519PrivateKey.generate()
+            enrol_steward(home, Store(home.folder / "agent.db"), "Dr Bench", key)
             for study in studies:
-                await decide_study(folder / name, study.id, "approved", steward="Dr Bench", statement="approved")
-            found.run(name, "tests.benchmarks.bench_process", "hospital", folder / name, *switch, *agents_too)
+                await decide_study(folder / name, study.id, "approved", steward="Dr Bench", statement="yes", key=key)
+            if light:
+                found.run(name, "tests.benchmarks.light_hospital", folder / name)
+            elif marked:
+                found.run(name, "tests.benchmarks.bench_process", "hospital", folder / name, *switch, *agents_too)
+            else:
+                found.run(name, "site_agent", "run", "--home", folder / name)
         yield found
     finally:
         found.stop()

@@ -119,14 +119,19 @@ def _dashed(name: str) -> str:
 def train_nothing() -> None:
     """Replace training by a vector that is there already. The signed entry about its cost is made all the same."""
     from audit import entries  # noqa: PLC0415 - torch is loaded by what follows
-    from site_agent import preparation  # noqa: PLC0415
+    from site_agent import room_in_process  # noqa: PLC0415
+    from site_agent.agent import Agent  # noqa: PLC0415
     from site_agent.gradients.admission import EngineChoice  # noqa: PLC0415
     from site_agent.round_values import RoundValues  # noqa: PLC0415
 
     assert hasattr(RoundValues, "_update_for")
-    assert hasattr(preparation, "engine_for")
-    # No gradient is computed, so no engine is tried for it either.
-    setattr(preparation, "engine_for", lambda _spec, _wanted, _compute: EngineChoice(name="loop"))  # noqa: B010
+    assert hasattr(room_in_process, "engine_for")
+    # No gradient is computed, so no engine is tried for it either, and no process is started.
+    setattr(room_in_process, "engine_for", lambda _spec, _wanted, _compute: EngineChoice(name="loop"))  # noqa: B010
+    defaults = Agent.__init__.__kwdefaults__
+    assert defaults is not None
+    assert "rooms" in defaults
+    defaults["rooms"] = room_in_process.RoomInProcess
     made: dict[int, NDArray[np.float32]] = {}
 
     async def update_for(self: Any, plan: Any, model: Any, _policy: Any) -> NDArray[np.float32]:

@@ -16,13 +16,14 @@ INPUTS = tuple(f"input-{number:02}" for number in range(1, 14))
 PATIENTS = 60
 
 LOGISTIC = 14
+HUNDRED_THOUSAND = 100_000
 MILLION = 1_000_000
 TEN_MILLION = 10_000_000
-HIDDEN = MappingProxyType({MILLION: (1385, 707), TEN_MILLION: (2343, 2193, 2199)})
+HIDDEN = MappingProxyType({HUNDRED_THOUSAND: (253, 213, 197), MILLION: (1385, 707), TEN_MILLION: (2343, 2193, 2199)})
 """Widths of the hidden layers that give so many parameters with thirteen inputs and one output."""
 
 
-def bench_study(name: str, sites: Sequence[str], *, parameters: int, rounds: int) -> StudyFile:
+def bench_study(name: str, sites: Sequence[str], *, parameters: int, rounds: int, private: bool = True) -> StudyFile:
     """A study over `sites` whose network has `parameters` parameters; metrics only in the first round and the last.
 
     Args:
@@ -30,6 +31,7 @@ def bench_study(name: str, sites: Sequence[str], *, parameters: int, rounds: int
         sites: The roster, sorted or not.
         parameters: 14 (logistic regression) or a key of `HIDDEN`.
         rounds: Training rounds.
+        private: Whether patients are promised differential privacy; without, no agent composes epsilon.
     """
     hidden = HIDDEN.get(parameters)
     model: dict[str, Any] = {"network": "logistic", "args": {}}
@@ -95,6 +97,14 @@ def bench_study(name: str, sites: Sequence[str], *, parameters: int, rounds: int
             "decision_threshold": 0.5,
         },
     }
+    if not private:
+        reason = "There are no patients: every value is made up."
+        record["privacy"] = {
+            "mechanism": "none",
+            "unit": "patient",
+            "justification": reason,
+            "max_records_per_patient": 1,
+        }
     return StudyFile.model_validate_json(json.dumps(record))
 
 
@@ -128,6 +138,7 @@ def site_file(site: str, studies: Sequence[str]) -> str:
                 "max_epsilon_per_study": 8.0,
                 "max_epsilon_total": 8.0,
                 "max_egress_bytes_per_round": 2**30,
+                "allow_no_privacy": True,
             },
         }
     )

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.cosignature import WitnessSigner
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.layout import LaneName
 from consortium.contract.messages import CoordinatorMessage, PrepareStudy, SendInitialModel, StudyPrepared
 from consortium.contract.study import StudyFile
+from consortium.home import open_home
 from consortium.wire.client import CoordinatorClient
 from consortium.wire.errors import WireError
 from privacy.encoding import RingVector, encode
@@ -85,8 +87,16 @@ async def taking_part(found: Field, study: StudyFile, model: GlobalModel) -> Asy
     """All scripted hospitals of the field, connected and answering until the block ends."""
     update = np.random.default_rng(2).uniform(-1, 1, model.vector.size).astype(np.float32)
     line: Any = _Line(found.address, (found.home / "certificates" / "ca.pem").read_bytes())
+    origin = open_home(found.home).config.log_origin
     sites = {
-        name: BenchSite(world=line, hospital=hospital, study=study, model=model, update=update)
+        name: BenchSite(
+            world=line,
+            hospital=hospital,
+            study=study,
+            model=model,
+            update=update,
+            witness=WitnessSigner(f"{origin}/witness/{name}", hospital.witness_key),
+        )
         for name, hospital in found.hospitals.items()
     }
     tasks = [asyncio.create_task(site.run()) for site in sites.values()]

@@ -30,6 +30,7 @@ from consortium.journal import Journal
 from consortium.studies import RoundClosedFacts, Studies
 from consortium.training_round import Effects, Event, State, step
 from consortium.vectors import VectorStore
+from consortium.wire import limits
 from consortium.wire.client import CoordinatorClient, Session
 from site_agent import agent
 from site_agent.store import Store
@@ -59,6 +60,7 @@ _SENDING = {
     "UnmaskShares": (None, "after-unmask-shares"),
 }
 _LEAVES_S = 0.2  # what was written reaches the other side
+RETURN_S = 3.0  # what an agent that was cut off in an upload has for coming back: it dials again after a second
 _PIECES = 8  # an upload is sent in at least so many
 
 
@@ -172,7 +174,9 @@ async def _halved(chunks: Any, size_bytes: int, breaks: Breaks) -> AsyncIterator
 
 
 async def _as_async(chunks: Any) -> AsyncIterator[Any]:
-    if hasattr(chunks, "__aiter__"):
+    if isinstance(chunks, bytes | memoryview):
+        yield chunks
+    elif hasattr(chunks, "__aiter__"):
         async for chunk in chunks:
             yield chunk
     else:
@@ -190,7 +194,8 @@ def _redial(pause_s: float) -> None:
 
 def _arm_coordinator(breaks: Breaks) -> None:
     append, open_round, close_round = Journal.append, Studies.open_round, Studies.close_round
-    receive = VectorStore.receive
+    receive = VectorStore.receive_on
+    limits.RETURN_S = RETURN_S
     counted: Counter[tuple[int, int, str]] = Counter()
 
     def take_and_break(state: State, event: Event) -> tuple[State, Effects]:
@@ -201,8 +206,8 @@ def _arm_coordinator(breaks: Breaks) -> None:
             breaks.reached(f"{kind}:{counted[state.plan.round, state.plan.attempt, kind]}")
         return after, effects
 
-    def append_and_break(self: Journal, plan: RoundPlan, *events: Event) -> None:
-        append(self, plan, *events)
+    def append_and_break(self: Journal, plan: RoundPlan, *events: Event, **options: Any) -> None:
+        append(self, plan, *events, **options)
         breaks.reached("written")
         for number in range(1, 1 + counted[plan.round, plan.attempt, "UnmaskShares"]):  # several may come together
             breaks.reached(f"UnmaskShares:{number} written")
@@ -225,7 +230,7 @@ def _arm_coordinator(breaks: Breaks) -> None:
     Journal.append = append_and_break  # type: ignore[method-assign]
     Studies.open_round = open_and_break  # type: ignore[method-assign]
     Studies.close_round = close_and_break  # type: ignore[method-assign]
-    VectorStore.receive = receive_and_break  # type: ignore[method-assign]
+    VectorStore.receive_on = receive_and_break  # type: ignore[method-assign]
 
 
 async def _half_received(chunks: AsyncIterator[bytes], breaks: Breaks) -> AsyncIterator[bytes]:

@@ -32,12 +32,12 @@ class Break:
 
 
 class Nursery:
-    """The process that forks our commands, from this side."""
+    """The process that forks our commands, from this side; `modules` are loaded there besides what all need."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads do not survive a fork
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.nursery"],
+            [sys.executable, "-m", "tests.e2e.nursery", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,

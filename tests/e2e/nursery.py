@@ -4,9 +4,13 @@ An agent takes seconds to start, nearly all of it loading torch. A test in which
 for that, so it gives its commands to a nursery, which forks: the child is a process of its own, with its own memory,
 files, keys and connections, and from `main` on it runs what `python -m consortium` or `python -m site_agent` runs.
 
-    python -m tests.e2e.nursery
+With one difference: an agent from here trains in its own process (`room_in_process.py`) instead of a training child,
+which would load torch from the beginning each time. Agents that `world.py` starts have training children.
 
-reads one order as a line of JSON, answers with a line of JSON, and kills its children when its input ends.
+    python -m tests.e2e.nursery [MODULE ...]
+
+loads those modules too, reads one order as a line of JSON, answers with a line of JSON, and kills its children when its
+input ends.
 
     {"command": ["site-agent", "run", "--home", "H"], "log": "H.log", "faults": {...}, "witness": "folder"}
 
@@ -15,6 +19,7 @@ answer is to come when the child has ended, with its exit code. `faults` and `wi
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -24,18 +29,37 @@ from typing import Any, NoReturn
 
 import consortium.cli
 import site_agent.cli
+from site_agent.agent import Agent
+from site_agent.room_in_process import RoomInProcess
 from tests.e2e import faults, witness
 
-HEAVY = ("consortium.app", "consortium.operator", "site_agent.app", "site_agent.enrolment", "site_agent.round_values")
-"""What the commands import when they are called."""
+HEAVY = (
+    "audit.evidence",
+    "consortium.app",
+    "consortium.operator",
+    "dp_accounting.pld.privacy_loss_distribution",
+    "scipy.stats",
+    "site_agent.app",
+    "site_agent.enrolment",
+    "site_agent.round_values",
+    "site_agent.site_evidence",
+    "torch._dynamo",  # by the first optimizer that is made, and it is a second of work
+)
+"""What the commands import when they are called, or when a study is prepared."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Load, then fork on demand."""
-    for name in HEAVY:
+    for name in (*HEAVY, *sys.argv[1:]):
         importlib.import_module(name)
+    defaults = Agent.__init__.__kwdefaults__
+    assert defaults is not None
+    assert "rooms" in defaults
+    defaults["rooms"] = RoomInProcess
+    gc.collect()
+    gc.freeze()  # what was loaded here is no rubbish: no child looks through it, and so copies it
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

@@ -1,6 +1,7 @@
 """What a person gets for a mistake: one clear message, the right exit code, no traceback, nothing half-written.
 
-The details of each check are tested beside the code that makes it; this is the view from the shell.
+The details of each check are tested beside the code that makes it; this is the view from the shell. Processes come from
+a nursery, but for those on a full disk, which have to start on it.
 """
 
 import json
@@ -12,20 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import HEART, SITES, STUDY, World, run
+from tests.e2e.faulty_world import FaultyWorld, Nursery
+from tests.e2e.world import HEART, SITES, STUDY, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[FaultyWorld]:
     """A running coordinator with one enrolled hospital and an approved study that nobody started."""
-    world = World(tmp_path_factory.mktemp("consortium"))
+    world = FaultyWorld(tmp_path_factory.mktemp("consortium"), nursery)
     world.create()
     world.start_coordinator()
     try:
         world.enrol("cleveland")
-        run("consortium", "study", "submit", HEART / "study.yaml", "--home", world.home)
+        world.run("consortium", "study", "submit", HEART / "study.yaml", "--home", world.home)
         yield world
     finally:
         world.stop()
@@ -70,48 +72,45 @@ def test_a_study_with_many_mistakes_is_told_all_of_them_with_their_lines(tmp_pat
     assert f"line {lines['unitt']}, privacy.unitt" in done.stderr
 
 
-def test_a_study_that_does_not_exist_is_named(world: World) -> None:
-    refused(run("consortium", "study", "start", "nosuch", "--home", world.home, check=False), 1, "'nosuch'")
+def test_a_study_that_does_not_exist_is_named(world: FaultyWorld) -> None:
+    refused(world.run("consortium", "study", "start", "nosuch", "--home", world.home, check=False), 1, "'nosuch'")
 
 
-def test_a_hospital_that_is_not_in_the_roster_is_offered_nothing(world: World) -> None:
+def test_a_hospital_that_is_not_in_the_roster_is_offered_nothing(world: FaultyWorld) -> None:
     kit = world.folder / "outsider.zip"
-    run("consortium", "site", "invite", "outsider", "--home", world.home, "--out", kit)
-    run("site-agent", "enrol", "--kit", kit, "--home", world.folder / "outsider")
+    world.run("consortium", "site", "invite", "outsider", "--home", world.home, "--out", kit)
+    world.run("site-agent", "enrol", "--kit", kit, "--home", world.folder / "outsider")
     (world.folder / "outsider/site.yaml").write_text(
         (world.folder / "cleveland/site.yaml").read_text().replace("site: cleveland", "site: outsider")
     )
-    done = run(
-        "site-agent", "studies", "approve", STUDY, "--home", world.folder / "outsider", "--steward", "x", check=False
-    )
-    refused(done, 1, "offers no study", STUDY)
+    refused(world.approve("outsider", STUDY, check=False), 1, "offers no study", STUDY)
 
 
 # --- enrolment -----------------------------------------------------------------------------------------------------
 
 
-def test_a_used_kit_is_refused_and_leaves_no_home(world: World) -> None:
-    done = run(
+def test_a_used_kit_is_refused_and_leaves_no_home(world: FaultyWorld) -> None:
+    done = world.run(
         "site-agent", "enrol", "--kit", world.folder / "cleveland.zip", "--home", world.folder / "again", check=False
     )
     refused(done, 1, "used before")
     assert not list(world.folder.glob("*again*"))
 
 
-def test_a_wrong_token_is_refused_and_logged(world: World) -> None:
+def test_a_wrong_token_is_refused_and_logged(world: FaultyWorld) -> None:
     kit = world.folder / "wrong.zip"
     with zipfile.ZipFile(world.folder / "cleveland.zip") as good, zipfile.ZipFile(kit, "w") as bad:
         record = json.loads(good.read("kit.json")) | {"token": "0" * 64}
         bad.writestr("kit.json", json.dumps(record))
         bad.writestr("ca.pem", good.read("ca.pem"))
-    done = run("site-agent", "enrol", "--kit", kit, "--home", world.folder / "wrong", check=False)
+    done = world.run("site-agent", "enrol", "--kit", kit, "--home", world.folder / "wrong", check=False)
     refused(done, 1, "token")
     assert not (world.folder / "wrong").exists()
     assert world.entries()[-1]["type"] == "auth.failed"
 
 
-def test_a_certificate_of_another_consortium_is_refused(world: World, tmp_path: Path) -> None:
-    other = World(tmp_path)
+def test_a_certificate_of_another_consortium_is_refused(world: FaultyWorld, tmp_path: Path) -> None:
+    other = FaultyWorld(tmp_path, world.nursery)
     other.create()
     other.start_coordinator()
     try:
@@ -122,16 +121,16 @@ def test_a_certificate_of_another_consortium_is_refused(world: World, tmp_path: 
     address = json.loads((world.folder / "cleveland/identity.json").read_text())["address"]
     identity = json.loads((home / "identity.json").read_text())
     (home / "identity.json").write_text(json.dumps(identity | {"address": address}))
-    done = run("site-agent", "studies", "list", "--home", home, check=False)
+    done = world.run("site-agent", "studies", "list", "--home", home, check=False)
     refused(done, 1, "certificate")
 
 
 # --- the hospital's data -------------------------------------------------------------------------------------------
 
 
-def test_data_that_do_not_fit_are_told_without_a_patient(world: World) -> None:
+def test_data_that_do_not_fit_are_told_without_a_patient(world: FaultyWorld) -> None:
     home = world.folder / "cleveland"
-    run("site-agent", "studies", "approve", STUDY, "--home", home, "--steward", "Dr Who")
+    world.approve("cleveland", STUDY)
     good = (HEART / "data/cleveland.csv").read_text()
     header, first, rest = good.split("\n", 2)
     broken = world.folder / "broken.csv"
@@ -139,31 +138,31 @@ def test_data_that_do_not_fit_are_told_without_a_patient(world: World) -> None:
     site_yaml = (home / "site.yaml").read_text()
     (home / "site.yaml").write_text(site_yaml.replace(str(HEART / "data/cleveland.csv"), str(broken)))
     try:
-        done = run("site-agent", "check", "--home", home, check=False)
+        done = world.run("site-agent", "check", "--home", home, check=False)
     finally:
         (home / "site.yaml").write_text(site_yaml)
     assert done.returncode == 1
     assert "thalach" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert "cleveland-001" not in done.stdout + done.stderr
-    assert run("site-agent", "check", "--home", home).returncode == 0
+    assert world.run("site-agent", "check", "--home", home).returncode == 0
 
 
 # --- the machine ---------------------------------------------------------------------------------------------------
 
 
-def test_a_port_in_use_is_named(world: World, tmp_path: Path) -> None:
+def test_a_port_in_use_is_named(world: FaultyWorld, tmp_path: Path) -> None:
     address = json.loads((world.folder / "cleveland/identity.json").read_text())["address"]
-    run("consortium", "init", tmp_path / "second", "--name", "second", "--address", address)
-    refused(run("consortium", "serve", "--home", tmp_path / "second", check=False), 1, address, "port")
+    world.run("consortium", "init", tmp_path / "second", "--name", "second", "--address", address)
+    refused(world.run("consortium", "serve", "--home", tmp_path / "second", check=False), 1, address, "port")
 
 
-def test_a_second_coordinator_on_one_home_is_refused(world: World) -> None:
-    refused(run("consortium", "serve", "--home", world.home, check=False), 1, "already open in another process")
+def test_a_second_coordinator_on_one_home_is_refused(world: FaultyWorld) -> None:
+    refused(world.run("consortium", "serve", "--home", world.home, check=False), 1, "already open in another process")
 
 
-def test_an_old_agent_is_told_which_version_is_served(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_an_old_agent_is_told_which_version_is_served(tmp_path: Path, nursery: Nursery) -> None:
+    world = FaultyWorld(tmp_path, nursery)
     world.create()
     config = tmp_path / "coordinator/coordinator.yaml"
     config.write_text(config.read_text().replace('minimum_agent_version: "0.1.0"', 'minimum_agent_version: "99.0.0"'))
@@ -176,18 +175,18 @@ def test_an_old_agent_is_told_which_version_is_served(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 200, 4096, 30_000])
-def test_a_full_disk_leaves_no_coordinator_behind(tmp_path: Path, limit_bytes: int) -> None:
+def test_a_full_disk_leaves_no_coordinator_behind(world: FaultyWorld, tmp_path: Path, limit_bytes: int) -> None:
     command = ("consortium", "init", tmp_path / "home", "--name", "test", "--address", "127.0.0.1:9443")
     done = run(*command, check=False, **small_files(limit_bytes))
     refused(done, 75, "could not be" if limit_bytes < 4096 else "")
     assert list(tmp_path.iterdir()) == []
-    assert run(*command).returncode == 0
+    assert world.run(*command).returncode == 0
 
 
-def test_a_full_disk_leaves_no_agent_behind_and_the_kit_unused(world: World) -> None:
+def test_a_full_disk_leaves_no_agent_behind_and_the_kit_unused(world: FaultyWorld) -> None:
     kit, home = world.folder / "full.zip", world.folder / "full"
-    run("consortium", "site", "invite", "full-disk", "--home", world.home, "--out", kit)
+    world.run("consortium", "site", "invite", "full-disk", "--home", world.home, "--out", kit)
     done = run("site-agent", "enrol", "--kit", kit, "--home", home, check=False, **small_files(100))
     refused(done, 75, "could not be made")
     assert not list(world.folder.glob(".full*"))
-    assert run("site-agent", "enrol", "--kit", kit, "--home", home).returncode == 0
+    assert world.run("site-agent", "enrol", "--kit", kit, "--home", home).returncode == 0

@@ -6,7 +6,6 @@ journal, and nothing is charged, released or closed twice.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,6 @@ DEATHS = {
     "before-closing": "1",
     "after-closing": "1",
 }
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 def test_a_coordinator_that_dies_goes_on_where_it_stood(tmp_path: Path, nursery: Nursery) -> None:

@@ -4,7 +4,6 @@ Its certificates state both guarantees: the one of sums over hospitals, and what
 fails.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ ROUNDS, DIES_IN = 7, 3
 DEATH = Break(round=DIES_IN, moment="before-upload", how="kill")
 # The next round waits for the victim, so that the one after it is planned with everybody again.
 HOLD = Break(round=DIES_IN + 1, moment="before-upload", how="hold")
-
-
-@pytest.fixture
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 def test_a_distributed_study_outlives_a_dead_agent_and_certifies_both_guarantees(
@@ -63,6 +55,11 @@ def test_a_distributed_study_outlives_a_dead_agent_and_certifies_both_guarantees
         assert certificates[f"site:{VICTIM}"]["event"]["steps"] == len(spent)
 
         assert world.verified_evidence().rstrip().endswith("VERIFIED")
+        # The victim's own log of what left has survived its death, and agrees with what it signed for.
+        seen, checked = world.hospitals_view(VICTIM)
+        assert "FAIL" not in seen
+        assert checked.rstrip().endswith("VERIFIED")
+        assert f"exported by site {VICTIM}, with the key that entry" in checked
         (model,) = [e["body"] for e in world.entries() if e["type"] == "model.certificate"]
         assert (model["trust"], model["missing"]) == ("distributed", [])
         assert model["epsilon"] == max(body["epsilon"] for body in certificates.values())

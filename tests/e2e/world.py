@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,18 @@ STUDY = "heart-disease"
 
 def run(*command: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """One command of ours to its end: `run("consortium", "init", ...)`."""
-    done = subprocess.run(_typed(command), capture_output=True, text=True, timeout=120, check=False, **options)
+    return ended(typed(command), check=check, **options)
+
+
+def ended(command: list[str], *, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A command to its end; by default it must not fail."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
     if check and done.returncode != 0:
         raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done
 
 
-def _typed(command: tuple[object, ...]) -> list[str]:
+def typed(command: tuple[object, ...]) -> list[str]:
     module = {"consortium": "consortium", "site-agent": "site_agent"}[str(command[0])]
     return [sys.executable, "-m", module, *map(str, command[1:])]
 
@@ -45,7 +49,11 @@ class World:
 
     def run(self, *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One command of ours to its end."""
-        return run(*command, check=check)
+        return ended(self.typed(command), check=check)
+
+    def typed(self, command: tuple[object, ...]) -> list[str]:
+        """A command of ours as the system takes it, and where it belongs."""
+        return typed(command)
 
     # --- setting up ---
 
@@ -68,6 +76,22 @@ class World:
         text = text.replace("max_egress_bytes_per_round: 65536", "max_egress_bytes_per_round: 8000000")
         (self.folder / site / "site.yaml").write_text(text)
 
+    def approve(self, site: str, study: str | None = None, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The hospital's steward approves, with a key of their own that is made the first time."""
+        signing = self.steward(site)
+        at = ("--home", self.folder / site, "--steward", f"Dr {site}")
+        return self.run("site-agent", "studies", "approve", study or self.study_id, *at, *signing, check=check)
+
+    def steward(self, site: str) -> tuple[str | Path, ...]:
+        """Options that sign as the hospital's steward."""
+        key, passphrase = self.folder / f"{site}-steward.pem", self.folder / f"{site}-steward.txt"
+        signing = ("--key", key, "--passphrase-file", passphrase)
+        if not key.exists():
+            passphrase.touch(mode=0o600)
+            passphrase.write_text("correct horse battery staple\n")
+            self.run("site-agent", "stewards", "add", f"Dr {site}", "--home", self.folder / site, *signing)
+        return signing
+
     def start_agent(self, site: str) -> None:
         self._start(site, ("site-agent", "run", "--home", self.folder / site))
 
@@ -81,8 +105,7 @@ class World:
         path.write_text(text)
         self.run("consortium", "study", "submit", path, "--home", self.home)
         for site in SITES:
-            steward = ("--steward", f"Dr {site}")
-            self.run("site-agent", "studies", "approve", self.study_id, "--home", self.folder / site, *steward)
+            self.approve(site)
         self.run("consortium", "study", "start", self.study_id, "--home", self.home)
 
     # --- while it runs ---
@@ -94,7 +117,7 @@ class World:
 
     def wait_until(self, what: Callable[[dict[str, Any]], bool], *, timeout_s: float = 120) -> dict[str, Any]:
         """Follow `status --watch` until a snapshot of the study satisfies `what`."""
-        command = _typed(("consortium", "status", "--home", self.home, "--watch", "--json"))
+        command = self.typed(("consortium", "status", "--home", self.home, "--watch", "--json"))
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watching:
             alarm = threading.Timer(timeout_s, watching.kill)
             alarm.start()
@@ -127,20 +150,28 @@ class World:
         found = json.loads(self.run("consortium", "audit", "log", "--home", self.home, "--json").stdout)
         return list(found["entries"])
 
-    def verified_evidence(self) -> str:
+    def verified_evidence(self, site: str = SITES[0]) -> str:
         """Export, and check as a stranger would; returns what the check printed."""
         evidence = self.folder / "evidence.zip"
         self.run("consortium", "audit", "export", "--study", self.study_id, "--home", self.home, "--out", evidence)
-        identity = json.loads((self.folder / SITES[0] / "identity.json").read_text())
+        identity = json.loads((self.folder / site / "identity.json").read_text())
         policy = self.folder / "policy.txt"
         policy.write_text(f"log {identity['log_vkey']}\nquorum none\n")
         return self.run("consortium", "audit", "verify", evidence, "--policy", policy).stdout
+
+    def hospitals_view(self, site: str = SITES[0]) -> tuple[str, str]:
+        """What a hospital sees of the study on its own, and what a stranger's check of its own evidence printed."""
+        home, evidence = self.folder / site, self.folder / f"evidence-{site}.zip"
+        seen = self.run("site-agent", "verify-study", self.study_id, "--home", home).stdout
+        self.run("site-agent", "audit", "export", "--study", self.study_id, "--home", home, "--out", evidence)
+        policy = self.folder / "policy.txt"
+        return seen, self.run("site-agent", "audit", "verify", evidence, "--policy", policy).stdout
 
     # --- processes ---
 
     def _start(self, name: str, command: tuple[object, ...]) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(_typed(command), stdout=subprocess.PIPE, stderr=log, env=dict(os.environ))
+            process = subprocess.Popen(self.typed(command), stdout=subprocess.PIPE, stderr=log, env=dict(os.environ))
         self.processes[name] = process
         return process
 
@@ -155,21 +186,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
     if process.stdout is not None:
         process.stdout.close()
-
-
-@contextmanager
-def consortium(folder: Path) -> Iterator[World]:
-    """A coordinator and four enrolled, running agents."""
-    world = World(folder)
-    world.create()
-    world.start_coordinator()
-    try:
-        for site in SITES:
-            world.enrol(site)
-            world.start_agent(site)
-        yield world
-    finally:
-        world.stop()
 
 
 def free_port() -> int:

@@ -10,7 +10,8 @@ import torch
 
 from privacy.dp.randomness import CryptographicGenerator
 from site_agent.gradients.engine import PatientSum
-from site_agent.trainer import DpTrainer, LocalFigures, TrainedUpdate
+from site_agent.trainer import DpTrainer, TrainedUpdate
+from site_agent.training_room import LocalFigures
 from site_agent.update import parameter_count
 
 

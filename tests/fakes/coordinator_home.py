@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import entries
+from audit.cosignature import WitnessSigner
+from audit.note import Note
 from consortium.app import opened
 from consortium.contract.certificates import (
     PeerIdentity,
@@ -78,6 +81,7 @@ class Hospital:
     signing_key: Ed25519PrivateKey = field(repr=False)
     ecdsa_key: EllipticCurvePrivateKey = field(repr=False)
     long_term_secret: Secret[bytes] = field(repr=False)
+    witness_key: Ed25519PrivateKey = field(repr=False, default_factory=new_signing_key)
     certificate_pem: bytes = b""
     peer: PeerIdentity | None = None
     sequence: int = 0
@@ -171,6 +175,25 @@ class Home:
 
     def submit(self, study: StudyFile) -> None:
         self.studies.submit(study, study.document())
+
+    def witnessed_by(self, *hospitals: Hospital) -> None:
+        """Hospitals cosign the log as it is now, each with a key of its own."""
+        witnesses = self.rooms.witnesses
+        origin = self.coordinator.home.config.log_origin
+        signers = {one.site: WitnessSigner(f"{origin}/witness/{one.site}", one.witness_key) for one in hospitals}
+        for one in hospitals:
+            if witnesses.keys().get(one.site) != signers[one.site].key:
+                vkey = signers[one.site].key.vkey()
+                self.sites.submit_events(one.site, [one.signs(entries.WitnessEnrolled, vkey=vkey)])
+        size = self.rooms.recorder.log.size
+        held = witnesses.candidate(())
+        while held is None or held.size < size:  # a new one is held out at most once a second
+            time.sleep(0.05)
+            held = witnesses.candidate(())
+        for site, signer in signers.items():
+            line = signer.cosign(held.signed.note.text, int(time.time()))
+            note = Note(text=held.signed.note.text, signatures=(*held.signed.note.signatures, line))
+            witnesses.admit(site, note.to_bytes())
 
     def log(self) -> list[dict[str, Any]]:
         """Every entry of the audit log."""

@@ -25,6 +25,19 @@ class FailingStorage:
     def write(self, path: str, data: bytes) -> None:
         self._write(lambda: self._storage.write(path, data))
 
+    def write_all(self, files: Sequence[tuple[str, bytes]]) -> None:
+        for path, data in files:
+            self.write(path, data)
+
+    def rows(self, start: int, stop: int) -> list[tuple[int, bytes]]:
+        return self._storage.rows(start, stop)
+
+    def drop(self, runs: Sequence[tuple[int, int]]) -> None:
+        self._write(lambda: self._storage.drop(runs))
+
+    def remove(self, path: str) -> None:
+        self._write(lambda: self._storage.remove(path))
+
     def prune(self, path: str) -> None:
         self._storage.prune(path)
 

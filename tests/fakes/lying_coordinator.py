@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from audit import entries
+from audit.entry_types.steward_entries import StewardSignature
 from consortium.contract.certificates import PeerIdentity
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.layout import measures, round_layout
@@ -59,6 +60,7 @@ from site_agent.home import AgentHome
 from site_agent.ledger import Ledger
 from site_agent.store import Decision, Store
 from tests.fakes.site_world import SITES, ZEROS, Member, keys, make_home, new_member, small_study
+from tests.fakes.stewards import signed
 from tests.fakes.wire_world import NAME, RecordingService, pki, server_credentials
 
 WAIT_S = 60.0  # loading torch takes its time on a busy machine
@@ -452,7 +454,7 @@ async def consortium_of_agents(folder: Path, study: StudyFile | None = None, **p
                 **policy,
             )
             agent = RunningAgent.begin(home)
-            agent.store.add_events([], decision=_approval(study))
+            agent.store.add_events([], decision=_approval(study, signed(agent.home, agent.store, study)))
             world.agents[name] = agent
         await world.prepare()
         yield world
@@ -462,13 +464,14 @@ async def consortium_of_agents(folder: Path, study: StudyFile | None = None, **p
         await world.server.stop(0.0)
 
 
-def _approval(study: StudyFile) -> Decision:
+def _approval(study: StudyFile, signatures: tuple[StewardSignature, ...]) -> Decision:
     return Decision(
         study_digest=study.digest(),
         study=study.study_id,
         document=study.document(),
         decision="approved",
         steward="Dr Somebody",
-        statement="",
+        statement="I have read it.",
         at=1.0,
+        signatures=signatures,
     )

@@ -11,6 +11,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from audit.evidence import Exported, export, policy_text
 from audit.log import Log
 from audit.note import NoteSigner
 from audit.verify import epsilon_lower, epsilon_upper
+from consortium.contract.names import Digest
+from consortium.contract.submission import Destination, sign
 
 STUDY = "heart-disease"
 SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
@@ -32,6 +35,7 @@ ORIGIN = "fl.example.org/sample-consortium"
 SIGMA, RATE, STEPS, DELTA, BUDGET = 4.0, 0.2, 2, 1e-3, 1.0
 FIGURES_SIGMA, FIGURES_DELTA, FIGURES_BUDGET = 8.0, 1e-4, 2.0
 START_MS = 1_795_000_000_000
+OWNER = "u:" + "a" * 32
 
 AUDIT_FIGURES = (("epsilon_high", 0.62), ("epsilon_low", 0.55), ("noise_claimed", SIGMA))
 
@@ -128,6 +132,12 @@ class SampleConsortium:
         ).encode()
         self.study_digest = hashlib.sha256(self.document).hexdigest()
 
+    def change_document(self, **sections: Any) -> None:
+        """Another study, before anything is written about it."""
+        changed = json.loads(self.document) | sections
+        self.document = json.dumps(changed, sort_keys=True, separators=(",", ":")).encode()
+        self.study_digest = hashlib.sha256(self.document).hexdigest()
+
     def stamp(self) -> entries.Stamp:
         """The next entry's identity and time, one second later."""
         self.clock_ms += 1000
@@ -142,13 +152,13 @@ class SampleConsortium:
     def site(self, name: str, kind: type[Any], /, **fields: Any) -> bytes:
         """Append an entry that a site signs, next in its chain."""
         chain = self.chains[name]
+        about = {} if issubclass(kind, entries.SiteOwnEntry) else {"study": STUDY}
         entry = kind(
             **self.stamp(),
             actor=f"site:{name}",
             site_seq=chain.next_seq,
             site_prev=chain.previous,
-            study=STUDY,
-            **fields,
+            **(about | fields),
         )
         data = entries.sign_site_entry(entry, key(name))
         self.chains[name] = chain.admit(data, entry)
@@ -174,8 +184,26 @@ class SampleConsortium:
                 signing_key=key(site).public_key().public_bytes_raw().hex(),
             )
 
-    def agreeing(self, *, without: Iterable[str] = ()) -> None:
-        """The study is submitted, approved by every site but those in `without`, prepared and started."""
+    def owned(self, own: Ed25519PrivateKey | None = None, **said: str) -> dict[str, str]:
+        """The fields of study.created that its owner signed for; `said` in place of what is true of this consortium."""
+        here = {
+            "consortium": "Sample consortium",
+            "coordinator_signing_key": key("coordinator").public_key().public_bytes_raw().hex(),
+        }
+        now = datetime.fromtimestamp(self.clock_ms // 1000, UTC)
+        submission = sign(Digest(self.study_digest), Destination(**(here | said)), own or key("owner"), now=now)
+        return {
+            "owner": OWNER,
+            "owner_key": submission.owner_key,
+            "signed_at": submission.signed_at,
+            "owner_signature": submission.signature,
+        }
+
+    def agreeing(self, *, without: Iterable[str] = (), owner: Mapping[str, str] | None = None) -> None:
+        """The study is submitted, approved by every site but those in `without`, prepared and started.
+
+        `owner` is what study.created says of who signed it, `owned()` by default; empty, nobody did.
+        """
         self.coordinator(
             entries.StudyCreated,
             study=STUDY,
@@ -190,6 +218,7 @@ class SampleConsortium:
             delta=DELTA,
             unit="patient",
             mechanism=json.loads(self.document)["privacy"]["mechanism"],
+            **(self.owned() if owner is None else owner),
         )
         for site in SITES:
             if site not in without:
@@ -254,9 +283,12 @@ class SampleConsortium:
         kind: str = "train",
         spend: Callable[[str, int], float] = lambda _, steps: plausible_epsilon(steps),
         closed: bool = True,
+        participants: tuple[str, ...] = SITES,
+        measured: bool = True,
         **changed: Any,
     ) -> None:
         """One attempt at one round; `changed` overrides fields of round.closed."""
+        survivors = tuple(site for site in survivors if site in participants)
         at: Fields = {"round": number, "attempt": attempt}
         before = model_file(min(number - 1, self.rounds))[1]
         after = model_file(number)[1] if kind == "train" else before
@@ -266,11 +298,11 @@ class SampleConsortium:
             **at,
             kind=kind,
             plan_sha256=digest(f"plan {number} {attempt}"),
-            participants=SITES,
+            participants=participants,
             threshold=3,
             model_digest=before,
         )
-        for site in SITES:
+        for site in participants:
             if kind == "train":
                 self.steps[site] += STEPS
                 event = entries.PoissonSampledGaussian(noise_multiplier=SIGMA, sampling_rate=RATE, steps=STEPS)
@@ -307,9 +339,10 @@ class SampleConsortium:
             "accuracy": 0.6 + 0.2 * (1 - 0.6**number),
             "loss": 0.7**number,
         }
-        self.coordinator(
-            entries.ModelEvaluated, study=STUDY, **at, model_digest=before, metrics=tuple(sorted(metrics.items()))
-        )
+        if measured:
+            self.coordinator(
+                entries.ModelEvaluated, study=STUDY, **at, model_digest=before, metrics=tuple(sorted(metrics.items()))
+            )
         for site in survivors:
             self.site(site, entries.ModelVerified, **at, next_model_digest=after)
 

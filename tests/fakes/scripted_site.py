@@ -12,6 +12,7 @@ the global model must be.
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -22,14 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from audit import entries
+from audit.cosignature import WitnessSigner
+from audit.note import Note, parse_note
 from consortium.commands import execute
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.messages import (
     BundleList,
+    CheckpointReady,
     CoordinatorMessage,
     Hello,
     Invitation,
+    LogGrowth,
+    LogPosition,
     MaskedUpdate,
     PrepareStudy,
     Refusal,
@@ -100,6 +106,7 @@ class ScriptedSite:
     prepares: bool = True  # answers PrepareStudy
     fast: bool = False  # sends its update in a message, and its signed entries with its last answer only
     stays_away: bool = False  # after it broke off
+    witness: WitnessSigner | None = None  # cosigns the log with it, unseen
     script: dict[tuple[int, int], Phase] = field(default_factory=dict)  # (round, attempt) -> break off when asked
     refuses: dict[tuple[int, int], str] = field(default_factory=dict)  # (round, attempt) -> by this rule
     silent: dict[tuple[int, int], Phase] = field(default_factory=dict)  # (round, attempt) -> say nothing from here on
@@ -133,6 +140,9 @@ class ScriptedSite:
                     self.client = client
                     async with client.session(self.hello) as session:
                         self.session = session
+                        if self.witness is not None:
+                            vkey = self.witness.key.vkey()
+                            await self.submit(self.hospital.signs(entries.WitnessEnrolled, vkey=vkey))
                         async for message in session:
                             await self._hear(message)
             except WireError as error:
@@ -205,6 +215,8 @@ class ScriptedSite:
                 await self._verify(message)
             case RoundAborted() | StudyEnded():
                 self.machine = None
+            case CheckpointReady() if self.witness is not None:
+                await self._cosign(self.witness)
             case _:
                 pass
 
@@ -333,6 +345,15 @@ class ScriptedSite:
             endorsement=verified if self.fast else b"",
         )
         await self._send(answer)
+
+    async def _cosign(self, witness: WitnessSigner) -> None:
+        assert self.client is not None
+        async for part in self.client.follow_log(LogPosition(size=0, note=b"")):
+            if isinstance(part, LogGrowth):
+                note = parse_note(part.note)
+        own = note.signatures[:1]
+        cosigned = Note(text=note.text, signatures=(*own, witness.cosign(note.text, int(time.time()))))
+        await self.client.cosign_log(cosigned.to_bytes())
 
     async def _send(self, message: Any) -> None:
         assert self.session is not None

@@ -11,7 +11,7 @@ coordinator is the real machine of `privacy.secagg.coordinator`; `attempt` has h
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -67,6 +67,9 @@ from site_agent.home import AgentHome, Identity, open_home
 from site_agent.ledger import Ledger
 from site_agent.store import Decision, Store
 from site_agent.study_work import StudyWork
+from site_agent.training_room import Order, Rooms, TrainingRoom
+from tests.fakes.growing_log import SIGNER
+from tests.fakes.stewards import signed
 
 NAME = "alpine-heart"
 ME = SiteId("birch")
@@ -217,7 +220,7 @@ def make_home(
         consortium=NAME,
         site=own.site,
         address=address,
-        log_vkey="alpine-heart+1a2b3c4d+AQIDBAUGBwgJ",
+        log_vkey=SIGNER.verifier.vkey(),
         coordinator_signing_key=keys().coordinator.public_key().public_bytes_raw().hex(),
         ca_sha256=certificates.fingerprint(authority.certificate),
         spki_sha256=own.spki_sha256,
@@ -310,6 +313,7 @@ class MemoryLine:
         self.log: list[entries.Entry] = []
         self.inbox: asyncio.Queue[Any] = asyncio.Queue()
         self.broken = False
+        self.unwitnessed_for_s = 0.0  # how long too few hospitals have cosigned the log
 
     def _check(self) -> None:
         if self.broken:
@@ -320,7 +324,10 @@ class MemoryLine:
         self.sent.append(message)
         self.inbox.put_nowait(message)
 
-    async def upload(self, header: VectorHeader, data: bytes | memoryview) -> None:
+    async def reconnected(self) -> bool:
+        return False
+
+    async def upload(self, header: VectorHeader, data: bytes | memoryview, *, again: bool = False) -> None:
         self._check()
         self.uploads.append((header, bytes(data)))
         if header.upload is not None:
@@ -346,6 +353,9 @@ class MemoryLine:
         for sequence, entry in self.store.pending_events():
             self.log.append(entries.parse_entry(entry))
             self.store.acknowledge(sequence)
+
+    def unwitnessed_s(self, roster: Iterable[SiteId], needed: int) -> float:
+        return self.unwitnessed_for_s
 
     def refusals(self) -> list[Refusal]:
         """What this hospital declined, in order."""
@@ -394,6 +404,7 @@ class World:
     ledger: Ledger
     line: MemoryLine
     work: StudyWork
+    rooms: Rooms
     task: asyncio.Task[None] | None = None
     model: GlobalModel | None = None
     transcript: Digest = ZEROS
@@ -407,7 +418,7 @@ class World:
 
     async def start(self) -> None:
         """The agent's process begins; again after `stop` it is a restart, with what is on disk and nothing else."""
-        self.work = ObservedWork(self.home, self.store, self.ledger, self.line, self.digest)
+        self.work = ObservedWork(self.home, self.store, self.ledger, self.line, self.digest, rooms=self.rooms)
         self.task = asyncio.create_task(self.work.run())
 
     async def stop(self) -> None:
@@ -424,8 +435,9 @@ class World:
             document=self.study.document(),
             decision=decision,
             steward="Dr Somebody",
-            statement="",
+            statement="I have read it.",
             at=1.0,
+            signatures=signed(self.home, self.store, self.study, decision),
         )
         self.store.add_events([], decision=made)
 
@@ -675,15 +687,24 @@ class _Run:
         return np.frombuffer(data, dtype=self.plan.layout.dtype).copy()
 
 
-def make_world(folder: Path, study: StudyFile | None = None, *, approved: bool = True, **policy: Any) -> World:
+def in_process(order: Order) -> TrainingRoom:
+    """Where studies are computed unless a test says otherwise: torch is loaded when the first one is prepared."""
+    from site_agent.room_in_process import RoomInProcess  # noqa: PLC0415
+
+    return RoomInProcess(order)
+
+
+def make_world(
+    folder: Path, study: StudyFile | None = None, *, approved: bool = True, rooms: Rooms = in_process, **policy: Any
+) -> World:
     """A hospital that is enrolled and has approved the study; nothing is running yet."""
     study = study or small_study()
     home = make_home(folder, study, **policy)
     store = Store(folder / "agent.db")
     ledger = Ledger(folder / "ledger.db", told=store.told)
     line = MemoryLine(store)
-    work = ObservedWork(home, store, ledger, line, study.digest())
-    world = World(home=home, study=study, store=store, ledger=ledger, line=line, work=work)
+    work = ObservedWork(home, store, ledger, line, study.digest(), rooms=rooms)
+    world = World(home=home, study=study, store=store, ledger=ledger, line=line, work=work, rooms=rooms)
     if approved:
         world.decide()
     return world

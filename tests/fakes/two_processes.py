@@ -5,8 +5,10 @@ ends at once: coins and noise are drawn at rank 0 alone.
 """
 
 import json
+import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,14 @@ from site_agent.errors import TrainingFailed
 from site_agent.gradients.admission import EngineChoice
 from site_agent.gradients.ddp import SpreadEngine
 from site_agent.gradients.engine import FLOAT_MARGIN, Batch
+from site_agent.local_steps import LocalStart
 from site_agent.networks import build_from
 from site_agent.processes import alone_or_together
 from site_agent.trainer import DpTrainer
+from site_agent.training_spec import NetworkSpec, ViewSpec
 from site_agent.update import vector_of
 from tests.fakes.training import entropy_of, patients, spec
+from tests.fakes.viewed_study import MOVED, SHIFTED
 
 ARGS = {"hidden": (64, 32), "activation": "tanh"}
 TRAINING = spec(network="mlp", args=ARGS, sampling_rate=0.5, local_steps=2, max_records_per_patient=3,
@@ -37,6 +42,21 @@ def trained(engine: str = "bookkeeping", count: int = 40) -> tuple[DpTrainer, np
     return one, one.train_round(vector_of(build_from(TRAINING.network))).update
 
 
+def trained_on_views(site: str = "north") -> np.ndarray:
+    """The update of a round that sees pictures turned and shifted, of a network whose helpers need no MONAI."""
+    shape = (1, 28, 28)
+    training = spec(sampling_rate=0.5, local_steps=2, max_records_per_patient=2, declared_patients=10)
+    viewed = replace(
+        training,
+        network=NetworkSpec(network="cnn", args={}, input_shape=shape, seed=1),
+        views=ViewSpec(record_shape=shape, augmentation=MOVED + SHIFTED, patch=None, seed=1, site=site),
+    )
+    flat = patients(12, records_each=2, inputs=math.prod(shape))
+    records = replace(flat, features=flat.features.reshape(-1, *shape))
+    one = DpTrainer(viewed, records, engine=EngineChoice(name="bookkeeping"), entropy=entropy_of("views"))
+    return one.train_round(vector_of(build_from(viewed.network)), LocalStart(round=3)).update
+
+
 def agent(out: Path) -> None:
     """What rank 0 finds."""
     found: dict[str, object] = {}
@@ -45,6 +65,7 @@ def agent(out: Path) -> None:
         assert isinstance(one.engine, SpreadEngine)
         found[engine] = update.tolist()
         found[f"{engine} steps"] = sum(event.mechanism.steps for event in one.events)
+    found["views"] = trained_on_views().tolist()
     found["nobody"] = trained(count=0)[1].tolist()
     one, _ = trained("loop")
     features, labels = torch.ones(4, 5), torch.ones(4)

@@ -18,11 +18,13 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
+from consortium import __version__
 from consortium.contract.certificates import (
     Authority,
     Issued,
     PeerIdentity,
     create_authority,
+    issue_account,
     issue_operator,
     issue_server,
     issue_site,
@@ -33,11 +35,15 @@ from consortium.contract.certificates import (
     site_request,
 )
 from consortium.contract.messages import (
+    AccountRequest,
     CoordinatorMessage,
     EnrolmentGrant,
     EnrolmentRequest,
     EventReceipt,
+    Greeting,
     Hello,
+    LogGrowth,
+    LogPosition,
     SiteMessage,
     StudyDocument,
     VectorHeader,
@@ -48,6 +54,7 @@ from consortium.contract.names import Digest, SiteId, StudyId
 from consortium.wire.client import CoordinatorClient, SentRecord
 from consortium.wire.errors import RefusalCode, ServiceRefusal
 from consortium.wire.server import RunningServer, ServerCredentials, serve
+from consortium.wire.transfer import Begun
 from privacy.secagg.messages import UploadHeader
 
 NAME = "alpine-heart"
@@ -122,7 +129,15 @@ class RecordingService:
     peers: list[PeerIdentity] = field(default_factory=list)
     events: list[bytes] = field(default_factory=list)
     enrolled: list[EnrolmentRequest] = field(default_factory=list)
+    positions: list[LogPosition] = field(default_factory=list)
+    growth: LogGrowth | None = None  # what it says of its log; none: it has none to show
+    log_parts: list[tuple[bytes, ...]] = field(default_factory=list)
+    cosigned: list[tuple[str, bytes]] = field(default_factory=list)
     largest_chunk: int = 0
+    clock_ahead_s: float = 0.0
+    version: str = __version__
+    minimum_agent_version: str = "0.1.0"
+    turned: list[tuple[str | None, str, str]] = field(default_factory=list)  # who, which method, which error
 
     def _maybe_fail(self, method: str) -> None:
         if method in self.failing:
@@ -160,6 +175,9 @@ class RecordingService:
         self._maybe_fail("upload_limit")
         return self.upload_bytes_max
 
+    async def begin_vector(self, peer: PeerIdentity, header: VectorHeader, *, resumes: bool) -> Begun:
+        return Begun()
+
     async def receive_vector(self, peer: PeerIdentity, header: VectorHeader, chunks: AsyncIterator[bytes]) -> None:
         self.headers.append(header)
         received = bytearray()
@@ -182,6 +200,24 @@ class RecordingService:
         data = self.vectors[digest]
         return vector_header(data, kind), _once(data)
 
+    async def follow_log(
+        self, peer: PeerIdentity, position: LogPosition
+    ) -> tuple[LogGrowth, AsyncIterator[tuple[bytes, ...]]]:
+        self._maybe_fail("follow_log")
+        self.positions.append(position)
+        if self.growth is None:
+            raise ServiceRefusal("there is no log here", code=RefusalCode.TRY_LATER, advice="Ask again.")
+
+        async def parts() -> AsyncIterator[tuple[bytes, ...]]:
+            for part in self.log_parts:
+                yield part
+
+        return self.growth, parts()
+
+    async def cosign_log(self, peer: PeerIdentity, note: bytes) -> None:
+        self._maybe_fail("cosign_log")
+        self.cosigned.append((peer.name, note))
+
     async def submit_events(self, peer: PeerIdentity, events: tuple[bytes, ...]) -> EventReceipt:
         self._maybe_fail("submit_events")
         self.events += [event for event in events if event not in self.events]  # what it has, it has
@@ -190,6 +226,18 @@ class RecordingService:
     async def list_studies(self, peer: PeerIdentity) -> tuple[StudyDocument, ...]:
         self._maybe_fail("list_studies")
         return (study_document(b'{"id":"heart-disease"}'), study_document(b'{"id":"heart-disease","v":2}'))
+
+    async def greet(self, peer: PeerIdentity) -> Greeting:
+        self._maybe_fail("greet")
+        return Greeting(
+            unix_time_ms=round(1000 * (clock().timestamp() + self.clock_ahead_s)),
+            coordinator_version=self.version,
+            protocol_version=1,
+            minimum_agent_version=self.minimum_agent_version,
+        )
+
+    async def turned_away(self, peer: PeerIdentity | None, method: str, error: Exception) -> None:
+        self.turned.append((str(peer.name) if peer is not None else None, method, type(error).__name__))
 
     async def execute(self, peer: PeerIdentity, command: str, arguments: bytes) -> bytes:
         self._maybe_fail("execute")
@@ -201,6 +249,17 @@ class RecordingService:
             yield b'{"round":%d}' % number
         if peer.name == "patient-lead":
             await asyncio.Event().wait()
+
+    async def renew(self, peer: PeerIdentity, request_der: bytes) -> EnrolmentGrant:
+        self._maybe_fail("renew")
+        pem = issue_site(pki().authority, peer.site, request_der, now=clock(), valid_for=YEAR)
+        return EnrolmentGrant(consortium=NAME, certificate_pem=pem)
+
+    async def enrol_account(self, request: AccountRequest) -> EnrolmentGrant:
+        self._maybe_fail("enrol_account")
+        now = clock()
+        pem = issue_account(pki().authority, request.account, request.request_der, now=now, valid_for=YEAR)
+        return EnrolmentGrant(consortium=NAME, certificate_pem=pem)
 
     async def enrol(self, request: EnrolmentRequest) -> EnrolmentGrant:
         self._maybe_fail("enrol")
@@ -316,22 +375,38 @@ class Forwarder:
         self._tasks: list[asyncio.Task[None]] = []
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._left_bytes: int | None = None
+        self.carried_bytes = 0  # to the port
         self.address = ""
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._writers += [writer, far_writer]
         self._tasks += [
-            asyncio.create_task(self._copy(reader, far_writer)),
+            asyncio.create_task(self._copy(reader, far_writer, counts=True)),
             asyncio.create_task(self._copy(far_reader, writer)),
         ]
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counts: bool = False) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
+                if counts:
+                    self.carried_bytes += len(data)
+                    if self._left_bytes is not None and self.carried_bytes >= self._left_bytes:
+                        self._left_bytes = None
+                        self._break()
+                        return
                 writer.write(data)
                 await writer.drain()
+
+    def cut_after(self, size_bytes: int) -> None:
+        """Break every connection once so much more has been carried to the port; what comes later is carried again."""
+        self._left_bytes = self.carried_bytes + size_bytes
+
+    def _break(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
 
     def silence(self) -> None:
         """From now on nothing arrives, and nobody is told."""

@@ -1,7 +1,9 @@
 """Studies that keep their best model, through a real coordinator: how they end, and what the log says of it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,27 +13,43 @@ from consortium.contract.study import StudyFile
 from tests.fakes.scripted_site import serving
 from tests.fakes.small_study import DOCUMENT, first_model
 
+APART = {"validation_fraction": 0.4}
 
-def study_with(rounds: int, **evaluation: object) -> StudyFile:
+
+def study_with(rounds: int, validation_fraction: float | None = None, **evaluation: object) -> StudyFile:
     """Scripted hospitals predict half of their test patients right, in every round: nothing gets better."""
     record = json.loads(json.dumps(DOCUMENT))
     record["id"] = "small-study"
     record["training"]["rounds"] = rounds
     record["evaluation"] |= {"keep_best": "accuracy", **evaluation}
+    if validation_fraction is not None:
+        record["data"]["split"]["validation_fraction"] = validation_fraction
     return StudyFile.model_validate_json(json.dumps(record))
 
 
 @pytest.mark.parametrize(
-    ("rounds", "stop_early", "closed", "reason"),
+    ("rounds", "rule", "closed", "reason"),
     [
-        (9, {"patience": 2}, ["train"] * 3, "stopped early after round 3: 2 measured rounds without accuracy better"),
-        (1, None, ["train", "evaluate"], "kept the first model: accuracy 0.5, the best measured"),
+        (
+            9,
+            {"stop_early": {"patience": 2}},
+            ["train"] * 3,
+            "stopped early after round 3: 2 measured rounds without",
+        ),
+        (
+            9,
+            {"stop_early": {"patience": 1}, **APART},
+            ["train"] * 2 + ["evaluate"],
+            "stopped early after round 2: 1 measured rounds",
+        ),
+        (1, {}, ["train", "evaluate"], "kept the first model: accuracy 0.5, the best measured"),
+        (1, APART, ["train"] + ["evaluate"] * 2, "kept the first model: accuracy 0.5, the best measured on valid"),
     ],
 )
 async def test_the_study_ends_with_the_best_model(
-    tmp_path: Path, rounds: int, stop_early: object, closed: list[str], reason: str
+    tmp_path: Path, rounds: int, rule: Mapping[str, Any], closed: list[str], reason: str
 ) -> None:
-    study = study_with(rounds, **({"stop_early": stop_early} if stop_early else {}))
+    study = study_with(rounds, **rule)
     async with serving(tmp_path) as world:
         sites = await world.hospitals(study)
         await world.command("study.start", study=study.id)
@@ -48,6 +66,9 @@ async def test_the_study_ends_with_the_best_model(
         assert chosen["reason"].startswith(reason)
         assert (chosen["metric"], chosen["figure"], chosen["origin"]) == ("accuracy", 0.5, 0)
         assert chosen["model_digest"] == row.model_digest
+        whom = [said["basis"].partition(" over all")[0] for said in world.home.bodies(entries.ModelEvaluated.TYPE)]
+        apart = ["exact sums of validation patients"] * (len(closed) - 1) + ["exact sums of test patients"]
+        assert whom == (apart if study.has_validation else ["exact sums"] * len(closed))
     # A coordinator that starts again has not forgotten that it is over.
     async with serving(tmp_path) as again:
         assert again.state(study) == "completed"

@@ -12,7 +12,7 @@ import torch
 
 from site_agent.gradients.ddp import dealt
 from site_agent.gradients.engine import Batch
-from tests.fakes.two_processes import TRAINING, trained
+from tests.fakes.two_processes import TRAINING, trained, trained_on_views
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +43,15 @@ def test_two_processes_do_what_one_does(found):
     privacy = TRAINING.privacy
     expected = privacy.mechanism.noise_multiplier * privacy.mechanism.clip_norm_l2 / privacy.denominator * np.sqrt(2)
     assert noise.std() == pytest.approx(expected, rel=0.1)  # 7 deviations for 2,497 values
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_see_the_views_that_one_sees(found):
+    """Views are made at rank 0, from the records' own content: who computes a gradient makes no difference to them."""
+    one = trained_on_views()
+    assert np.abs(np.array(found["views"]) - one).max() < 1e-6 * np.abs(one).max()
+    assert np.abs(trained_on_views(site="south") - one).max() > 1e-2 * np.abs(one).max()  # views are not the noise
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from consortium.contract.errors import ContractError
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.messages import (
     BundleList,
+    CheckpointReady,
     EnrolmentGrant,
     EnrolmentRequest,
     EventReceipt,
@@ -86,7 +87,8 @@ STRIDES = {SuiteName.P256: 1, SuiteName.HYBRID_PQ: 10}
 
 UNSIGNED = (
     Hello | StudyPrepared | Refusal | ResultVerified | Welcome | PrepareStudy | SendInitialModel | RoundResult
-    | RoundAborted | StudyEnded | EnrolmentRequest | EnrolmentGrant | EventReceipt | StudyDocument | bytes | tuple
+    | RoundAborted | StudyEnded | CheckpointReady | EnrolmentRequest | EnrolmentGrant | EventReceipt | StudyDocument
+    | bytes | tuple
 )  # fmt: skip
 """Carried by TLS alone, and compared with what the receiver knows where it matters (a result, a certificate)."""
 
@@ -182,7 +184,8 @@ def invited() -> tuple[RoundPlan, Invitation, Expectation]:
         consortium="alpine-heart",
         study=study,
         site=ME,
-        spki_sha256=keys().members[ME].spki_sha256,
+        signing_key=keys().members[ME].participant.signing_key,
+        ecdsa_key=keys().members[ME].participant.ecdsa_key,
         parameters=model.parameters,
         first_model=model.digest(),
         chain=None,
@@ -223,6 +226,7 @@ def session_messages(suite: SuiteName) -> dict[str, list[Any]]:
             *(message for _, message in grouped_round.to_site.values()),
             RoundResult(context=context, transcript=b"t" * 32, aggregate_hash=b"h" * 32, next_model_digest=DIGEST),
             RoundAborted(context=context, reason=WORDS),
+            CheckpointReady(size=7),
             StudyEnded(
                 study=StudyId("heart-disease"),
                 study_digest=DIGEST,
@@ -334,8 +338,8 @@ def falls_for(suite: SuiteName, heard: Any, message: Any) -> bool:
     if not signed or type(heard) is not type(message) or not believed(suite, heard):
         return False
     if isinstance(heard, Invitation):
-        # Endorsements count for nothing unless they verify, and for nothing at all in the first round.
-        return replace(heard, endorsements=()) != message
+        # Endorsements, and whose they are, count for nothing unless they verify, and not at all in the first round.
+        return replace(heard, endorsements=(), endorser_certificates=()) != message
     # With one vote more or less there may still be enough of them: what the site then does is the same.
     groups = played_in_groups()
     return not (isinstance(heard, PlayedInGroups.KINDS) and groups.heard(heard) == groups.heard(message))

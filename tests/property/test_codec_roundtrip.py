@@ -167,6 +167,7 @@ coordinator_messages = st.one_of(
         signature=signatures,
         certificates=few(st.binary(min_size=1, max_size=100)),
         endorsements=few(st.binary(min_size=1, max_size=100), least=0),
+        endorser_certificates=few(st.binary(min_size=1, max_size=100), least=0),
     ),
     st.builds(BundleList, context=hashes, bundles=few(bundles)),
     st.builds(ShareDelivery, context=hashes, members=few(sites), deliveries=few(delivered)),

@@ -1,19 +1,22 @@
 """audit/entries.py: every kind of entry survives its bytes, and nothing else is one."""
 
+import importlib
 import json
+import pkgutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from audit import entries
+from audit import entries, entry_types
 from audit.errors import EntryRefused, VerificationError
 from tests.fakes.sample_study_log import SITES, SampleConsortium, digest, key
 
 VECTORS: dict[str, str] = json.loads(
     (Path(__file__).parents[2] / "vectors/audit/entry.json").read_text(encoding="utf-8")
 )
+TYPES = entry_types.__path__
 STAMP = entries.stamp(1_795_000_000_000, bytes(10))
 
 
@@ -57,7 +60,10 @@ def test_every_entry_of_a_study_survives_its_bytes():
 
 
 def test_every_type_has_its_own_name_and_documents_itself():
-    assert len(entries.KINDS) == 35
+    modules = [importlib.import_module(f"audit.entry_types.{one.name}") for one in pkgutil.iter_modules(TYPES)]
+    written = {kind for module in modules for kind in vars(module).values() if getattr(kind, "TYPE", "")}
+    assert written == set(entries.KINDS.values())
+    assert {kind.__name__ for kind in written} <= set(entries.__all__)
     for name, kind in entries.KINDS.items():
         assert name == kind.TYPE
         assert kind.__doc__

@@ -1,4 +1,4 @@
-"""audit/evidence.py and audit/report.py: a whole archive or none, and a report that says no more than the log."""
+"""audit/evidence.py and audit/report/: a whole archive or none, and a report that says no more than the log."""
 
 import errno
 import hashlib
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from audit import charts, entries, evidence, storage, verify
+from audit import entries, evidence, verify
 from audit.errors import ExportRefused, LogUnwritable
 from audit.note import NoteSigner
-from audit.report import LIMITS, Stated, read_report
+from audit.report import LIMITS, Stated, charts, read_report, scales
+from audit.report.document import LineChart, Series
+from audit.report.training import curves
 from tests.fakes.sample_study_log import (
     FIGURES_BUDGET,
     FIGURES_DELTA,
@@ -108,7 +110,7 @@ def test_a_full_disk_leaves_the_older_archive(sample, log, tmp_path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LogUnwritable, match="No space left"):
         sample.export(log, tmp_path / "evidence.zip")
     assert (tmp_path / "evidence.zip").read_bytes() == b"older"
@@ -149,7 +151,7 @@ class _Outside(HTMLParser):
         if tag == "script" or any(name.startswith("on") for name, _ in attrs):
             self.loads.append(tag)
         self.loads += [str(value) for name, value in attrs if name in {"src", "href", "action", "data"}]
-        if tag not in {"meta", "br", "line", "circle", "rect", "path", "polyline"}:
+        if tag not in {"meta", "br", "col", "line", "circle", "rect", "path", "polyline"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -161,7 +163,9 @@ def test_report_html_loads_and_runs_nothing(sample, log, tmp_path):
     page = unpack(sample.export(log, tmp_path / "e.zip").path)["report.html"].decode()
     parser = _Outside()
     parser.feed(page)
-    assert parser.loads == []
+    sections = re.findall(r'<section id="(R\d+)">', page)
+    assert len(sections) == 14
+    assert parser.loads == [f"#{one}" for one in sections]  # the contents, which lead to places in the page itself
     assert parser.open == []
     assert not re.search(r"url\(|@import|https?://", page)
     for limit in LIMITS:
@@ -256,20 +260,33 @@ def test_every_entry_of_a_troubled_study_is_told(tmp_path):
     ]
 
 
-def test_charts_of_nothing_and_of_one_point():
-    assert charts.training([]) == []
-    assert charts.epsilon([], budget=1.0) is None
-    assert charts.participation([], []) is None
-    ((_, only),) = charts.training([(1, {"auc": 0.5, "accuracy": None})])
+def test_charts_of_nothing_of_one_point_and_of_many_sites():
+    assert list(curves([])) == []
+    only = charts.draw(LineChart(caption="AUC", series=(Series(name="AUC", points=((1.0, 0.5),)),), unit="round"))
     assert "AUC 0.5" in only
-    many = charts.epsilon([(1, f"site-{number}", 0.5) for number in range(12)], budget=1.0)
-    assert many is not None
+    sites = tuple(Series(name=f"site-{number}", points=((1.0, 0.5),)) for number in range(12))
+    many = charts.draw(LineChart(caption="Epsilon", series=sites, unit="round", limit=("budget", 1.0), floor=0.0))
     assert many.count("<polyline") == 12
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 0.0001), (0.61, 0.873), (0.0, 12345.0), (-3.0, 4.0)])
 def test_ticks_enclose_the_data(low, high):
-    ticks = charts._ticks(low, high)
+    ticks = scales.ticks(low, high)
     assert 2 <= len(ticks) <= 7
     assert ticks[0] <= low
     assert ticks[-1] >= high - 1e-9
+
+
+def test_what_another_study_refused_is_not_counted_in_this_one(tmp_path):
+    sample = SampleConsortium(rounds=1)
+    sample.opening()
+    sample.agreeing()
+    sample.coordinator(entries.RoundRefused, study="other-study", round=1, attempt=1, site="hungary", rule="not ours")
+    sample.one_round(1)
+    sample.ending()
+    log = sample.open_log(tmp_path / "log")
+    done = sample.export(log, tmp_path / "e.zip")
+    log.close()
+    assert dict(done.report.refusals)["round.refused"] == 0
+    assert "round.refused" not in done.report.seen
+    assert [step for step in verify.check(str(done.path))["steps"] if step["status"] == "FAIL"] == []

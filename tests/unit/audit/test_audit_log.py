@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit import merkle, storage, tiles
+from audit import merkle, tiles
 from audit.checkpoint import verify_checkpoint, verify_receipt
 from audit.errors import EntryRefused, LogCorrupt, LogExists, LogLocked, LogUnwritable
 from audit.log import Log, LogView
@@ -235,7 +235,7 @@ def test_a_full_disk_while_files_are_written(tmp_path, log, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage.os, "fsync", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(LogUnwritable, match="No space left") as error:
             log.append(numbered(2, 3))
     assert "Free disk space" in error.value.advice()

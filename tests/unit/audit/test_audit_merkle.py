@@ -121,11 +121,34 @@ def test_an_inner_node_is_not_a_leaf():
     assert merkle.node_hash(left, right) != merkle.leaf_hash(left + right)
 
 
-def test_proofs_at_a_million_leaves_have_at_most_twenty_hashes():
+class Sized(merkle.Tree):
+    """A tree of a million leaves that has only its size: how long a proof is depends on nothing else."""
+
     size = 1_000_000
-    leaf = hashlib.sha256(b"leaf").digest()
-    tree = merkle.Tree()
-    tree.extend(leaf for _ in range(70_000))
-    assert len(tree.inclusion_proof(0)) == 17
-    assert len(tree.consistency_proof(700)) == 16
-    assert (size - 1).bit_length() == 20
+
+    def subtree(self, start, stop):
+        return bytes(32)
+
+
+def test_proofs_at_a_million_leaves_have_at_most_twenty_hashes():
+    tree = Sized()
+    lengths = {len(tree.inclusion_proof(index)) for index in (0, 2**19 - 1, 2**19, *range(0, tree.size, 997), 999_999)}
+    assert max(lengths) == 20
+    assert max(len(tree.consistency_proof(old)) for old in range(1, tree.size, 1013)) <= 21
+    small = merkle.Tree(HASHES[0] for _ in range(70_000))
+    assert len(small.inclusion_proof(0)) == 17
+    assert len(small.consistency_proof(700)) == 16
+
+
+def test_many_leaves_at_once_make_the_same_tree_as_one_by_one():
+    leaves = [hashlib.sha256(b"%d" % number).digest() for number in range(70)]
+    grown = merkle.Tree()
+    for leaf in leaves:
+        grown.extend([leaf])
+    for cut in range(70):
+        tree = merkle.Tree(leaves[:cut])
+        tree.extend(leaves[cut:])
+        assert [tree.root(size) for size in range(71)] == [grown.root(size) for size in range(71)]
+    assert tree.root() == merkle.root(leaves)
+    assert tree.hashes(1, 3, 9) == b"".join(tree.complete(1, index) for index in range(3, 9))
+    assert tree.hashes(9, 0, 0) == b""

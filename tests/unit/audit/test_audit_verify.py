@@ -27,7 +27,7 @@ def test_honest_evidence_verifies(sample):
     assert failed_steps(result) == {}
     assert result["verified"]
     assert result["notes"] == []
-    assert len(result["steps"]) == 20
+    assert len(result["steps"]) == 22
     assert result["policy"]["independent"]
     assert verify.render(result).endswith("VERIFIED\n")
 

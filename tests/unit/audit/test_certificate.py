@@ -7,7 +7,7 @@ import pytest
 
 from audit import entries
 from audit.certificate import against_cohort, compose, due, percent_right
-from audit.certificate_view import GUESSES, after, view
+from audit.report.certificate_view import GUESSES, after, view
 from tests.fakes.sample_study_log import SITES, STUDY, SampleConsortium, digest
 
 MODEL = digest("model")

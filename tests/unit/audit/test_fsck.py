@@ -69,7 +69,7 @@ def test_a_log_that_grows_meanwhile(sound, monkeypatch):
     def once_too_late(view):
         looked.append(view.size)
         if len(looked) == 1:
-            monkeypatch.setattr("audit.fsck._grew", lambda *_: True)
+            monkeypatch.setattr("audit.fsck._moved", lambda *_: True)
             raise LogCorrupt("tile/0/000.p/9", "a file", "none")
         return honest(view)
 

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from audit import merkle
 from audit.checkpoint import Checkpoint, sign_checkpoint
 from audit.note import NoteSigner
-from audit.witness import CheckpointRefused, Remembered, Request, judge, require_no_rollback
+from audit.witness import CheckpointRefused, Remembered, Request, judge
 
 LOG = NoteSigner("fl.example.org/log", Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32))
 LEAVES = [merkle.leaf_hash(bytes([at])) for at in range(9)]
@@ -103,12 +103,3 @@ def test_a_log_that_shrank():
     found = refused(after(8), asked(3, 5))
     assert found.status == 409
     assert "has 8 entries" in str(found)
-
-
-def test_what_others_were_shown():
-    remembered = after(6)
-    assert require_no_rollback(remembered, note(tree(4)), LOG.verifier).checkpoint.size == 4
-    assert require_no_rollback(remembered, note(tree(6)), LOG.verifier).checkpoint.size == 6
-    with pytest.raises(CheckpointRefused, match="signed two roots") as caught:
-        require_no_rollback(remembered, note(tree(5, other=[1])), LOG.verifier)
-    assert caught.value.keep_both

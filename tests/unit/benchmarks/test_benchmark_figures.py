@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import run
+from tests.benchmarks import run, table
 from tests.benchmarks.figures import Figure, cpu_s, in_turns, ratio
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "benchmarks.md"
@@ -21,6 +21,9 @@ NAMES = {
     "secure_round_1M_s",
     "secure_round_10M_s",
     "rounds_per_s_small",
+    "rounds_per_minute_50_sites",
+    "coordinator_idle_mb",
+    "agent_idle_mb",
     "distributed_dp_rounds_per_s_heart",
     "ledger_append_per_s",
     "dp_step_logreg_vs_nonprivate",
@@ -34,6 +37,13 @@ NAMES = {
     "agent_overhead_vs_plain_monai",
     "cache_epoch_speedup",
     "swin_unetr_100M_round_s",
+    "append_durable_batched_vs_pymerkle",
+    "append_durable_per_s",
+    "inclusion_proofs_vs_pymerkle",
+    "verify_1M_entries_s",
+    "report_100k_events_s",
+    "resumed_upload_saved_fraction",
+    "recovery_after_kill_s",
 }
 
 
@@ -93,21 +103,73 @@ def test_cpu_time_counts_work() -> None:
     assert cpu_s(lambda: sum(range(200_000))) > cpu_s(lambda: None)
 
 
-def test_a_run_becomes_a_table_between_the_marks_of_the_page() -> None:
-    figures = [
-        Figure(
-            name="x", value=0.61234, unit="times", reference=0.6, better="at least", spread=(0.5, 0.7), note="so it is"
-        ),
-        Figure(name="y", value=None, unit="s", reference=3.0, better="at most", binding=False),
-    ]
-    page = run.with_table("a\n<!-- table begins -->\nold\n<!-- table ends -->\nz\n", run.table(figures, "a machine"))
-    assert page.startswith("a\n<!-- table begins -->\nOn a machine.\n")
+def figure(name: str, value: float | None, note: str = "") -> Figure:
+    return Figure(name=name, value=value, unit="s", reference=3.0, better="at most", spread=(0.5, 0.7), note=note)
+
+
+PAGE_BEFORE = """a
+<!-- table begins -->
+- 2026-01-01, aaaaaaa: an old machine
+- 2026-01-02, bbbbbbb: another
+
+| name | measured | least to greatest | held to | run |
+|---|---|---|---|---|
+| `x` | 1.000 |  | at most 3 | 2026-01-01, aaaaaaa |
+| `y` | 2.000 |  | at most 3 | 2026-01-02, bbbbbbb |
+| `gone` | 2.000 |  | at most 3 | 2026-01-01, aaaaaaa |
+
+```
+x: as it was
+y: a note
+  of two lines: it has a colon
+```
+<!-- table ends -->
+z
+"""
+
+
+def test_a_few_figures_take_their_rows_and_leave_the_others_with_the_run_they_are_of() -> None:
+    found = [figure("x", 0.61234, note="so it is"), figure("z", None)]
+    page = run.written(PAGE_BEFORE, found, run="2026-02-03, ccccccc+", machine="a new one", order=("z", "x", "y"))
     assert (
-        "| `x` | 0.612 | 0.500 to 0.700 | at least 0.6 |\n| `y` | not measured |  | at most 3, for information |"
-        in page
+        page
+        == """a
+<!-- table begins -->
+- 2026-01-02, bbbbbbb: another
+- 2026-02-03, ccccccc+: a new one
+
+| name | measured | least to greatest | held to | run |
+|---|---|---|---|---|
+| `z` | not measured | 0.500 to 0.700 | at most 3 | 2026-02-03, ccccccc+ |
+| `x` | 0.612 | 0.500 to 0.700 | at most 3 | 2026-02-03, ccccccc+ |
+| `y` | 2.000 |  | at most 3 | 2026-01-02, bbbbbbb |
+
+```
+x: so it is
+y: a note
+  of two lines: it has a colon
+```
+<!-- table ends -->
+z
+"""
     )
-    assert "x: so it is" in page
-    assert "old" not in page
-    assert page.endswith("<!-- table ends -->\nz\n")
-    with pytest.raises(SystemExit):
-        run.with_table("no marks", "")
+
+
+@pytest.mark.parametrize(
+    ("find", "put"),
+    [
+        ("<!-- table ends -->", ""),
+        ("| `y` | 2.000 |", "| `x` | 2.000 |"),
+        ("| 2026-01-02, bbbbbbb |", ""),
+        ("\n```\nx:", "\nx:"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_not_written_over(find: str, put: str) -> None:
+    with pytest.raises(table.TableLost):
+        run.written(PAGE_BEFORE.replace(find, put), [], run="r", machine="m", order=())
+
+
+def test_the_tables_own_page_comes_back_as_it_is() -> None:
+    page = PAGE.read_text()
+    assert table.with_table(page, table.read(page)) == page
+    assert table.read(page).rows

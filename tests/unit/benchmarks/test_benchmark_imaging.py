@@ -44,7 +44,7 @@ def test_a_step_of_the_agent_is_a_step_of_the_bare_loop(tmp_path: Path) -> None:
 
 
 def _network_of(agent: Agent) -> nn.Module:
-    trainer = agent.prepared.trainer
+    trainer = agent.prepared.room._trainer
     assert isinstance(trainer, PlainTrainer)
     return trainer._module
 

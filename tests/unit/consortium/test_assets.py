@@ -65,7 +65,8 @@ def test_an_installation_has_them(tmp_path: Path) -> None:
         shutil.copy(ROOT / "consortium" / name, installed / "consortium" / name)
     for source, target in wheel["force-include"].items():
         if target.startswith("consortium/assets/"):
-            shutil.copytree(ROOT / source, installed / target)
+            (installed / target).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, installed / target)
     script = (
         "import sys; sys.path[0] = sys.argv.pop(1); from pathlib import Path; from consortium.assets import study_file;"
         "print(*(study_file(Path(name)) for name in sys.argv[1:]), sep='\\n')"
@@ -86,3 +87,5 @@ def test_a_shorter_demo_of_a_study_that_measures_seldom_is_a_study(tmp_path: Pat
     study = load_study(path)
     assert (study.training.rounds, study.training.seed, study.evaluation.every_rounds) == (3, 5, 3)
     assert _with_settings("no study", rounds=3, seed=None) == "no study"  # whoever reads it says what is missing
+    turns = "\ntraining:\n  rounds: 5\n  participants_per_round: 3\nevaluation:\n  every_rounds: 5\n"
+    assert _with_settings(turns, rounds=9, seed=None) == turns.replace("5", "9")

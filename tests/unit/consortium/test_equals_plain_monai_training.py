@@ -6,6 +6,10 @@ and nothing of ours but the first weights. Both take full steps, because a hospi
 How far the two may be apart follows from `privacy/encoding.py`: stochastic rounding moves a value by less than one step
 of its lane, 1 / scale, so the mean over hospitals is off by less than that in every round. In the ring of 16 bits
 that is far more than what float32 leaves open, so that it is the encoding that is looked at.
+
+A round is held to that bound exactly. Over a whole training the network's own steps carry a difference on and may
+enlarge it, most of all where it tips a unit over the kink of its activation: `CARRIED` leaves room for that, and what
+was learned must still be twenty times more.
 """
 
 import json
@@ -31,6 +35,7 @@ from tests.unit.contract.test_algorithms import NO_PRIVACY
 SIDE, EACH = 16, 6
 CHANNELS = (5, 7, 11)  # of widths that have no divisor but 1, every group norm of a study has one group
 RATE = 0.1
+CARRIED = 16  # 250 trainings with other draws of the rounding were at most 3 times the sum of their rounds apart
 
 
 def study_of(sites: Sequence[str], *, modulus_bits: int, local_steps: int) -> StudyFile:
@@ -122,10 +127,10 @@ def assert_equal_to_the_encodings_bound(study: StudyFile, cohorts: dict[str, Rec
         assert np.abs(mean - update).max() < step + float32
     expected = plain.train(first.vector, rounds * steps)
     apart = np.abs(found - expected).max()
-    assert apart < rounds * (step + float32)
+    assert apart < CARRIED * rounds * (step + float32)
     if study.aggregation.modulus_bits == 16:
         assert apart > rounds * float32  # the encoding was there
-    assert np.abs(expected - first.vector).max() > 100 * rounds * (step + float32)  # and something was learned
+    assert np.abs(expected - first.vector).max() > 20 * CARRIED * rounds * (step + float32)  # something was learned
 
 
 @pytest.mark.parametrize("modulus_bits", [16, 32])

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from audit import entries
 from audit.errors import LogUnwritable
-from audit.fields import LINE_CHARACTERS_MAX, one_line
+from audit.fields import one_line
 from audit.log import Log
 from audit.note import NoteSigner
 from consortium.contract.certificates import new_signing_key
@@ -208,8 +208,15 @@ def test_a_log_that_cannot_be_written_keeps_the_entries_for_the_next_start(
         ("  around  ", "around"),
         ("", "unspecified"),
         ("\n\t ", "unspecified"),
-        ("x" * 1000, "x" * LINE_CHARACTERS_MAX),
-        ("x" * (LINE_CHARACTERS_MAX - 1) + " y", "x" * (LINE_CHARACTERS_MAX - 1)),
+        ("word " * 200, ("word " * 40).strip()),
+        ("xyz" + " word" * 39 + "  es", "xyz" + " word" * 39),
+        ("No space left: '/srv/hub/log/7'", "No space left: '(path)'"),
+        (r"C:\data\ward.csv is gone, ~/ward.csv too", "(path) is gone, (path) too"),
+        ("and/or 1/3 of policy.max_epsilon_total at 127.0.0.1:8443",) * 2,
+        ("ask ada@example.org", "ask (address)"),
+        ("found " + "5d" * 32, "found 5d5d5d5d..."),
+        ("MC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQi= is", "MC4CAQAw... is"),
+        ("the-longest-name-that-a-hospital-may-have", "the-longest-name-that-a-hospital-may-have"),
     ],
 )
 def test_text_from_elsewhere_fits_an_entry(text: str, line: str) -> None:

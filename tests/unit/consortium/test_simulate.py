@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from consortium import simulate as simulation
 from consortium.cli import app
+from consortium.contract.digest import canonical_bytes
 from consortium.contract.errors import DocumentInvalid
-from consortium.contract.study import load_study
+from consortium.contract.study import StudyFile, load_study
 from consortium.simulate import SimulationRefused, simulate, with_settings
 from site_agent.canaries import guessed
 from tests.fakes import broken_trainers as broken
@@ -89,3 +90,22 @@ def test_the_alarm_compares_at_a_delta_the_canaries_can_speak_of():
     one = simulation.Alarm(canaries=10, right=9, delta=1e-3, epsilon_claimed=1.0, epsilon_lower=1.01, epsilon_reach=1.2)
     assert one.sounds
     assert not replace(one, epsilon_lower=1.0).sounds
+
+
+def test_hospitals_by_turns():
+    """Of four hospitals three train in a round; one of six has no turn in a single round, and spends nothing."""
+    record = load_study(HEART / "study.yaml").model_dump(mode="json", by_alias=True, exclude_none=True)
+    record["training"] |= {"participants_per_round": 3, "rounds": 4}
+    record["evaluation"]["every_rounds"] = 4
+    study = StudyFile.from_document(canonical_bytes(record))
+    said = []
+    assert 0 < simulate(study, say=said.append).epsilon <= study.privacy.epsilon
+    assert said == ["round 4 of 4: the sum of 3 sites is open"]
+    assert with_settings(study, sites=4, rounds=7).evaluation.every_rounds == 7
+    six = with_settings(study, sites=6, rounds=1)
+    assert six.training.participants_per_round == six.aggregation.threshold == 5
+    run = simulation._Run(six, simulation.DpTrainer)
+    run.train({site: one.train for site, one in simulation._cohorts(six, None, 1).items()}, say=said.append)
+    idle = set(six.sites.roster) - set(six.sites_of_round(1))
+    assert {site for site, events in run.spent.items() if not events} == idle
+    assert len(idle) == 1

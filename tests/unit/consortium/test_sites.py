@@ -203,24 +203,17 @@ def test_two_callers_with_one_token_enrol_one_site(tmp_path: Path, monkeypatch: 
         assert world.types().count("auth.failed") == 1
 
 
-def test_strangers_cannot_fill_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_review_of_leaves_that_are_not_there_is_not_taken(tmp_path: Path) -> None:
     with coordinator_in(tmp_path) as world:
-        monkeypatch.setattr(world.sites, "_failures", sites_module._AtMost(3, 3600))
-        for _ in range(10):
-            with pytest.raises(EnrolmentRefused):
-                world.sites.enrol(world.request(new_hospital(AMBER), "f" * 64))
-        assert world.types().count("auth.failed") == 3
-
-
-def test_after_its_window_a_failure_is_logged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(sites_module.time, "monotonic", lambda: now[0])
-    bound = sites_module._AtMost(2, 10.0)
-    assert [bound.admit() for _ in range(3)] == [True, True, False]
-    now[0] = 109.9
-    assert not bound.admit()
-    now[0] = 110.0
-    assert [bound.admit() for _ in range(3)] == [True, True, False]
+        amber = world.enrol(AMBER)
+        said = {"first_leaf": 0, "findings": 0, "summary": "nothing unusual", "on_behalf": "u:" + "0" * 16}
+        before = (amber.sequence, amber.previous)
+        with pytest.raises(EventRefused, match="does not have"):
+            world.sites.submit_events(AMBER, [amber.signs(entries.LogReviewed, **said, last_leaf=99)])
+        amber.sequence, amber.previous = before
+        reviewed = amber.signs(entries.LogReviewed, **said, last_leaf=1)
+        assert world.sites.submit_events(AMBER, [reviewed]).last_sequence == 1
+        assert world.types()[-1] == "log.reviewed"
 
 
 # --- who may connect ---

@@ -7,10 +7,10 @@ from rich.console import Console
 from consortium.status_view import StatusView
 
 
-def shown(snapshot: dict[str, Any], now: float | None = None) -> str:
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+def shown(snapshot: dict[str, Any], now: float | None = None, *, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     with console.file:
-        console.print(StatusView().render(snapshot, now))
+        console.print(StatusView().render({"log_size": 40, **snapshot}, now))
     return console.export_text()
 
 
@@ -24,6 +24,8 @@ def study(**changes: Any) -> dict[str, Any]:
         "rounds": 20,
         "attempt": 1,
         "epsilon": 1.0,
+        "witnesses_needed": 3,
+        "witnessed": 38,
         "sites": [{"site": "amber-clinic", "state": "training", "epsilon": 0.25, "rounds": 1}],
         "history": [
             {
@@ -50,8 +52,16 @@ def test_a_running_study() -> None:
     assert "0.250 of 1" in text
     assert "0.750" in text
     assert "3 of 4" in text
+    assert "log: 38 of 40 entries cosigned by 3 of its hospitals" in text
     sites = [{"site": "amber-clinic", "state": "training", "epsilon": None, "rounds": 1}]
     assert "none promised" in shown({"studies": [study(epsilon=None, sites=sites)], "connected": []})
+
+
+def test_what_passes_is_shown_where_a_coordinator_runs() -> None:
+    passed = {"sent_bytes": 12_300_000, "received_bytes": 950, "sent_per_s": 0, "received_per_s": 1_500}
+    text = shown({"studies": [study()], "connected": [], "traffic": passed})
+    assert "since the start: 12.3 MB to hospitals (0 B/s now), 950 B from hospitals (1.5 kB/s now)" in text
+    assert "hospitals (" not in shown({"studies": [study()], "connected": [], "traffic": None})
 
 
 def test_a_second_attempt_the_final_evaluation_and_a_pause() -> None:
@@ -95,3 +105,33 @@ def test_columns_are_those_of_the_metrics_there_are() -> None:
     assert "test Dice" in text
     assert "0.812" in text
     assert "test AUC" not in text
+
+
+def test_who_does_not_cosign_the_log() -> None:
+    objections = [{"witness": "irb.example.org", "said": "[bold]no[/bold]"}]
+    for studies in ([], [study()]):
+        text = shown({"studies": studies, "connected": [], "objections": objections})
+        assert "does not cosign the log: irb.example.org: [bold]no[/bold]" in text
+
+
+def test_fifty_hospitals_fit_a_terminal_of_80_columns_and_24_lines() -> None:
+    sites = [{"site": f"hospital-{n:02}", "state": "training", "epsilon": n / 100, "rounds": 1} for n in range(50)]
+    sites[7]["state"] = "dropped out while training: it did not answer in time"
+    history = [{**study()["history"][0], "round": n} for n in range(1, 9)]
+    many = {"studies": [study(sites=sites, history=history)], "connected": []}
+    text = shown(many, now=200.0, width=80)
+    assert "hospital-07" in text
+    assert "and 46 more" in text
+    assert "0.490 of 1" in text
+    assert len(text.splitlines()) <= 24
+    everybody = shown(many, width=80)  # on paper each has a row of its own
+    assert all(site["site"] in everybody for site in sites)
+
+
+def test_a_long_name_is_not_cut() -> None:
+    sites = [
+        {"site": "a-hospital-with-a-name-of-40-characters-", "state": "dropped out " * 5, "epsilon": 0.5, "rounds": 1}
+    ]
+    text = shown({"studies": [study(sites=sites)], "connected": []}, width=80)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert "characters-" in text.replace("\n", "")

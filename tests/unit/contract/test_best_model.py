@@ -1,6 +1,7 @@
 """Which model a study keeps and when it stops: by hand, over whole studies, and as a function of the figures alone."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consortium.contract.best_model import StopEarly, Tally, choice_before
+from consortium.contract.best_model import CHOSEN_LAYOUT, StopEarly, Tally, choice_before
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.errors import DocumentInvalid
 from consortium.contract.global_model import GlobalModel
@@ -18,6 +19,7 @@ from consortium.contract.names import RoundNumber
 from consortium.contract.plan import RoundKind, RoundPlan
 from consortium.contract.server_optimizer import (
     AggregateRefused,
+    awaits_test,
     choice_after,
     has_ended,
     next_global_model,
@@ -57,7 +59,7 @@ def sums_of(correct: float | None, number: int) -> dict[str, np.ndarray]:
     return sums | {name: np.array([float(value)]) for name, value in counts.items()}
 
 
-def run(study: StudyFile, correct: list[float | None]) -> list[GlobalModel]:
+def run(study: StudyFile, correct: Sequence[float | None]) -> list[GlobalModel]:
     """The models after each round until the study ends, the first one in front."""
     models = [first_model(fill=0.5)]
     for number, found in enumerate(correct, start=1):
@@ -100,6 +102,60 @@ def test_training_stops_when_patience_is_at_its_end() -> None:
     assert len(run(study, [20, 25, 25, 30, 29, 28, 27])) == 7  # never two in a row but at the last round of training
     with pytest.raises(AggregateRefused, match="the model that the study ended with"):
         next_global_model(study, plan_of(study, 5), models[-1], sums_of(40, 5), survivors=4)
+
+
+def with_validation(**changes: Any) -> StudyFile:
+    record = document(**changes)
+    record["data"]["split"]["validation_fraction"] = 0.4
+    return StudyFile.model_validate_json(json.dumps(record))
+
+
+@pytest.mark.parametrize("correct", [[10, 30, 20, 25], [10, 30, 20]])
+def test_a_model_chosen_by_validation_patients_ends_the_study_when_others_have_tested_it(correct: list[int]) -> None:
+    rule = {"stop_early": {"patience": 1}} if len(correct) == 3 else {}
+    study = with_validation(rounds=3, **rule)
+    models = run(study, correct)
+    chosen = models[-1]
+    assert (chosen.vector.tolist(), chosen.state) == (models[1].vector.tolist(), CHOSEN_LAYOUT)
+    assert awaits_test(study, chosen.state)
+    assert not has_ended(study, chosen)
+    number = len(models)
+    layout = round_layout(study, parameters=chosen.parameters, kind=RoundKind.EVALUATE, measured=True)
+    plan = replace(Play().plan, round=RoundNumber(number), kind=RoundKind.EVALUATE, layout=layout)
+    choice = choice_after(study, plan, chosen, sums_of(40, number))
+    assert choice is not None
+    assert (choice.tally, choice.ends) == (Tally(best=750_000, origin=1, since=number - 3), True)
+    last = next_global_model(study, plan, chosen, sums_of(40, number), survivors=4)
+    assert (last.vector.tolist(), last.state) == (chosen.vector.tolist(), ())
+    with pytest.raises(AggregateRefused, match="of another kind"):
+        next_global_model(study, plan_of(study, 1), chosen, sums_of(40, 1), survivors=4)
+    # A model in training that looks chosen is none of a study without validation patients.
+    with pytest.raises(AggregateRefused, match="another state"):
+        choice_after(study_with(rounds=3), plan, chosen, sums_of(40, number))
+
+
+@pytest.mark.parametrize(
+    ("split", "evaluation", "found"),
+    [
+        ({"validation_fraction": 0.25}, {"keep_best": None}, "nothing is chosen by them"),
+        ({"validation_fraction": 0.01}, {}, "too few to choose a model by"),
+        ({"validation_fraction": 0.3, "test_fraction": 0.7}, {}, "somebody left to train on"),
+    ],
+)
+def test_validation_patients_nobody_needs_or_too_few_are_refused(
+    split: dict[str, Any], evaluation: dict[str, Any], found: str
+) -> None:
+    record = document(**evaluation)
+    record["evaluation"] = {name: value for name, value in record["evaluation"].items() if value is not None}
+    record["data"]["split"] |= split
+    record["data"]["minimum_patients"] = 10
+    with pytest.raises(DocumentInvalid, match=found) as caught:
+        StudyFile.from_document(canonical_bytes(record))
+    assert caught.value.problems[0].path == "data.split.validation_fraction"
+
+
+def test_a_study_without_validation_patients_has_the_document_it_had() -> None:
+    assert b"validation_fraction" not in study_with().document()
 
 
 def test_a_study_that_hospitals_share_no_figures_with_keeps_its_last_model() -> None:

@@ -61,7 +61,7 @@ def test_what_init_is_given_wrong_is_found_on_reading_back(tmp_path: Path, name:
         ('"0.1.0"', "0.1", "minimum_agent_version", "0.1"),
         ('"0.1.0"', '"0.1.x"', "minimum_agent_version", '"0.1.x"'),
         ("hours: 72", "hours: 0", "token_lifetime_hours", "0"),
-        ("days: 365", "days: 36500", "certificate_days", "36500"),
+        ("certificate_days: 90", "certificate_days: 36500", "certificate_days", "36500"),
         ('"hub.example.org/cardio"', "a+b", "log_origin", '"a+b"'),
     ],
 )

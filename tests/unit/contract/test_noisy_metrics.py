@@ -85,7 +85,12 @@ def test_negative_counts_are_no_error():
 def test_the_log_says_what_the_figures_are():
     class Study:
         evaluation = WANTED
+        has_validation = False
 
     assert "epsilon 1 at delta 1e-05" in basis_of(Study)
+    Study.has_validation = True
+    assert basis_of(Study).startswith("sums of validation patients over all survivors")
     Study.evaluation = EXACT
+    assert basis_of(Study, chosen=True).startswith("exact sums of test patients over all survivors")
+    Study.has_validation = False
     assert basis_of(Study) is None

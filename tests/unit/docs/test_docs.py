@@ -12,6 +12,7 @@ import typer
 
 from audit import entries
 from consortium import cli as consortium_cli
+from consortium.wire.fact_log import FIELDS
 from site_agent import cli as site_agent_cli
 
 ROOT = Path(__file__).parents[3]
@@ -204,6 +205,13 @@ def test_every_field_of_an_entry_has_its_row(kind: str) -> None:
     assert re.findall(r"^\| `([a-z0-9_]+)` \| .+ \|$", text, re.MULTILINE) == own
     signed = issubclass(entries.KINDS[kind], entries.SITE_SIGNED)
     assert ("*(Signed by a site" in text) == signed
+
+
+def test_every_field_of_a_log_line_is_explained_and_no_other() -> None:
+    logs = (DOCS / "how-to" / "monitor.md").read_text().partition("\n## Logs\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in logs.splitlines() if line.startswith("| `")]
+    listed = re.findall(r"`(\w+)`", " ".join(rows))
+    assert sorted([*listed, "event", "level", "timestamp"]) == sorted(FIELDS)
 
 
 def test_the_glossary_defines_each_term_once_and_in_order() -> None:

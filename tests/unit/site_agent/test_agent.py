@@ -15,11 +15,13 @@ from consortium.contract.messages import (
     PrepareStudy,
     Refusal,
     ResultVerified,
+    RoundAborted,
     StudyEnded,
     StudyOutcome,
     VectorKind,
 )
 from consortium.contract.names import Digest
+from consortium.contract.plan import context_of
 from consortium.wire import codec
 from consortium.wire.errors import (
     CallRefused,
@@ -33,7 +35,9 @@ from consortium.wire.errors import (
 )
 from site_agent import agent as agent_module
 from site_agent.agent import Agent, CoordinatorLine, next_pause_s
+from site_agent.egress_log import read_egress
 from site_agent.ledger import Ledger
+from site_agent.log_mirror import LogMirror
 from site_agent.signed_events import SignedEvents
 from site_agent.store import Store, StoreUnwritable
 from tests.fakes.site_wire import STUDY, StudyService, dialled
@@ -54,6 +58,12 @@ def agent_of(home):
 def signed_entry(home, store):
     events = SignedEvents(home, store)
     events.add(entries.StudyRejected, study=STUDY.id, study_digest="a" * 64, steward=events.pseudonym("x"), reason="no")
+
+
+def cosigning_key_told(home, store):
+    mirror = LogMirror(home, store)
+    SignedEvents(home, store).add(entries.WitnessEnrolled, vkey=mirror.signer.key.vkey())
+    mirror.close()
 
 
 class Running:
@@ -85,18 +95,24 @@ async def test_it_connects_hands_over_its_entries_and_answers(tmp_path):
     async with dialled(tmp_path, service) as (_, home):
         store = Store(tmp_path / "agent.db")
         signed_entry(home, store)
+        cosigning_key_told(home, store)  # else the agent tells it whenever it gets to it
         async with Running(home) as running:
             await until(lambda: service.heard)
             assert not running.task.done()
         (refusal,) = service.heard
         assert isinstance(refusal, Refusal)
         assert (refusal.study_digest, refusal.rule) == (unknown, "require_approval")
-        assert len(service.events) == 1
+        assert len(service.events) == 2
         assert store.pending_events() == ()
         # The list of what left is what arrived, to the byte.
-        left = [(record.kind, record.study_digest) for record in store.egress()]
-        assert left == [("hello", ""), ("events", ""), ("refusal", unknown)]
-        assert store.egress()[2].sha256 == digest_of(codec.encode_site_message(refusal))
+        assert store.egress() == ()  # moved to the hospital's own log
+        left = [line.sent for line in read_egress(home, store).lines if line.sent.kind != "log-position"]  # at any time
+        assert [(sent.kind, sent.study_digest) for sent in left] == [
+            ("hello", None),
+            ("events", None),
+            ("refusal", unknown),
+        ]
+        assert left[2].sha256 == digest_of(codec.encode_site_message(refusal))
         assert running.task.exception() is None
 
 
@@ -134,12 +150,14 @@ async def test_it_dials_again_with_growing_pauses(tmp_path, monkeypatch):
     assert all("nobody there" in log["reason"] for log in away)
 
 
-def test_pauses_double_up_to_the_longest_and_begin_again_after_a_steady_session(monkeypatch):
+def test_pauses_grow_up_to_the_longest_and_begin_again_after_a_steady_session(monkeypatch):
     monkeypatch.undo()
     pauses = [0.0]
-    for lasted_s in (0, 1, 0, 0, 0, 0, 0, 0, 60, 0):
+    for lasted_s in (0, 1, 0, 0, *[0] * 9, 60, 0):
         pauses.append(next_pause_s(pauses[-1], lasted_s))
-    assert pauses[1:] == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1]
+    assert pauses[1:5] == [0.5, 0.75, 1.125, 1.6875]
+    assert sum(pauses[:5]) < 5  # a coordinator that was killed is met again soon after it is back
+    assert pauses[-4:] == [30, 30, 0.5, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -279,3 +297,78 @@ async def test_vectors_up_and_down(tmp_path):
                 await line.upload(vector_header(data), data)
         whole = [record for record in store.egress() if record.kind == "initial-model"]
         assert [(record.sha256, record.size_bytes) for record in whole] == [(sha256, len(data))]
+
+
+# --- told to stop ----------------------------------------------------------------------------------------------------
+
+
+class AtWork:
+    """A study at work, as far as an agent that stops asks."""
+
+    def __init__(self):
+        self.rests = asyncio.Event()
+        self.delivered = []
+
+    def session_ended(self):
+        pass
+
+    async def deliver(self, message):
+        self.delivered.append(message)
+
+
+@pytest.mark.parametrize("way", ["the round ends", "no time is left", "a second signal", "the connection ends"])
+async def test_an_agent_that_is_told_to_stop_lets_a_round_end(tmp_path, way):
+    async with dialled(tmp_path) as (world, home):
+        agent, work, stop, at_once = agent_of(home), AtWork(), asyncio.Event(), asyncio.Event()
+        agent._works[STUDY.digest()] = work
+        drain_s = 0.05 if way == "no time is left" else 60
+        with capture_logs() as logs:
+            running = asyncio.create_task(agent.run(stop, drain_s=drain_s, at_once=at_once))
+            await until(lambda: world.service.sessions and agent.line.is_connected)
+            stop.set()
+            await until(lambda: agent._draining)
+            await agent._hear(PrepareStudy(study_digest=STUDY.digest()))
+            assert work.delivered == []
+            if way != "no time is left":
+                assert not running.done()
+            match way:
+                case "the round ends":
+                    work.rests.set()
+                case "a second signal":
+                    at_once.set()
+                case "the connection ends":
+                    await world.server.stop(0)
+            await asyncio.wait_for(running, 10)
+        left = [one for one in logs if one["event"] == "agent.left_a_round"]
+        assert bool(left) is (way == "no time is left")
+
+
+async def test_an_agent_without_a_round_stops_at_once(tmp_path):
+    async with dialled(tmp_path) as (world, home):
+        agent, work, stop = agent_of(home), AtWork(), asyncio.Event()
+        work.rests.set()
+        agent._works[STUDY.digest()] = work
+        running = asyncio.create_task(agent.run(stop, drain_s=60))
+        await until(lambda: world.service.sessions)
+        stop.set()
+        await asyncio.wait_for(running, 10)
+
+
+async def test_a_study_rests_between_attempts_and_not_within_one(tmp_path):
+    async with hospital(tmp_path) as world:
+        assert world.work.rests.is_set()
+        plan = world.plan()
+        await world.tell(world.invitation(plan))
+        await world.hear()  # its key bundle
+        assert not world.work.rests.is_set()
+        await world.tell(RoundAborted(context=context_of(plan).digest(), reason="the coordinator is being stopped"))
+        await world.idle()
+        assert world.work.rests.is_set()
+        await world.attempt(world.plan(attempt=2))
+        await world.idle()
+        assert world.work.rests.is_set()
+        await world.tell(world.invitation(world.plan(round=2)))
+        await world.hear()
+        assert not world.work.rests.is_set()
+        world.work.session_ended()
+        assert world.work.rests.is_set()

@@ -13,23 +13,23 @@ from consortium.wire.errors import CoordinatorUnreachable, WireError, WireViolat
 from site_agent import app
 from site_agent.app import (
     DatasetUnknown,
-    StudyAltered,
-    StudyUnknown,
     dataset_budgets,
-    decide_study,
-    describe_study,
     list_studies,
     objection_to,
     open_store,
     run_until_stopped,
+    study_sheet,
 )
-from site_agent.home import HomeInvalid
+from site_agent.calls import StudyAltered, StudyUnknown
+from site_agent.deciding import NothingToWithdraw, decide_study
+from site_agent.home import HomeInvalid, open_home
 from site_agent.ledger import Ledger, Limits
 from site_agent.training_spec import spec_of
+from tests.fakes import stewards
 from tests.fakes.site_wire import STUDY, StudyService, dialled, document_of
 from tests.fakes.site_world import small_study, write_site_file
 
-STEWARD = "Dr Ada Steward"
+STEWARD = stewards.NAME
 OTHER = small_study(governance={"purpose": "Something else."})
 
 
@@ -38,7 +38,9 @@ def logged(world):
 
 
 async def decide(folder, decision="approved", *, statement="I have read it."):
-    return await decide_study(folder, "small-study", decision, steward=STEWARD, statement=statement)
+    key = stewards.registered(open_home(folder), open_store(folder))
+    made = await decide_study(folder, "small-study", decision, steward=STEWARD, statement=statement, key=key)
+    return made.digest
 
 
 async def test_list_says_what_was_decided_here(tmp_path):
@@ -65,10 +67,10 @@ async def test_one_study_that_is_none_does_not_hide_the_others(tmp_path):
 
 async def test_describe(tmp_path):
     async with dialled(tmp_path):
-        text = await describe_study(tmp_path, "small-study")
+        text = (await study_sheet(tmp_path, "small-study")).text()
         assert STUDY.digest() in text
         with pytest.raises(StudyUnknown) as caught:
-            await describe_study(tmp_path, "lung-study")
+            await study_sheet(tmp_path, "lung-study")
         assert "small-study" in str(caught.value)
         assert "list" in caught.value.advice()
 
@@ -76,16 +78,17 @@ async def test_describe(tmp_path):
 async def test_an_altered_study_is_neither_described_nor_approved(tmp_path):
     altered = document_of(STUDY, document=OTHER.document())
     renamed = document_of(OTHER, study="other-name")
-    async with dialled(tmp_path, StudyService(offered=[renamed])) as (world, _):
+    async with dialled(tmp_path, StudyService(offered=[renamed])) as (world, home):
+        key = stewards.registered(home, open_store(tmp_path))
         for offered, name, error in (
             ([renamed], "other-name", StudyAltered),
             ([altered], "small-study", WireViolation),
         ):
             world.service.offered = offered
             with pytest.raises(error):
-                await describe_study(tmp_path, name)
+                await study_sheet(tmp_path, name)
             with pytest.raises(error) as caught:
-                await decide_study(tmp_path, name, "approved", steward=STEWARD, statement="yes")
+                await decide_study(tmp_path, name, "approved", steward=STEWARD, statement="yes", key=key)
             assert caught.value.advice()
         assert open_store(tmp_path).decisions() == ()
         assert world.service.events == []
@@ -147,6 +150,18 @@ async def test_taking_back_an_approval_needs_nobody(tmp_path):
     assert entries.parse_entry(waiting).reason == "Second thoughts."
     with pytest.raises(CoordinatorUnreachable):
         await decide(tmp_path)  # an approval is of what the coordinator offers
+
+
+async def test_withdrawing_needs_an_approval(tmp_path):
+    async with dialled(tmp_path) as (world, _):
+        with pytest.raises(NothingToWithdraw) as caught:
+            await decide(tmp_path, "withdrawn", statement="No.")
+        assert "reject" in caught.value.advice()
+        await decide(tmp_path)
+        await decide(tmp_path, "withdrawn", statement="Second thoughts.")
+        assert open_store(tmp_path).decision(STUDY.digest()).decision == "withdrawn"
+        rejected = logged(world)[-1]
+        assert [(one.decision, one.words) for one in rejected.signed] == [("withdrawn", "Second thoughts.")]
 
 
 async def test_taking_back_takes_back_every_version(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from site_agent import app as app_module
+from site_agent import cli, deciding
 from site_agent.cli import app
 
 
@@ -11,9 +12,10 @@ from site_agent.cli import app
 @pytest.mark.parametrize("objection", [None, "this hospital's own limits do NOT allow it (max_epsilon_total)."])
 def test_it_warns_and_the_approval_stands(tmp_path, monkeypatch, objection, nothing):
     async def decide(*_, **__):
-        return "d" * 64
+        return deciding.Decided(digest="d" * 64)
 
-    monkeypatch.setattr(app_module, "decide_study", decide)
+    monkeypatch.setattr(deciding, "decide_study", decide)
+    monkeypatch.setattr(cli, "_steward_key", lambda *_: None)
     monkeypatch.setattr(app_module, "objection_to", lambda *_: objection)
     monkeypatch.setattr(app_module, "promises_nothing", lambda *_: nothing)
     done = CliRunner().invoke(

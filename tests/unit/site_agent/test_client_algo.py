@@ -26,7 +26,8 @@ from site_agent.plain_trainer import PlainTrainer
 from site_agent.preflight import _configuration
 from site_agent.site_file import ClientAlgoFile
 from site_agent.training_spec import PlainSpec, plain_spec_of
-from site_agent.update import global_model_of, lanes_of
+from site_agent.update import global_model_of
+from site_agent.update_lanes import lanes_of
 from tests.fakes.client_algos import ALGO, SOURCE, register, registered, study_with_client_algo
 from tests.fakes.site_world import hospital, make_home
 from tests.fakes.training import patients
@@ -99,7 +100,7 @@ async def test_a_hospital_trains_a_study_with_it_from_its_site_file(tmp_path):
         for _ in range(3):
             assert (await world.attempt()).closed
         assert not np.array_equal(world.model.vector, before)
-        algo = world.work._prepared.trainer._algo
+        algo = world.work._prepared.room._trainer._algo
         ended = StudyEnded(
             study=study.study_id, study_digest=world.digest, outcome=StudyOutcome.COMPLETED,
             model_digest=world.model.digest(), reason="",

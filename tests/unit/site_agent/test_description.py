@@ -25,7 +25,7 @@ def world(tmp_path):
 
 def told(world, study=STUDY):
     text = describe(study, study.digest(), world.home.config, world.ledger)
-    assert all(len(line) <= 110 for line in text.splitlines() if not line.startswith("Study"))
+    assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("Study"))
     return " ".join(text.split())
 
 
@@ -47,6 +47,16 @@ def test_everything_a_steward_asks(world):
         "own limits allow it",
     ):
         assert part in text, part
+
+
+def test_a_steward_reads_in_which_rounds_this_hospital_is(world):
+    study = small_study(training={"rounds": 20, "participants_per_round": 3}, evaluation={"every_rounds": 20})
+    own = study.turns_of("birch")
+    text = told(world, study)
+    named = ", ".join(map(str, own[:12]))
+    assert len(own) == 15
+    assert f"This hospital is in 15 of the 20 rounds ({named} and so on), and noise is for 15" in text
+    assert "no patient more private" in text
 
 
 def test_a_steward_reads_by_what_the_model_is_chosen_and_what_stays_here(world):

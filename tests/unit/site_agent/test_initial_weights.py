@@ -19,6 +19,7 @@ from site_agent.errors import WeightsRefused
 from site_agent.home import open_home
 from site_agent.networks import build_from, layout_of
 from site_agent.preparation import Declined, prepare
+from site_agent.room_in_process import RoomInProcess
 from site_agent.starting_point import objection_to_weights, require_named_file, words_of
 from site_agent.store import Decision
 from site_agent.trainer import DpTrainer
@@ -28,6 +29,7 @@ from site_agent.weights_files import converted, drawn, whole, write_new
 from tests.fakes.bundle_folder import write_bundle
 from tests.fakes.site_world import make_world
 from tests.fakes.small_study import DOCUMENT
+from tests.fakes.stewards import signed
 from tests.unit.contract.test_algorithms import NO_PRIVACY
 
 MLP = {"network": "mlp", "args": {"hidden": [4], "activation": "tanh"}}
@@ -104,11 +106,11 @@ def test_a_hospital_takes_part_if_it_has_the_file(tmp_path: Path) -> None:
     study = StudyFile.model_validate_json(json.dumps(json.loads(world.study.document()) | changes))
     approved = Decision(
         study_digest=study.digest(), study=study.study_id, document=study.document(), decision="approved",
-        steward="Dr Somebody", statement="", at=1.0,
+        steward="Dr Somebody", statement="", at=1.0, signatures=signed(world.home, world.store, study),
     )  # fmt: skip
     world.store.add_events([], decision=approved)
     with pytest.raises(Declined, match="weights: this hospital does not have"):
-        prepare(world.home, world.store, world.ledger, study.digest())
+        prepare(world.home, world.store, world.ledger, study.digest(), RoomInProcess)
     (words,) = words_of(study, {})
     assert "site.yaml does not list it, so it is refused" in words[1]
     record = yaml.safe_load((tmp_path / "site.yaml").read_text()) | {"weights": {sha256: "first.safetensors"}}
@@ -119,7 +121,7 @@ def test_a_hospital_takes_part_if_it_has_the_file(tmp_path: Path) -> None:
     require_named_file(sha256, Path(config.weights[sha256]))
     with pytest.raises(WeightsRefused, match="as it is listed"):
         require_named_file("a" * 64, Path(config.weights[sha256]))
-    ready = prepare(open_home(tmp_path), world.store, world.ledger, study.digest())
+    ready = prepare(open_home(tmp_path), world.store, world.ledger, study.digest(), RoomInProcess)
     assert ready.first_model.digest() == drawn(world.study).digest()
 
 

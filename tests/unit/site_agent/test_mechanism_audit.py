@@ -7,7 +7,8 @@ import pytest
 from privacy.dp import accountant
 from site_agent.admission_audit import PARAMETERS_MAX, audited_at_admission
 from site_agent.gradients.admission import EngineChoice
-from site_agent.mechanism_audit import AT_ADMISSION, CONFIDENCE, Effort, audit_mechanism
+from site_agent.mechanism_audit import AT_ADMISSION, Effort, audit_mechanism
+from site_agent.mechanism_findings import CONFIDENCE
 from site_agent.trainer import DpTrainer
 from tests.fakes import broken_trainers as broken
 from tests.fakes.training import spec

@@ -25,13 +25,13 @@ from site_agent.trainer import DpTrainer
 from site_agent.training_spec import OptimizerSpec, PrivacySpec, TrainingSpec
 from site_agent.update import (
     global_model_of,
-    lanes_of,
     load_vector,
     named_parameters,
     parameter_count,
     parameter_layout,
     vector_of,
 )
+from site_agent.update_lanes import lanes_of
 from tests.fakes.site_world import small_study
 from tests.fakes.small_networks import SMALL_NETWORKS, images
 from tests.fakes.training import entropy_of

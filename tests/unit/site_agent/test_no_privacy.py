@@ -87,17 +87,17 @@ async def test_what_a_hospital_keeps_outlives_its_process_and_belongs_to_its_rou
     async with hospital(tmp_path, study, allow_no_privacy=True) as world:
         assert [name for name, _ in world.model.parameters] == ["0.weight"]
         await world.attempt()
-        carried = world.work._values._carried
+        carried = world.work._prepared.room._carried
         after_first = carried.kept(2).tolist()
         assert carried.kept(1) is None
         assert after_first != [0.0]
         await world.stop()
         await world.start()
         await world.prepare()
-        assert world.work._values._carried.kept(2).tolist() == after_first
+        assert world.work._prepared.room._carried.kept(2).tolist() == after_first
         await world.attempt()
-        assert world.work._values._carried.kept(2).tolist() == after_first
-        assert world.work._values._carried.kept(3).tolist() != after_first
+        assert world.work._prepared.room._carried.kept(2).tolist() == after_first
+        assert world.work._prepared.room._carried.kept(3).tolist() != after_first
         folder = tmp_path / "carried" / world.digest[:16] / "kept"
         assert sorted(path.name for path in folder.iterdir()) == [
             "round-000001.safetensors", "round-000002.safetensors",
@@ -108,9 +108,10 @@ async def test_what_a_hospital_keeps_outlives_its_process_and_belongs_to_its_rou
 async def test_a_control_variate_counts_when_its_update_is_in_a_sum(tmp_path):
     study = exact_study(local_steps=2, algorithm="scaffold")
     async with hospital(tmp_path, study, allow_no_privacy=True) as world:
-        control = world.work._values._carried._control
+        control = world.work._prepared.room._carried._control
         assert not control.shift(1, world.model).any()
         await world.attempt()
+        world.work._prepared.room._released = world.work._released_rounds()
         # Three puppets sent nothing, so c is a quarter of this hospital's c_i, but for encodings.
         shift = control.shift(2, world.model)
         own = control._own(2)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from consortium.contract.study import Evaluation as Wanted
 from consortium.wire.fact_log import log_as_facts
-from site_agent.evaluate import Evaluation
+from site_agent.evaluation import Evaluation
 from site_agent.tally import Scores
 from site_agent.trainer import DpTrainer, TrainedUpdate
 from tests.fakes.loose_talk import live_objects, noted_secrets, only_newcomers, said_of, search_for

@@ -88,7 +88,7 @@ def world(tmp_path, made, *, round_closed=True, dataset="a dataset"):
     link = SimpleNamespace(round=3, model_digest=model.digest()) if round_closed else None
     config = SimpleNamespace(dataset_for=lambda _: dataset, device="cpu", precision="float32", weights={})
     home = SimpleNamespace(folder=tmp_path, images=None, config=config)
-    return home, SimpleNamespace(chain=lambda _: link)
+    return home, SimpleNamespace(chain=lambda _: link, withdrawn_marks=lambda: (frozenset(), frozenset(), 0))
 
 
 def test_they_are_numbered_and_nobody_else_may_look(tmp_path, monkeypatch):

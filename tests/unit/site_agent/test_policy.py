@@ -22,6 +22,7 @@ STUDY = StudyFacts(
     minimum_patients=30,
     participants=3,
     threshold=3,
+    witnesses=3,
     upload_bytes=1000,
     expires=date(2035, 12, 31),
 )
@@ -57,6 +58,7 @@ def test_training_and_test_figures_are_one_studys_epsilon(epsilon, figures, cap,
         ({"minimum_patients": 1}, {"minimum_patients": 47}, {}, "minimum_patients"),
         ({"minimum_sites": 4}, {}, {}, "minimum_sites"),
         ({"minimum_threshold": 4}, {}, {}, "minimum_threshold"),
+        ({"minimum_witnesses": 4}, {}, {}, "minimum_witnesses"),
         ({"max_egress_bytes_per_round": 999}, {}, {}, "max_egress_bytes_per_round"),
     ],
 )
@@ -71,7 +73,6 @@ def test_each_rule_refuses_alone(policy, study, site, rule):
     [
         ({"max_epsilon_per_study": 1.0, "max_delta": 1e-3, "minimum_patients": 46}, {}, {}),
         ({"minimum_sites": 3, "minimum_threshold": 3, "max_egress_bytes_per_round": 1000}, {}, {}),
-        ({"require_approval": False}, {}, {"approved": False}),
         ({}, {}, {"today": date(2035, 12, 31)}),
     ],
 )

@@ -1,24 +1,43 @@
 """`site-agent check`: everything a run needs, and what it says when something is not as it must be."""
 
-from datetime import timedelta
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import pytest
+import structlog
 import torch
 import yaml
 
 from consortium.contract import certificates
-from site_agent import preflight
-from site_agent.home import HomeInvalid
-from site_agent.preflight import run_checks
+from site_agent import app, check_machine, cli, preflight
+from site_agent.check_network import Firewall
+from site_agent.check_result import CheckResult, Status
+from site_agent.home import HomeInvalid, open_home
+from site_agent.preflight import Checked, run_checks
 from site_agent.store import Decision, Store
 from site_agent.told import Told
 from tests.fakes.imaging_study import whole_study, write_folder
 from tests.fakes.site_wire import STUDY, dialled, document_of
 from tests.fakes.site_world import make_home, new_member, write_patients, write_site_file
+from tests.fakes.stewards import signed
 from tests.fakes.wire_world import pki
 
-NAMES = ["configuration", "disk", "keys", "certificate", "coordinator", "data", "engines", "ledger"]
+NAMES = [
+    *("configuration", "folders", "disk", "memory", "confinement", "keys", "certificate", "dns", "proxy", "port"),
+    *("tls", "coordinator", "clock", "versions", "data", "gpu", "engines", "ledger"),
+]
+
+
+@pytest.fixture(autouse=True)
+def plenty(monkeypatch):
+    """What the machine of the tests happens to have is not what they are about."""
+    monkeypatch.setattr(check_machine, "available_bytes", lambda: 2**36)
+    monkeypatch.setattr(preflight, "check_confinement", lambda: "enforced: everything")
+    monkeypatch.setattr(check_machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
 
 
 def approve(folder, study=STUDY):
@@ -29,18 +48,30 @@ def approve(folder, study=STUDY):
         document=offered.document,
         decision="approved",
         steward="Dr Somebody",
-        statement="",
+        statement="I have read it.",
         at=1.0,
+        signatures=signed(open_home(folder), Store(folder / "agent.db"), study),
     )
     Store(folder / "agent.db").add_events([], decision=decision)
 
 
 async def failed(folder):
     """The checks that failed; none of them raises, and each says what to do."""
-    results = await run_checks(folder)
-    assert [result.name for result in results] == NAMES
-    assert all(result.advice for result in results if not result.ok)
-    return {result.name: result.found for result in results if not result.ok}
+    checked = await run_checks(folder)
+    assert [result.name for result in checked.results] == NAMES
+    assert all(bool(result.advice) is (result.status is not Status.OK) for result in checked.results)
+    assert checked.ok is (not any(result.status in ("failed", "not checked") for result in checked.results))
+    return {result.name: result.found for result in checked.results if result.status is Status.FAILED}
+
+
+async def found_of(folder):
+    return {result.name: result.found for result in (await run_checks(folder)).results}
+
+
+async def statuses(folder):
+    """Of everything that is not simply well."""
+    results = (await run_checks(folder)).results
+    return {result.name: result.status.value for result in results if result.status is not Status.OK}
 
 
 async def test_all_is_well(tmp_path, monkeypatch):
@@ -48,7 +79,7 @@ async def test_all_is_well(tmp_path, monkeypatch):
     async with dialled(tmp_path) as (world, _):
         assert await failed(tmp_path) == {}
         approve(tmp_path)
-        results = {result.name: result.found for result in await run_checks(tmp_path)}
+        results = await found_of(tmp_path)
         assert "small-study" in results["configuration"]
         assert "365 days" in results["certificate"] or "364 days" in results["certificate"]
         assert results["coordinator"].endswith("studies offered: 1")
@@ -62,10 +93,66 @@ async def test_all_is_well(tmp_path, monkeypatch):
         assert world.service.events == []
         with (tmp_path / "site.yaml").open("a") as file:
             file.write("\ndevice: cuda\n")
-        assert await failed(tmp_path) == {
-            "engines": "device: found 'cuda', but torch finds no CUDA device on this machine"
-        }
-    assert {record.kind for record in Store(tmp_path / "agent.db").egress()} == {"list-studies"}
+        missing = "device: found 'cuda', but torch finds no CUDA device on this machine"
+        assert await failed(tmp_path) == dict.fromkeys(("gpu", "engines"), missing)
+    assert {record.kind for record in Store(tmp_path / "agent.db").egress()} == {"list-studies", "greet"}
+    assert world.service.sessions == []  # an agent that runs meanwhile keeps its own
+
+
+async def test_what_programs_may_rely_on_is_what_the_page_says(tmp_path):
+    page = (Path(__file__).parents[3] / "docs/reference/site-check.md").read_text()
+    (schema,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    validator = jsonschema.Draft202012Validator(json.loads(schema))
+    async with dialled(tmp_path):
+        well = (await run_checks(tmp_path)).to_json()
+        (tmp_path / "site.yaml").write_text("nonsense: 1")
+        ill = (await run_checks(tmp_path)).to_json()
+    for told, ok in ((well, True), (ill, False)):
+        validator.validate(told)
+        assert told["ok"] is ok
+        assert [one["check"] for one in told["checks"]] == NAMES
+    assert well["firewall"]["inbound"] == []
+    assert ill["firewall"] is None
+    assert re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE) == NAMES
+
+
+async def test_nothing_but_the_answer_goes_to_stdout(tmp_path, monkeypatch, capsys):
+    """What checks log on their way must not stand before the JSON."""
+
+    async def talks(folder):
+        structlog.get_logger().info("device.chosen")
+        return folder
+
+    monkeypatch.setattr(app, "run_checks", talks)
+    try:
+        assert await app.check_home(tmp_path) == tmp_path
+    finally:
+        structlog.reset_defaults()
+    said = capsys.readouterr()
+    assert (said.out, "device.chosen" in said.err) == ("", True)
+
+
+def test_what_is_printed(tmp_path, capsys):
+    results = [
+        CheckResult(name="disk", status=Status.OK, found="room [enough]"),
+        CheckResult(name="memory", status=Status.WARNING, found="little", advice="Give it more."),
+        CheckResult(name="port", status=Status.FAILED, found="Connection refused", advice="Open it."),
+        CheckResult(name="tls", status=Status.NOT_CHECKED, found="not tried", advice="Mend that first."),
+    ]
+    firewall = Firewall(host="hub.example.org", port=8443, proxy=None, addresses=("192.0.2.1",))
+    checked = Checked(site="birch", at=datetime.now(UTC), results=tuple(results), firewall=firewall)
+    assert not checked.ok
+    cli._print_checked(checked)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["ok   disk: room [enough]", "WARN memory: little", "       Give it more."]
+    assert lines[3:5] == ["FAIL port: Connection refused", "       Open it."]
+    assert lines[5] == "--   tls: not tried"
+    assert lines[7:9] == [
+        "For the firewall team:",
+        "  direction   outbound only, from this computer; nothing inbound is needed, the agent listens on no port",
+    ]
+    assert "hub.example.org, TCP port 8443 (today 192.0.2.1; allow the name, addresses may change)" in lines[9]
+    assert "do not intercept TLS to hub.example.org" in "".join(lines)
 
 
 async def test_no_home(tmp_path):
@@ -75,24 +162,20 @@ async def test_no_home(tmp_path):
 
 async def test_nobody_there(tmp_path):
     make_home(tmp_path, STUDY, authority=pki().authority, address="127.0.0.1:1")
-    assert list(await failed(tmp_path)) == ["coordinator"]
+    assert await failed(tmp_path) == {"port": "Connection refused"}
+    behind = ("tls", "coordinator", "clock", "versions")
+    assert await statuses(tmp_path) == {"port": "failed", **dict.fromkeys(behind, "not checked")}
 
 
 async def test_a_later_check_is_made_although_an_earlier_one_failed(tmp_path, monkeypatch):
     async with dialled(tmp_path):
         (tmp_path / "site.yaml").write_text("nonsense: 1")
-        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+        (tmp_path / "keys/hedge.key").chmod(0o640)
         found = await failed(tmp_path)
-        assert list(found) == [
-            "configuration",
-            "disk",
-            "coordinator",
-            "data",
-            "engines",
-            "ledger",
-        ]  # where to dial is in the file too
+        assert list(found) == ["configuration", "disk", "memory", "keys", "data", "gpu", "engines", "ledger"]
         assert "nonsense" in found["configuration"]
-        assert found["disk"] == "1 MiB free"
+        assert (await statuses(tmp_path))["coordinator"] == "not checked"  # where to dial is in the file, too
+        assert (await run_checks(tmp_path)).firewall is None
 
 
 async def test_an_ecdsa_key_that_was_exchanged(tmp_path):
@@ -118,15 +201,19 @@ async def test_a_tls_key_that_is_none(tmp_path):
         assert "tls.pem" in found["keys"]
 
 
-async def test_a_certificate_that_ends_soon_or_is_foreign(tmp_path):
+async def test_a_certificate_that_ends_soon_or_is_foreign(tmp_path, monkeypatch):
     async with dialled(tmp_path):
-        soon = new_member(pki().authority, "birch", valid_for=timedelta(days=10))
+        soon = new_member(pki().authority, "birch", valid_for=timedelta(days=2))
         (tmp_path / "certificates/site.pem").write_bytes(soon.certificate_pem)
         found = await failed(tmp_path)
         assert "expires in" in found["certificate"]
         (tmp_path / "certificates/site.pem").write_bytes(b"nothing")
         found = await failed(tmp_path)
         assert {"certificate", "coordinator"} <= set(found)
+        low = new_member(pki().authority, "birch", valid_for=timedelta(days=90))
+        (tmp_path / "certificates/site.pem").write_bytes(low.certificate_pem)
+        monkeypatch.setattr(preflight, "CERTIFICATE_LOW_PART", 0.5)  # of ninety days ninety are left
+        assert (await statuses(tmp_path))["certificate"] == "warning"
 
 
 async def test_data_that_are_missing_or_wrong(tmp_path):
@@ -154,7 +241,7 @@ async def test_images_are_checked_one_line_for_each_reason(tmp_path):
         record |= {"datasets": {"films": own}, "studies": {study.id: "films"}}
         (tmp_path / "site.yaml").write_text(yaml.safe_dump(record))
         assert await failed(tmp_path) == {}
-        results = {result.name: result.found for result in await run_checks(tmp_path)}
+        results = await found_of(tmp_path)
         assert results["data"] == (
             "small-study:\n"
             "  11 patients (8 to train, 3 to test) with 11 records; 3 of 14 records left out\n"
@@ -185,7 +272,7 @@ async def test_datasets_with_patients_in_common_and_a_ledger_that_is_too_old(tmp
         record = yaml.safe_load((tmp_path / "site.yaml").read_text())
         record["datasets"]["clinic"] = dict(record["datasets"]["ward"])
         (tmp_path / "site.yaml").write_text(yaml.safe_dump(record))
-        results = {result.name: result.found for result in await run_checks(tmp_path)}
+        results = await found_of(tmp_path)
         assert "clinic and ward have 45 patients in common and one budget" in results["ledger"]
         told = Told(study_digest=STUDY.digest(), study=STUDY.id, dataset="ward", round=1, attempt=1, steps=3)
         Store(tmp_path / "agent.db").add_events([], spent=told)

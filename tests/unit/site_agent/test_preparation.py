@@ -9,14 +9,16 @@ from site_agent.data_faults import DataInvalid
 from site_agent.home import open_home
 from site_agent.ledger import Limits
 from site_agent.preparation import Declined, announce, approved_study, prepare
+from site_agent.room_in_process import RoomInProcess
 from site_agent.signed_events import SignedEvents
 from site_agent.store import Decision
 from tests.fakes.imaging_study import whole_study, write_folder
 from tests.fakes.site_world import make_world, small_study, write_patients, write_site_file
+from tests.fakes.stewards import signed
 
 
 def prepared(world):
-    return prepare(world.home, world.store, world.ledger, world.digest)
+    return prepare(world.home, world.store, world.ledger, world.digest, RoomInProcess)
 
 
 def test_what_a_round_will_need(tmp_path):
@@ -24,7 +26,7 @@ def test_what_a_round_will_need(tmp_path):
     ready = prepared(world)
     assert (ready.study, ready.digest, ready.dataset) == (world.study, world.digest, "ward")
     assert ready.first_model.vector.size == 4
-    assert ready.cohort.summary.patients == 45
+    assert ready.seen.patients == 45
     assert ready.spec.privacy.mechanism.steps == 2
     # The first model is a function of the study and nothing else.
     assert prepared(make_world(tmp_path / "other")).first_model.digest() == ready.first_model.digest()
@@ -42,11 +44,11 @@ def test_a_study_of_images_is_announced_in_words(tmp_path):
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(record))
     approved = Decision(
         study_digest=study.digest(), study=study.study_id, document=study.document(), decision="approved",
-        steward="Dr Somebody", statement="", at=1.0,
+        steward="Dr Somebody", statement="", at=1.0, signatures=signed(world.home, world.store, study),
     )  # fmt: skip
     world.store.add_events([], decision=approved)
-    ready = prepare(open_home(tmp_path), world.store, world.ledger, study.digest())
-    assert ready.cohort.train.features.shape[1:] == ready.spec.network.input_shape == (1, 28, 28)
+    ready = prepare(open_home(tmp_path), world.store, world.ledger, study.digest(), RoomInProcess)
+    assert ready.room._cohort.train.features.shape[1:] == ready.spec.network.input_shape == (1, 28, 28)
     assert len(list((tmp_path / "images").iterdir())) == 30
     announce(ready, SignedEvents(world.home, world.store))
     snapshot = entries.parse_entry(world.store.pending_events()[0][1])
@@ -63,11 +65,11 @@ def test_only_an_approved_study_by_its_digest(tmp_path):
             world.decide(decision)
         with pytest.raises(Declined) as caught:
             prepared(world)
-        assert caught.value.refusal.rule == "require_approval"
+        assert caught.value.refusal.rule == ("withdrawn" if decision == "withdrawn" else "require_approval")
     world.decide()
-    assert approved_study(world.store, world.digest) == world.study
+    assert approved_study(world.home, world.store, world.digest) == world.study
     with pytest.raises(Declined):
-        approved_study(world.store, small_study(training={"rounds": 3}).digest())
+        approved_study(world.home, world.store, small_study(training={"rounds": 3}).digest())
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_announced_once_and_whole(tmp_path):
     assert isinstance(cost, entries.DpConfigured)
     assert cost.epsilon_planned <= 1.0
     assert cost.steps_planned == 2
-    assert cost.engine == ready.trainer.engine_name == "bookkeeping"
+    assert cost.engine == ready.engine == "bookkeeping"
     assert isinstance(audited, entries.DpAudited)
     assert audited.failed == ()
 

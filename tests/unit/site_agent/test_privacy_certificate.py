@@ -7,16 +7,17 @@ from typer.testing import CliRunner
 
 from audit import entries
 from audit.certificate import percent_right
+from consortium.contract.software import code_digest, software
 from site_agent import admission_audit, preparation
 from site_agent.certification import certificate_of, local_figures, sign_certificate
 from site_agent.cli import app
 from site_agent.clipping_record import ClippingRecord, Totals
-from site_agent.mechanism_audit import Finding, MechanismAudit
+from site_agent.mechanism_findings import Finding, MechanismAudit
 from site_agent.privacy_certificate import CertificateRefused, describe_certificate, outside_of
+from site_agent.room_in_process import RoomInProcess
 from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
-from site_agent.software import code_digest, software
-from site_agent.trainer import LocalFigures
+from site_agent.training_room import LocalFigures
 from tests.fakes.site_world import hospital, make_world, small_study
 
 
@@ -85,7 +86,7 @@ async def test_a_mechanism_that_fails_its_audit_is_declined_and_the_measurement_
     )
     monkeypatch.setattr(admission_audit, "audited", lambda *_: failing)
     world = make_world(tmp_path)
-    prepared = preparation.prepare(world.home, world.store, world.ledger, world.digest)
+    prepared = preparation.prepare(world.home, world.store, world.ledger, world.digest, RoomInProcess)
     events = SignedEvents(world.home, world.store)
     for _ in range(2):  # announced once, and a failure signed each time
         with pytest.raises(preparation.Declined, match="mechanism_audit"):

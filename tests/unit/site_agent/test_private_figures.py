@@ -20,6 +20,7 @@ from site_agent.figures_account import admit_figures, budget_digest, ledger_name
 from site_agent.logged_event import logged_event
 from site_agent.preparation import Declined, prepare
 from site_agent.private_figures import PrivateFigures, counts_of
+from site_agent.room_in_process import RoomInProcess
 from site_agent.round_values import RoundValues
 from site_agent.signed_events import SignedEvents
 from site_agent.spend_entries import sign_figures
@@ -77,7 +78,7 @@ def world(tmp_path):
 
 
 def values_of(world):
-    ready = prepare(world.home, world.store, world.ledger, world.digest)
+    ready = prepare(world.home, world.store, world.ledger, world.digest, RoomInProcess)
     world.model = ready.first_model
     return RoundValues(ready, world.ledger, SignedEvents(world.home, world.store))
 
@@ -128,7 +129,7 @@ async def test_figures_that_cannot_be_signed_for_are_not_drawn(world, monkeypatc
     monkeypatch.setattr(values._figures, "_draw", lambda *_: pytest.fail("drawn"))
 
     def full(*_, **__):
-        raise StoreUnwritable
+        raise StoreUnwritable("agent.db is full")
 
     monkeypatch.setattr(world.store, "add_events", full)
     with pytest.raises(StoreUnwritable):
@@ -171,7 +172,7 @@ def test_a_delta_above_the_hospitals_is_refused_before_anything_is_computed(tmp_
     study = small_study(evaluation=BUDGET | {"privacy": {"epsilon": 1.0, "delta": 0.01}})
     world = make_world(tmp_path, study, max_epsilon_per_study=2.0)
     with pytest.raises(Declined) as caught:
-        prepare(world.home, world.store, world.ledger, world.digest)
+        prepare(world.home, world.store, world.ledger, world.digest, RoomInProcess)
     assert caught.value.refusal.rule == "max_delta"
 
 
@@ -179,11 +180,11 @@ def test_training_and_figures_together_are_one_studys_epsilon(tmp_path):
     """Each alone is within what this hospital gives one study; a patient pays both."""
     world = make_world(tmp_path, private_study(), max_epsilon_per_study=1.9)
     with pytest.raises(Declined) as caught:
-        prepare(world.home, world.store, world.ledger, world.digest)
+        prepare(world.home, world.store, world.ledger, world.digest, RoomInProcess)
     assert caught.value.refusal.rule == "max_epsilon_per_study"
     assert caught.value.refusal.explanation.startswith("epsilon 1 and 1 for test figures is more")
     enough = make_world(tmp_path / "more", private_study(), max_epsilon_per_study=2.0)
-    prepare(enough.home, enough.store, enough.ledger, enough.digest)
+    prepare(enough.home, enough.store, enough.ledger, enough.digest, RoomInProcess)
 
 
 def test_the_noise_is_as_wide_as_the_mechanism_says(world):
@@ -202,7 +203,7 @@ def test_the_noise_is_as_wide_as_the_mechanism_says(world):
 
 def test_training_and_figures_together_must_fit_before_the_study_begins(world):
     """Each alone would: the cap is 1.5 and both cost 1."""
-    ready = prepare(world.home, world.store, world.ledger, world.digest)
+    ready = prepare(world.home, world.store, world.ledger, world.digest, RoomInProcess)
     about = {"study": ready.study, "digest": world.digest, "dataset": ready.dataset}
     training = ready.spec.privacy.study_event()
     policy = world.home.config.policy

@@ -7,7 +7,7 @@ import pytest
 
 from consortium.contract.study import Evaluation as Wanted
 from site_agent.dice_tally import Overlaps
-from site_agent.evaluate import Evaluation
+from site_agent.evaluation import Evaluation
 from site_agent.results import Results, curves_of
 from site_agent.tally import Scores
 

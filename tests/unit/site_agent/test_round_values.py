@@ -9,17 +9,18 @@ import pytest
 from audit import entries
 from consortium.contract.global_model import GlobalModel
 from privacy.errors import BudgetExceeded
-from site_agent import round_values
+from site_agent import room_in_process
 from site_agent.errors import TrainingFailed
 from site_agent.evaluate import evaluate
 from site_agent.preparation import Declined, prepare
+from site_agent.room_in_process import RoomInProcess
 from site_agent.round_values import RoundValues
 from site_agent.signed_events import SignedEvents
 from tests.fakes.site_world import make_world, small_study
 
 
 def values_of(world):
-    ready = prepare(world.home, world.store, world.ledger, world.digest)
+    ready = prepare(world.home, world.store, world.ledger, world.digest, RoomInProcess)
     world.model = ready.first_model
     return RoundValues(ready, world.ledger, SignedEvents(world.home, world.store))
 
@@ -160,15 +161,15 @@ async def test_an_attempt_charged_by_a_process_that_died_is_not_trained_again(wo
 
 async def test_a_training_that_failed_is_counted_and_can_be_done_again(world):
     values, policy = values_of(world), world.home.config.policy
-    train_round = values._prepared.trainer.train_round
+    train = values._prepared.room.train
 
     def fails(*_):
         raise ArithmeticError
 
-    values._prepared.trainer.train_round = fails
+    values._prepared.room.train = fails
     with pytest.raises(ArithmeticError):
         await values.contribution(world.plan(measured=False), world.model, policy)
-    values._prepared.trainer.train_round = train_round
+    values._prepared.room.train = train
     await values.contribution(world.plan(measured=False, attempt=2), world.model, policy)
     (row,) = world.ledger.report()
     assert (row.rounds, row.open_rounds) == (2, 1)
@@ -177,7 +178,7 @@ async def test_a_training_that_failed_is_counted_and_can_be_done_again(world):
 async def test_nothing_is_trained_when_the_budget_does_not_allow_it(world):
     values, policy = values_of(world), world.home.config.policy
     trained = []
-    values._prepared.trainer.train_round = trained.append
+    values._prepared.room.train = trained.append
     with pytest.raises(BudgetExceeded):
         await values.contribution(world.plan(), world.model, policy.model_copy(update={"max_epsilon_total": 0.1}))
     assert trained == []
@@ -206,12 +207,12 @@ async def test_models_measured_at_once_do_not_touch_each_other(world, monkeypatc
         both.wait()
         return found
 
-    monkeypatch.setattr(round_values, "evaluate", measure)
+    monkeypatch.setattr(room_in_process, "evaluate", measure)
     plan = world.plan(round=3)
     models = [GlobalModel(world.model.parameters, np.full(4, value, dtype=np.float32)) for value in (-3, 0, 3)]
     found = await asyncio.gather(*(values.contribution(plan, model, policy) for model in models))
     assert len(set(map(id, modules))) == 3
-    monkeypatch.setattr(round_values, "evaluate", evaluate)
+    monkeypatch.setattr(room_in_process, "evaluate", evaluate)
     alone = [await values.contribution(plan, model, policy) for model in models]
     assert [one.evaluation.loss_sum for one in found] == [one.evaluation.loss_sum for one in alone]
     assert len({one.evaluation.loss_sum for one in alone}) == 3

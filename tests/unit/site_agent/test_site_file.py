@@ -8,6 +8,7 @@ from consortium.contract.errors import FileInvalid
 from consortium.contract.names import StudyId
 from site_agent.site_file import Policy, SiteFile, load_site_file
 
+DIGEST = "5d" * 32
 SITE = """\
 schema: consortium/site/v1
 site: north
@@ -68,7 +69,26 @@ def test_what_the_hospital_does_not_say_is_the_careful_default(tmp_path: Path) -
         ("total: 4", "total: 0", "policy.max_epsilon_total", 11, "0", "greater than 0"),
         ("total: 4", "total: 4\n  minimum_sites: 2", "policy.minimum_sites", 12, "2", "from 3 to 128"),
         ("total: 4", "total: 4\n  max_delta: 1", "policy.max_delta", 12, "1", "less than 1"),
-        ("total: 4", "total: 4\n  require_approval: no", "policy.require_approval", 12, '"no"', "true or false"),
+        ("total: 4", "total: 4\n  require_approval: no", "policy.require_approval", 12, '"no"', "true: nothing"),
+        ("total: 4", "total: 4\n  require_approval: false", "policy.require_approval", 12, "false", "true: nothing"),
+        ("total: 4", "total: 4\n  approvals_needed: 4", "policy.approvals_needed", 12, "4", "from 1 to 3"),
+        (
+            "total: 4", "total: 4\n  allowed_hours: {time_zone: Mars, from: '18:00', until: '06:00'}",
+            "policy.allowed_hours.time_zone", 12, '"Mars"', "a time zone such as Europe/Berlin",
+        ),
+        (
+            "total: 4", "total: 4\n  allowed_hours: {time_zone: UTC, from: '18:00', until: '18:00'}",
+            "policy.allowed_hours.until", 12, '"18:00"', "another time than `from`",
+        ),
+        (
+            "total: 4", "total: 4\n  allowed_hours: {time_zone: UTC, from: '6 pm', until: '18:00'}",
+            "policy.allowed_hours.from", 12, '"6 pm"', 'a time of day in quotes, such as "18:00"',
+        ),
+        ("studies:", f"client_algos: {{ward: {{sha256: {DIGEST}, class: A}}}}\nstudies:",
+            "client_algos.ward.file", 7, "both or neither", "either file or distribution"),
+        ("studies:", f"client_algos: {{ward: {{sha256: {DIGEST}, class: A, distribution: w, module: w}}}}\nstudies:",
+            "client_algos.ward.version", 7, "nothing", "a value with distribution"),
+        ("total: 4", "total: 4\n  may_approve: [Ada]", "policy.may_approve[0]", 12, '"Ada"', "stewards list"),
         ("total: 4", "total: 4\n  allowed_networks: [x]", "policy.allowed_networks[0]", 12, '"x"', "logistic"),
         ("total: 4", "total: 4\n  allowed_mechanisms: [none]", "policy.allowed_mechanisms[0]", 12, '"none"', "one of"),
         ("studies:", "device: gpu\nstudies:", "device", 7, '"gpu"', "auto, cpu, cuda, or cuda:N"),

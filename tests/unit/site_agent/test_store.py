@@ -9,7 +9,8 @@ import pytest
 
 from audit.entries import NO_ENTRY
 from consortium.contract.names import Digest, SiteId, StudyId
-from site_agent.store import ChainLink, Decision, EgressRecord, PeerChanged, Release, Store, StoreUnwritable
+from site_agent.egress_rows import EgressRecord
+from site_agent.store import ChainLink, Decision, PeerChanged, Release, Store, StoreUnwritable
 
 STUDY = Digest("5d" * 32)
 MODEL = Digest("3f" * 32)
@@ -212,11 +213,13 @@ def test_peers_are_pinned_at_first_sight(store):
     known = ("a" * 64, "b" * 64, "e" * 130)
     store.pin_peer(SiteId("alder"), *known)
     store.pin_peer(SiteId("alder"), *known)
-    for changed in (("c" * 64, *known[1:]), (known[0], "c" * 64, known[2]), (*known[:2], "f" * 130)):
+    for changed in ((known[0], "c" * 64, known[2]), (*known[:2], "f" * 130)):
         with pytest.raises(PeerChanged) as caught:
             store.pin_peer(SiteId("alder"), *changed)
         assert "alder" in caught.value.advice()
     assert store.peers() == (("alder", *known),)
+    store.pin_peer(SiteId("alder"), "c" * 64, *known[1:])  # its certificate was renewed
+    assert store.peers() == (("alder", "c" * 64, *known[1:]),)
     assert store.forget_peer("alder")
     assert not store.forget_peer("alder")
     store.pin_peer(SiteId("alder"), "c" * 64, "d" * 64, "f" * 130)

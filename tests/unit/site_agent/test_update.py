@@ -12,13 +12,13 @@ from site_agent.networks import build, build_from
 from site_agent.training_spec import network_spec_of
 from site_agent.update import (
     global_model_of,
-    lanes_of,
     load_vector,
     named_parameters,
     parameter_count,
     parameter_layout,
     vector_of,
 )
+from site_agent.update_lanes import lanes_of
 from tests.fakes.site_world import small_study
 
 

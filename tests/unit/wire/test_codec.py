@@ -218,6 +218,9 @@ COORDINATOR_BAD = [
     ("invitation", {"endorsements": [b"x"] * 1025}),
     ("invitation", {"endorsements": [b"x" * 4096] * 769}),
     ("invitation", {"endorsements": [b"x" * 4097]}),
+    ("invitation", {"endorser_certificates": [b"x"] * 1024}),  # with those of the participants one too many
+    ("invitation", {"endorser_certificates": [b"x" * 4096] * 768}),
+    ("invitation", {"endorser_certificates": [b"x" * 4097]}),
     ("bundle_list", {"context": b""}),
     ("bundle_list", {"bundles": []}),
     ("bundle_list", {"bundles": [_bundle()] * 257}),
@@ -326,6 +329,13 @@ def test_a_vector_header_beyond_a_bound(header: dict[str, Any]) -> None:
 STUDY: dict[str, Any] = {"study": "heart", "study_digest": H, "document": b"{}", "state": "running"}
 EMPTY_SHA256 = bytes.fromhex("44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a")  # of "{}"
 
+GREETING: dict[str, Any] = {
+    "unix_time_ms": 1,
+    "coordinator_version": "0.1.0",
+    "protocol_version": 1,
+    "minimum_agent_version": "0.1.0",
+}
+
 
 @pytest.mark.parametrize(
     ("decode", "message"),
@@ -339,6 +349,10 @@ EMPTY_SHA256 = bytes.fromhex("44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310
         (codec.decode_events, pb.Events(events=[b"x"] * 1025)),
         (codec.decode_events, pb.Events(events=[b"x" * 60_000] * 53)),
         (codec.decode_event_receipt, pb.EventReceipt(last_sequence=2**53)),
+        (codec.decode_greeting, pb.Greeting(**{**GREETING, "unix_time_ms": 2**53})),
+        (codec.decode_greeting, pb.Greeting(**{**GREETING, "coordinator_version": "x" * 65})),
+        (codec.decode_greeting, pb.Greeting(**{**GREETING, "protocol_version": 0})),
+        (codec.decode_greeting, pb.Greeting(**{**GREETING, "minimum_agent_version": "\n"})),
         (codec.decode_study, pb.StudyDocument(**STUDY)),
         (codec.decode_study, pb.StudyDocument(**{**STUDY, "study_digest": EMPTY_SHA256, "study": "?"})),
         (codec.decode_study, pb.StudyDocument(**{**STUDY, "study_digest": EMPTY_SHA256, "state": ""})),

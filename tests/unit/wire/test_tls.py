@@ -27,7 +27,7 @@ def test_the_proxy_that_is_meant(
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert tls._proxy_for(host) == proxy
+    assert tls.proxy_for(host) == proxy
 
 
 @pytest.mark.parametrize(

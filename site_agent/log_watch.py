@@ -1,0 +1,176 @@
+"""The hospital as a witness: follow the log over the wire, hold it against what is known here, cosign it.
+
+The shell around `log_mirror.py` and `followed_log.py`. Whatever the coordinator says or keeps silent about, the log is
+asked for when a session begins and every `POLL_S` after that; what is broken ends the agent with LogBroken.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from audit import entries
+from audit.errors import AuditError
+from audit.mirror import Growth
+from consortium.contract.messages import LogGrowth
+from consortium.contract.names import SiteId
+from consortium.wire.client import CoordinatorClient
+from consortium.wire.errors import WireError, WireViolation
+from consortium.wire.limits import LOG_GAP_MAX
+from site_agent.followed_log import LogBroken
+from site_agent.heartbeat import ClockSeen
+from site_agent.home import AgentHome
+from site_agent.log_mirror import LogMirror
+from site_agent.log_objection import object_to
+from site_agent.signed_events import SignedEvents
+from site_agent.store import Store
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 30.0
+"""The log is asked for this often, told of a new checkpoint or not."""
+MERGE_DELAY_S = 60.0
+"""An entry that was handed over is in every checkpoint fetched later than this. An honest log has it in seconds."""
+OBJECTION_S = 2.0
+"""How long an agent that stops over the log takes to tell the coordinator so."""
+PATIENCE_S = 120.0
+"""A log that is not witnessed for so long, while this hospital is connected, is no ground for another round."""
+
+
+class HandedOver(Protocol):
+    """The connection, as far as it knows what was handed over when."""
+
+    def acknowledged_before(self, moment_s: float) -> int:
+        """The counter of the last entry that the coordinator had taken in by then (monotonic clock)."""
+
+    async def submit_events(self) -> None:
+        """Hand over what is signed and not in the log yet."""
+
+
+class LogWatch:
+    """This hospital's part in watching the log."""
+
+    def __init__(self, home: AgentHome, store: Store, line: HandedOver) -> None:
+        self._home = home
+        self._store = store
+        self._line = line
+        self._mirror: LogMirror | None = None
+        self._woken = asyncio.Event()
+        self._marks: deque[tuple[float, int]] = deque([(0.0, 1)], maxlen=4096)  # when the copy had how many entries
+        self._connected_s: float | None = None
+        self.cosigned = 0  # entries of the copy that were cosigned last, by this process
+        self.clock = ClockSeen()
+
+    def wake(self) -> None:
+        """There is a checkpoint to cosign."""
+        self._woken.set()
+
+    async def run(self, client: CoordinatorClient) -> None:
+        """Follow the log for as long as this connection lives.
+
+        Raises:
+            LogBroken: The log contradicts itself, or this hospital.
+            LogLocked, LogCorrupt, LogFork: The copy here cannot be used.
+        """
+        if self._mirror is None:
+            self._mirror = await asyncio.to_thread(LogMirror, self._home, self._store)
+        self._connected_s = time.monotonic()
+        try:
+            while True:
+                self._woken.clear()
+                try:
+                    await self._enrol_key(self._mirror)
+                    await self._follow(self._mirror, client)
+                except (WireError, WireViolation) as error:
+                    log.warning("log.not_followed", reason=str(error))
+                except LogBroken as broken:
+                    await self._object(self._mirror, broken)
+                    raise
+                except AuditError as error:  # a full disk, most likely: nothing is cosigned that is not kept
+                    log.warning("log.not_kept", reason=str(error), advice=error.advice())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), POLL_S)
+        finally:
+            self._connected_s = None
+
+    async def _object(self, mirror: LogMirror, broken: LogBroken) -> None:
+        """Say so in this hospital's own chain, and to the coordinator if it still listens."""
+        news = await asyncio.to_thread(
+            object_to,
+            self._home,
+            self._store,
+            broken,
+            witness=mirror.signer.key.name,
+            cosigned=self.cosigned or None,
+            missing=mirror.read.own_entries + 1,
+            keys=mirror.read.keys.accepted,
+        )
+        if news:
+            with suppress(WireError, WireViolation, TimeoutError):  # it is kept, and handed over when one answers again
+                await asyncio.wait_for(self._line.submit_events(), OBJECTION_S)
+
+    async def _enrol_key(self, mirror: LogMirror) -> None:
+        """Tell the log which key this hospital cosigns with, once."""
+        vkey = mirror.signer.key.vkey()
+        if mirror.read.enrolled_key == vkey:
+            return
+
+        def say() -> None:
+            if not any(vkey.encode() in entry for entry in self._store.signed_entries()):
+                SignedEvents(self._home, self._store).add(entries.WitnessEnrolled, vkey=vkey)
+
+        await asyncio.to_thread(say)
+        await self._line.submit_events()
+
+    async def _follow(self, mirror: LogMirror, client: CoordinatorClient) -> None:
+        """Fetch what the copy lacks, judge it, cosign it."""
+        asked_s, before = time.monotonic(), mirror.read.coordinator_ts
+        parts = client.follow_log(mirror.position())
+        growth = await anext(parts)
+        assert isinstance(growth, LogGrowth)  # follow_log sees to the order
+        with await asyncio.to_thread(mirror.begin, growth) as growing:
+            _require_bounded(growing)
+            async for part in parts:
+                assert not isinstance(part, LogGrowth)
+                await asyncio.to_thread(mirror.add, growing, part)
+            await asyncio.to_thread(mirror.complete, growing)
+        self._marks.append((time.monotonic(), mirror.size))
+        if mirror.read.coordinator_ts != before:
+            self.clock.take(mirror.read.coordinator_ts, time.time())
+        handed_over = self._line.acknowledged_before(asked_s - MERGE_DELAY_S)
+        note = await asyncio.to_thread(self._judge, mirror, growth.cosigned, handed_over)
+        size = mirror.size
+        await client.cosign_log(note)
+        self.cosigned = size
+
+    def _judge(self, mirror: LogMirror, cosigned: Iterable[bytes], handed_over: int) -> bytes:
+        mirror.hear(cosigned)
+        mirror.require_own(handed_over)
+        note = mirror.cosign()
+        mirror.hear([note])
+        mirror.keep_cosignatures()
+        return note
+
+    def unwitnessed_s(self, roster: Iterable[SiteId], needed: int) -> float:
+        """For how long, while connected, this hospital has seen more of the log than so many hospitals cosigned."""
+        if self._connected_s is None:
+            return 0.0
+        covered = self._mirror.read.covered(roster, needed) if self._mirror is not None else 0
+        since = next((at for at, size in self._marks if size > covered), None)
+        return 0.0 if since is None else time.monotonic() - max(since, self._connected_s)
+
+    async def close(self) -> None:
+        """Let go of the copy."""
+        if self._mirror is not None:
+            await asyncio.to_thread(self._mirror.close)
+            self._mirror = None
+
+
+def _require_bounded(growing: Growth) -> None:
+    if growing.missing > LOG_GAP_MAX:
+        found = f"{growing.missing} entries to come"
+        raise WireViolation("growth.note", found=found, allowed=f"at most {LOG_GAP_MAX} at a time")
