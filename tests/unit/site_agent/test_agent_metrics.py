@@ -65,7 +65,8 @@ async def test_connection_bytes_and_budget(tmp_path, monkeypatch):
         found = samples(figures)
         assert found["site_agent_connected",] == 1
         sent = {kind for name, *kind in found if name == "site_agent_sent_bytes_total" for kind in kind}
-        assert {"hello", "refusal"} <= sent  # what it asks for by name alone, such as the studies there are, has 0 bytes
+        assert {"hello", "refusal"} <= sent
+        # What is asked for by its name alone, such as the studies there are, has no bytes.
         assert all(found["site_agent_sent_bytes_total", kind] > 0 for kind in ("hello", "refusal"))
         assert found["site_agent_line_bytes_total", "up"] > 0 < found["site_agent_line_bytes_total", "down"]
         spend(ledger, 1)
