@@ -171,7 +171,7 @@ class Demo:
         folder.mkdir(mode=0o700, exist_ok=True)
         passphrase = folder / f"{site}.txt"
         write_private(passphrase, secrets.token_urlsafe(24).encode())
-        signing = ("--key", folder / f"{site}.pem", "--passphrase-file", passphrase)
+        signing = ("--key", folder / f"{site}.key", "--passphrase-file", passphrase)
         await self._step("site-agent", "stewards", "add", steward, "--home", home, *signing)
         await self._step(
             "site-agent", "studies", "approve", self._study.id, "--home", home, "--steward", steward, *signing

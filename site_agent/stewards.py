@@ -10,12 +10,7 @@ import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, load_ssh_private_key
 
 from audit import entries
 from audit.declarations import refuse_name
@@ -42,7 +37,9 @@ from site_agent.steward_rows import KeyChange, StewardRow
 from site_agent.store import Decision, Store
 
 PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024
-"""Characters. The file's own key derivation is quick to try, so a short passphrase would not hold."""
+"""Characters. Whoever has the file tries a few passphrases a second on each core, so a short one would not hold."""
+KDF_ROUNDS = 64
+"""Of bcrypt's key derivation, for a new key file: half a second, each time it is opened."""
 STEWARDS_MAX = 50
 ONE_IS_ENOUGH = Policy()
 REMOVED_WITH_ITS_KEY = "the key of a steward who approved it was removed"
@@ -81,11 +78,11 @@ class StewardRefused(SiteError):
 def default_key_file(site: str, name: str) -> Path:
     """Where a steward's key is when nobody says otherwise: in the person's own folder, by hospital and name."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "steward"
-    return Path.home() / ".config" / "consortium-steward" / f"{site}-{plain}.pem"
+    return Path.home() / ".config" / "consortium-steward" / f"{site}-{plain}.key"
 
 
 def make_key_file(home: AgentHome, path: Path, passphrase: str) -> Ed25519PrivateKey:
-    """A new key in an encrypted PKCS#8 file with mode 0600; raises StewardKeyRefused, and nothing is written then."""
+    """A new key in an encrypted OpenSSH key file, mode 0600; raises StewardKeyRefused, and nothing is written then."""
     if path.absolute().resolve().is_relative_to(home.folder.resolve()):
         raise StewardKeyRefused(
             f"{path} is in the agent's home, and the agent must not be able to sign for a steward",
@@ -97,7 +94,9 @@ def make_key_file(home: AgentHome, path: Path, passphrase: str) -> Ed25519Privat
             "Choose a longer one, such as five words; it protects the power to approve studies.",
         )
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase.encode()))
+    # Not PKCS#8 or PKCS#12: as the library writes them, a passphrase is tried with 2048 rounds of SHA-256.
+    encryption = PrivateFormat.OpenSSH.encryption_builder().kdf_rounds(KDF_ROUNDS).build(passphrase.encode())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, encryption)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path, pem)
@@ -119,7 +118,7 @@ def read_key_file(path: Path, passphrase: str) -> Ed25519PrivateKey:
             f"{path} cannot be read: {error.strerror}", "Name the file that `stewards add` made with --key."
         ) from error
     try:
-        key = load_pem_private_key(pem, passphrase.encode())
+        key = load_ssh_private_key(pem, passphrase.encode())
     except (ValueError, TypeError) as error:  # its words would say which of the two, and neither is of use to a person
         raise StewardKeyRefused(
             f"{path} does not open with this passphrase, or is no encrypted key", "Type the passphrase again."

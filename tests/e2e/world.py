@@ -84,7 +84,7 @@ class World:
 
     def steward(self, site: str) -> tuple[str | Path, ...]:
         """Options that sign as the hospital's steward."""
-        key, passphrase = self.folder / f"{site}-steward.pem", self.folder / f"{site}-steward.txt"
+        key, passphrase = self.folder / f"{site}-steward.key", self.folder / f"{site}-steward.txt"
         signing = ("--key", key, "--passphrase-file", passphrase)
         if not key.exists():
             passphrase.touch(mode=0o600)

@@ -1,5 +1,6 @@
 """Stewards' keys as the command line makes, registers and removes them; how many sign, and what that approves."""
 
+import base64
 import dataclasses
 import json
 
@@ -14,6 +15,7 @@ from site_agent.cli import app, report_error
 from site_agent.deciding import decide_study
 from site_agent.preparation import Declined, approved_study
 from site_agent.stewards import (
+    KDF_ROUNDS,
     StewardKeyRefused,
     StewardRefused,
     default_key_file,
@@ -45,18 +47,18 @@ class Desk:
         return CliRunner().invoke(app, [*map(str, words), "--home", str(self.home)])
 
     def adds(self, name, *words):
-        key = self.own / f"{name}.pem"
+        key = self.own / f"{name}.key"
         return self.types("stewards", "add", name, "--key", key, "--passphrase-file", self.passphrase, *words)
 
     def signing(self, name, prefix=""):
         key, passphrase = f"--{prefix}key", f"--{prefix}passphrase-file"
-        return (key, self.own / f"{name}.pem", passphrase, self.passphrase)
+        return (key, self.own / f"{name}.key", passphrase, self.passphrase)
 
     def by(self, name):
         return ("--by", name, *self.signing(name, "by-"))
 
     def key(self, name):
-        return read_key_file(self.own / f"{name}.pem", PASSPHRASE)
+        return read_key_file(self.own / f"{name}.key", PASSPHRASE)
 
     def listed(self):
         return {row["name"]: row for row in json.loads(self.types("stewards", "list", "--json").stdout)}
@@ -73,9 +75,12 @@ def desk(tmp_path):
 def test_a_key_is_made_outside_the_home_and_registered(desk):
     done = desk.adds("ada")
     assert done.exit_code == 0, done.output
-    pem = (desk.own / "ada.pem").read_text()
-    assert "BEGIN ENCRYPTED PRIVATE KEY" in pem
-    assert (desk.own / "ada.pem").stat().st_mode & 0o777 == 0o600
+    pem = (desk.own / "ada.key").read_text()
+    inside = base64.b64decode("".join(pem.splitlines()[1:-1]))  # PROTOCOL.key of OpenSSH: cipher, kdf, its options
+    assert b"aes256-ctr" in inside
+    assert b"bcrypt" + bytes([0, 0, 0, 24, 0, 0, 0, 16]) in inside
+    assert inside.partition(b"bcrypt")[2][24:28] == KDF_ROUNDS.to_bytes(4)
+    assert (desk.own / "ada.key").stat().st_mode & 0o777 == 0o600
     row = desk.listed()["ada"]
     assert row["may_approve"]
     assert row["key"] in done.stdout
@@ -99,7 +104,7 @@ def test_the_next_steward_is_signed_for_by_one_of_before(desk):
     ):
         done = desk.adds("bea", *words)
         assert why in done.output + str(done.exception), done.output
-        assert not (desk.own / "bea.pem").exists()
+        assert not (desk.own / "bea.key").exists()
     assert desk.adds("bea", *desk.by("ada")).exit_code == 0
     assert desk.types("stewards", "remove", "ada", *desk.by("bea")).exit_code == 0
     rows = desk.listed()
@@ -117,24 +122,24 @@ def test_the_next_steward_is_signed_for_by_one_of_before(desk):
 def test_a_bad_key_file_is_one_clear_error(desk):
     home = desk.world.home
     for path, passphrase, why in (
-        (desk.home / "keys/steward.pem", PASSPHRASE, "in the agent's home"),
-        (desk.own / "short.pem", "hunter2", "7 characters; allowed: 12 to 1024"),
+        (desk.home / "keys/steward.key", PASSPHRASE, "in the agent's home"),
+        (desk.own / "short.key", "hunter2", "7 characters; allowed: 12 to 1024"),
         (desk.passphrase, PASSPHRASE, "exists"),
     ):
         with pytest.raises(StewardKeyRefused, match=why) as caught:
             make_key_file(home, path, passphrase)
         assert caught.value.advice()
         assert report_error(caught.value) == 2
-    make_key_file(home, desk.own / "ada.pem", PASSPHRASE)
+    make_key_file(home, desk.own / "ada.key", PASSPHRASE)
     for path, passphrase, why in (
-        (desk.own / "ada.pem", "wrong horse battery staple", "does not open with this passphrase"),
+        (desk.own / "ada.key", "wrong horse battery staple", "does not open with this passphrase"),
         (desk.passphrase, PASSPHRASE, "does not open with this passphrase, or is no encrypted key"),
-        (desk.own / "nobody.pem", PASSPHRASE, "cannot be read"),
+        (desk.own / "nobody.key", PASSPHRASE, "cannot be read"),
     ):
         with pytest.raises(StewardKeyRefused, match=why):
             read_key_file(path, passphrase)
-    assert default_key_file("birch", "Dr. Ada Ström").name == "birch-dr-ada-str-m.pem"
-    done = desk.types("stewards", "add", "ada", "--key", desk.own / "other.pem")
+    assert default_key_file("birch", "Dr. Ada Ström").name == "birch-dr-ada-str-m.key"
+    done = desk.types("stewards", "add", "ada", "--key", desk.own / "other.key")
     assert (done.exit_code, "no terminal" in done.output) == (2, True)
 
 
