@@ -1,4 +1,7 @@
-"""Mutations (see `mutations.py`) of what says who may take part, and with whose data: w12, w13, g12."""
+"""Mutations (see `mutations.py`) of what says who may take part, with what, and with whose data.
+
+w12, w13, g12; one agent of two (s24), messages of before (w14), and what comes back from an object store (a33).
+"""
 
 from tests.adversarial.mutation import Mutation, gone, never
 
@@ -6,6 +9,9 @@ SITES, COORDINATOR = "consortium/sites.py", "consortium/coordinator.py"
 SPLITS, STUDY_WORK, PREPARATION = (f"site_agent/{name}.py" for name in ("splits", "study_work", "preparation"))
 ENDS = "test_its_session_ends_and_its_next_call_is_refused"
 THIEF, SUPERSEDED = "test_with_a_stolen_tls_key_and_signing_keys_of_ones_own", "test_with_a_stolen_certificate"
+SESSIONS, OBJECTS = "consortium/sessions.py", "consortium/objects.py"
+VECTORS = "consortium/vectors.py"
+BOUNDED = "test_a_size_is_bounded_before_anything_is_read_and_kept_to"
 UNREAD = "test_it_is_in_no_cohort_from_the_next_round_on"
 
 STANDING_MUTATIONS = (
@@ -72,4 +78,56 @@ STANDING_MUTATIONS = (
         "return len(identifiers)",
         "test_a_study_that_too_few_are_left_for_is_refused",
     ),
+    # s24: two copies of one agent
+    never(
+        "s24",
+        SESSIONS,
+        "not known and not hello.takes_over",
+        "test_the_newer_one_stays_and_the_other_does_not_come_back",
+    ),
+    never(
+        "s24",
+        SESSIONS,
+        "site in self._by_site and hello.signed_entries < in_log",
+        "test_one_that_remembers_less_does_not_end_one_that_remembers_all",
+    ),
+    Mutation(
+        "s24",
+        "privacy/secagg/keys.py",
+        "Secret(fresh.expose() + hedge.expose())",
+        "hedge",
+        "test_two_agents_of_one_home_have_no_key_in_common",
+    ),
+    # w14: what was sent already
+    Mutation(
+        "w14",
+        "consortium/training_round.py",
+        "return secagg_attempt.hears(self.machine, context)",
+        "return True",
+        "test_everything_twice_and_everything_of_before",
+    ),
+    # a33: an object store that returns other bytes
+    gone("a33", VECTORS, "self._check(digest, temporary)", "test_a_model_is_held_against_its_digest"),
+    gone("a33", VECTORS, "self._check(digest, temporary)", "test_an_aggregate_is_held_against_its_digest"),
+    Mutation(
+        "a33",
+        "consortium/attempt.py",
+        '            raise ObjectAltered(f"what came back',
+        '            _ = (f"what came back',
+        "test_a_masked_sum_is_held_against_the_journal",
+    ),
+    never(
+        "a33",
+        OBJECTS,
+        "type(size_bytes) is not int or not 0 <= size_bytes <= OBJECT_BYTES_MAX",
+        BOUNDED,
+    ),
+    Mutation(
+        "a33",
+        OBJECTS,
+        "        if not piece:\n            raise",
+        "        if not piece:\n            return\n            raise",
+        BOUNDED,
+    ),
+    never("a33", OBJECTS, "len(piece) > left", "test_a_store_that_sends_more_than_was_asked_for_is_not_believed"),
 )

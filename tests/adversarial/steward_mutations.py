@@ -94,4 +94,5 @@ STEWARD_MUTATIONS = (
         "        self._leave()\n        self._log.warning(",
         "test_an_upload_is_broken_off_and_the_coordinator_told",
     ),
+    gone("g08", WORK, "self._handling.cancel()", "test_an_upload_is_broken_off_and_the_coordinator_told"),
 )

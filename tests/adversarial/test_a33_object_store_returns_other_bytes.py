@@ -3,9 +3,8 @@
 Whoever has no copy of its own fetches from there, so the bytes are held against a digest that the store does not know:
 a model's own digest and an aggregate's are in the database and in the log, a masked sum's in the journal.
 
-Tried by deleting, one at a time: `self._check(digest, temporary)` in `VectorStore._fetched` (the first two tests);
-`raise ObjectAltered` in `Attempt._require_kept_sum` (the third); the bound in `Objects.fetch` and both checks in
-`_read` (the last).
+Tried: rows a33 of `mutations.py`, which delete `self._check(digest, temporary)` in `VectorStore._fetched`, `raise
+ObjectAltered` in `Attempt._require_kept_sum`, the bound in `Objects.fetch` and both checks in `_read`.
 """
 
 import shutil

@@ -2,9 +2,9 @@
 
 The steward's private key is not in the home. Held at the hospital by `steward_approval.objection_to_approval`, asked
 before a study is prepared and before anything leaves for it; in evidence by step "approvals before the first round" of
-`verify.py`, which follows the stewards' keys through the log. Tried by deleting: the line that counts valid signatures
-(`valid = ...` to every signature's key), its `_holds`, the count of `approvals_needed`, and in `verify.py` each `raise
-Failure` of `Stewards`; for each of them one test here fails.
+`verify.py`, which follows the stewards' keys through the log. Tried: rows g07 of `mutations.py`, such as every
+signature's key counted, `_holds` not asked, the count of `approvals_needed` left out, and each `raise Failure` of
+`Stewards` in `verify.py`.
 """
 
 import dataclasses

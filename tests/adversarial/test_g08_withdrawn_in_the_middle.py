@@ -1,8 +1,9 @@
 """G-08: a hospital's steward takes the approval back in the middle of a round, and something more leaves all the same.
 
 Held by: `study_work.give_up`, which the agent calls within a second, and `_still_approved`, asked before anything is
-sent for an attempt. Tried by deleting: each `return False` after `_still_approved`, the cancelling of the event that is
-being handled (then it waits for ever), `stop_computing` and the refusal in `give_up`; for each one test here fails.
+sent for an attempt. Tried: rows g08 of `mutations.py`, which take out the question before a message is sent, the
+cancelling of the event that is being handled (then `give_up` waits for ever), and `stop_computing`; and by hand the
+refusal in `give_up`, and the question before shares are released.
 """
 
 import asyncio
@@ -42,9 +43,11 @@ async def test_an_upload_is_broken_off_and_the_coordinator_told(tmp_path):
     async with hospital(tmp_path) as world:
         begun = asyncio.Event()
 
+        given_up = asyncio.Event()
+
         async def upload(*_, **__):
             begun.set()
-            await asyncio.Event().wait()  # for as long as nobody breaks it off
+            await given_up.wait()  # for as long as nobody breaks it off
 
         world.line.upload = upload
 
@@ -52,7 +55,10 @@ async def test_an_upload_is_broken_off_and_the_coordinator_told(tmp_path):
             await begun.wait()
             world.decide("withdrawn")
             refused = await asyncio.to_thread(world.work.objection)
-            await world.work.give_up(refused)
+            try:
+                await asyncio.wait_for(world.work.give_up(refused), 60)
+            finally:
+                given_up.set()
 
         withdrawing = asyncio.create_task(withdraw())
         outcome = await world.attempt(result=False)

@@ -1,8 +1,9 @@
 """S-24: a home is copied, by mistake or by a thief, and two agents with the same keys are at work.
 
-They must not take turns for ever, nor spend the same budget twice, nor mask two updates with the same keys. Tried by
-deleting each of the two refusals in `Sessions.take_note` (a copy then throws the other out again and again, and an old
-one throws out the one that knows more), and the entropy in `draw_seeds` (both then have the same keys).
+They must not take turns for ever, nor spend the same budget twice, nor mask two updates with the same keys. Tried: rows
+s24 of `mutations.py`, which delete each of the two refusals in `Sessions.take_note` (a copy then throws the other out
+again and again, and an old one throws out the one that knows more), and the entropy in `draw_seeds` (both then have the
+same keys).
 """
 
 import os

@@ -2,8 +2,9 @@
 
 Over the real wire: every message of every phase is sent twice, and everything of the earlier attempts is sent again
 before each message of the present one. What the protocol machine does with each kind is in T-05, T-19, T-04, S-02 and
-S-03; tokens are in W-09 and `tests/integration/test_coordinator_refusals.py`, sizes in W-04 and T-24. Tried by letting
-`Running.hears` accept any context: the replayed messages are then taken, and the round goes wrong.
+S-03; tokens are in W-09 and `tests/integration/test_coordinator_refusals.py`, sizes in W-04 and T-24. Tried: row w14 of
+`mutations.py`, with which `Running.hears` accepts any context: the messages of before are taken, and the round goes
+wrong.
 """
 
 import resource
