@@ -16,13 +16,14 @@ Every value is one line by the rules of its field, so no value can pass for two.
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from audit.entry_types.steward_entries import StewardEnrolled, StewardKeyEntry, StewardRemoved, StewardSignature
+from audit.entry_types.study_entries import StudyApproved, StudyRejected
 from audit.errors import VerificationError
 
 DECISION_CONTEXT = "consortium/steward-decision/v1"
@@ -163,3 +164,28 @@ def keys_after(entries: Iterable[StewardKeyEntry], log: str) -> StewardKeys:
     for entry in entries:
         keys = keys.after(entry, log)
     return keys
+
+
+def check_decision_entry(
+    about: About, entry: StudyApproved | StudyRejected, keys: StewardKeys, used_up: Collection[str]
+) -> None:
+    """Raise VerificationError for a decision that does not count, as `verify.py` would for the evidence.
+
+    Whatever signatures it lists hold, over exactly this, and none was used up. Where the hospital's entries ever named
+    a steward's key, each is by a key that stands, and an approval has one at least; a no needs none.
+
+    Args:
+        about: The log, the hospital, the study and the digest that was decided about.
+        entry: The decision.
+        keys: The hospital's, after all of its entries before this one.
+        used_up: Signatures of its approvals of this study that were taken back: those never count again.
+    """
+    step, signed = f"{entry.TYPE} of {about.site}", entry.signed or ()
+    if isinstance(entry, StudyApproved) and keys.ever and not signed:
+        raise VerificationError(step, "the signature of one of the hospital's stewards", "none")
+    for one in signed:
+        check_decision(about, one)
+        if keys.ever and one.key not in keys.standing:
+            raise VerificationError(step, "the key of a steward of this hospital", one.key[:16])
+        if one.sig in used_up:
+            raise VerificationError(step, "a new signature", "that of an approval that was taken back")

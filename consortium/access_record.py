@@ -36,6 +36,7 @@ _RULES = {
     "AccountUnknown": "no such account",
     "AgentTooOld": "an agent older than this coordinator serves",
     "CommandRefused": "a command or arguments that the coordinator does not take",
+    "DecisionUnsigned": "a decision about a study that no steward of the site signed",
     "EnrolmentRefused": "the token or the keys are not good",
     "EventRefused": "a signed event that does not continue what the site signed before",
     "RenewalRefused": "a certificate request that is not for the same hospital's next certificate",

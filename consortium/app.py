@@ -32,6 +32,7 @@ from consortium.record import Recorder
 from consortium.rooms import Rooms
 from consortium.sessions import Sessions
 from consortium.sites import Sites
+from consortium.steward_keys import read_from_log
 from consortium.studies import Studies, StudyState
 from consortium.vault import finish_erasures
 from consortium.vectors import VectorMissing, VectorStore
@@ -67,6 +68,7 @@ def opened(folder: Path, *, to_serve: bool = False) -> Iterator[Coordinator]:
     try:
         log = Log.open(home.config.log_folder(folder), home.log_signer, home.config.log_entries)
         require_remembered(database, log)
+        read_from_log(database, log)
         rooms = _rooms(home, database, log, held=to_serve)
         if to_serve:
             _share(rooms)

@@ -99,8 +99,26 @@ approvals = sa.Table(
     _metadata,
     sa.Column("study_digest", sa.String(64), primary_key=True),
     sa.Column("site", sa.String(40), primary_key=True),
-    sa.Column("decision", sa.String(16), nullable=False),  # approved | rejected | withdrawn
+    sa.Column("decision", sa.String(16), nullable=False),  # approved | rejected | unsigned: handed over, and not taken
     sa.Column("reason", sa.Text, nullable=False, default=""),
+)
+
+steward_keys = sa.Table(
+    "steward_keys",
+    _metadata,
+    sa.Column("site", sa.String(40), primary_key=True),
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("steward", sa.String(80), nullable=False, default=""),  # the pseudonym; empty of a key that is gone
+    sa.Column("standing", sa.Boolean, nullable=False),
+)
+
+steward_signatures = sa.Table(
+    "steward_signatures",
+    _metadata,
+    sa.Column("site", sa.String(40), primary_key=True),
+    sa.Column("study_digest", sa.String(64), primary_key=True),
+    sa.Column("sig", sa.String(88), primary_key=True),  # under an approval
+    sa.Column("used_up", sa.Boolean, nullable=False),  # that was taken back
 )
 
 rounds = sa.Table(

@@ -278,6 +278,22 @@ class EventRefused(ConsortiumError):
         )
 
 
+class DecisionUnsigned(EventRefused):
+    """A decision about a study that no steward of the hospital signed as its entries in the log ask for (ADR 42)."""
+
+    def __init__(self, site: str, study: str, study_digest: str, why: str, *, approves: bool) -> None:
+        what = "approval" if approves else "rejection"
+        super().__init__(f"the {what} of {study!r} that {site} handed over is not its stewards': {why}")
+        self.study, self.study_digest, self.why, self.approves = study, study_digest, why, approves
+
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            "It does not count, and is not in the log. Agents sign no such entry: if nobody at the hospital knows of"
+            " it, somebody has its agent's home. Stop the agent, have the site revoked, and enrol it with a new home."
+        )
+
+
 class CosignatureRefused(ConsortiumError):
     """A witness's line that is not over a checkpoint of this log, or not by the key it enrolled."""
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import NoReturn
@@ -14,6 +14,7 @@ import structlog
 
 from audit import entries
 from audit.cosignature import WitnessKey
+from audit.entry_types.steward_entries import StewardKeyEntry
 from audit.errors import AuditError, VerificationError
 from consortium.access_record import AccessRecord
 from consortium.contract import certificates
@@ -24,6 +25,7 @@ from consortium.contract.names import Digest, SiteId, is_name
 from consortium.database import Database, SiteRow, approvals, endorsements, invitations, sites, spends, studies
 from consortium.errors import (
     AccessDenied,
+    DecisionUnsigned,
     EnrolmentRefused,
     EventRefused,
     RenewalRefused,
@@ -35,6 +37,7 @@ from consortium.errors import (
 )
 from consortium.home import CoordinatorHome
 from consortium.record import Recorder, now_stamp
+from consortium.steward_keys import SiteStewards
 from consortium.studies import roster_of
 from consortium.witnesses import Witnesses
 from privacy.secagg.messages import COORDINATOR
@@ -412,7 +415,28 @@ class Sites:
         Raises:
             EventRefused: A signature, counter or hash that does not continue what the site signed before, or an event
                 about a study this site is no part of. Nothing of the call is kept.
+            DecisionUnsigned: A decision that is not the site's stewards'. Nothing of the call is kept either; that it
+                came is shown beside the study, and of an approval that was to be taken back nothing is left.
         """
+        try:
+            return self._submit_events(site, events)
+        except DecisionUnsigned as error:
+            self._show_unsigned(site, error)
+            raise
+
+    def _show_unsigned(self, site: SiteId, error: DecisionUnsigned) -> None:
+        """For whoever runs the study: this hospital was about to decide, and why that does not count."""
+        log.warning("decision.unsigned", site=site, study=error.study_digest[:12], reason=str(error))
+        key = {"study_digest": error.study_digest, "site": site}
+        with self._database.transaction() as connection:
+            found = connection.execute(_DECIDED, {f"its_{name}": value for name, value in key.items()}).first()
+            # An approval that stands was signed; a no, whoever signed it, is never kept from counting.
+            if error.approves and found is not None and found.decision == "approved":
+                return
+            changed = {approvals: {error.study_digest: {"decision": "unsigned", "reason": error.why}}}
+            _write(connection, site, changed)
+
+    def _submit_events(self, site: SiteId, events: Sequence[bytes]) -> EventReceipt:
         if len(events) > EVENTS_MAX:
             raise EventRefused(f"{len(events)} events in one call; at most {EVENTS_MAX} are allowed")
         with self._database.transaction() as connection:
@@ -425,7 +449,7 @@ class Sites:
                 site=site, next_seq=row.last_sequence + 1, previous=row.last_event_sha256 or entries.NO_ENTRY
             )
             accepted: list[bytes] = []
-            changes = _Changes(connection, site)
+            changes = _Changes(connection, site, self._recorder.written.origin)
             for data in events:
                 try:
                     entry = entries.verify_site_entry(data, bytes.fromhex(row.signing_key))
@@ -462,9 +486,10 @@ class _Changes:
     Of spends and endorsements the last one of a study counts, and no other is read. Mutable, for one transaction.
     """
 
-    def __init__(self, connection: sa.Connection, site: SiteId) -> None:
+    def __init__(self, connection: sa.Connection, site: SiteId, log_origin: str) -> None:
         self._connection = connection
         self._site = site
+        self._stewards = SiteStewards(connection, site, log_origin)
         self._studies: dict[str, str] = {}  # name -> digest
         self._approvals: dict[str, dict[str, object]] = {}  # study digest -> columns
         self._spends: dict[str, dict[str, object]] = {}
@@ -480,6 +505,11 @@ class _Changes:
             self.objection = (0, f"its entry {entry.missing_seq} is not in the log, which had taken it in")
         if isinstance(entry, entries.WitnessRefused):
             self.objection = (entry.status, entry.rule)
+        if isinstance(entry, StewardKeyEntry):
+            try:
+                self._stewards.take_key(entry)
+            except VerificationError as error:
+                raise EventRefused(f"{self._site}: {error}") from error
         if isinstance(entry, entries.SiteOwnEntry) or entry.study is None:
             return  # of its own affairs a site may speak whenever it likes
         digest = self._digest_of(entry.study)
@@ -490,6 +520,11 @@ class _Changes:
                         f"{self._site} decided on {entry.study!r} with another digest than the one submitted"
                     )
                 approved = isinstance(entry, entries.StudyApproved)
+                try:
+                    self._stewards.take_decision(entry, entry.study)
+                except VerificationError as error:
+                    why = f"expected {error.expected}, found {error.found}"
+                    raise DecisionUnsigned(self._site, entry.study, digest, why, approves=approved) from error
                 reason = "" if isinstance(entry, entries.StudyApproved) else entry.reason
                 self._approvals[digest] = {"decision": "approved" if approved else "rejected", "reason": reason}
             case entries.DpSpent():
@@ -501,15 +536,9 @@ class _Changes:
 
     def write(self) -> None:
         """Carry them out."""
-        for table, changed in (
-            (approvals, self._approvals),
-            (spends, self._spends),
-            (endorsements, self._endorsements),
-        ):
-            for digest, values in changed.items():
-                key = {"study_digest": digest, "site": self._site}
-                self._connection.execute(_FORGET[table], {f"its_{name}": value for name, value in key.items()})
-                self._connection.execute(_KEEP[table], {**key, **values})
+        self._stewards.write()
+        changed = {approvals: self._approvals, spends: self._spends, endorsements: self._endorsements}
+        _write(self._connection, self._site, changed)
 
     def _digest_of(self, name: str) -> str:
         if name not in self._studies:
@@ -518,6 +547,17 @@ class _Changes:
                 raise EventRefused(f"{self._site} signed an event about {name!r}, a study it is no part of")
             self._studies[name] = study.digest
         return self._studies[name]
+
+
+def _write(
+    connection: sa.Connection, site: SiteId, changed: Mapping[sa.Table, Mapping[str, Mapping[str, object]]]
+) -> None:
+    """Rows of one site by table and study digest, each in the place of the one before."""
+    for table, rows in changed.items():
+        for digest, values in rows.items():
+            key = {"study_digest": digest, "site": site}
+            connection.execute(_FORGET[table], {f"its_{name}": value for name, value in key.items()})
+            connection.execute(_KEEP[table], {**key, **values})
 
 
 def _witness_key(site: SiteId, vkey: str) -> str:
@@ -532,6 +572,9 @@ def _witness_key(site: SiteId, vkey: str) -> str:
 
 
 _STUDY = sa.select(studies.c.digest, studies.c.document).where(studies.c.study == sa.bindparam("name"))
+_DECIDED = sa.select(approvals.c.decision).where(
+    approvals.c.study_digest == sa.bindparam("its_study_digest"), approvals.c.site == sa.bindparam("its_site")
+)
 _KEPT = (approvals, spends, endorsements)
 _FORGET = {
     table: sa.delete(table).where(

@@ -4,6 +4,10 @@ from tests.adversarial.mutation import Mutation, gone, never
 
 APPROVAL, WORK = "site_agent/steward_approval.py", "site_agent/study_work.py"
 PREPARATION, VERIFY = "site_agent/preparation.py", "audit/verify.py"
+STEWARDS, SITES, KEPT = "audit/stewards.py", "consortium/sites.py", "consortium/steward_keys.py"
+NO_SIGNATURE = "test_the_coordinator_takes_no_approval_with_a_signature_that_is_none"
+NO_KEY = "test_the_coordinator_takes_no_key_that_no_steward_signed_for"
+AGENT_ALONE = "test_the_coordinator_takes_no_approval_by_the_agents_key_alone"
 
 STEWARD_MUTATIONS = (
     # At the hospital: whose signature, over what, and how many
@@ -53,6 +57,34 @@ STEWARD_MUTATIONS = (
         PREPARATION,
         "digest_of(decision.document) != digest",
         "test_what_counts_is_a_stewards_signature_over_exactly_this",
+    ),
+    # At the coordinator
+    never("g07", STEWARDS, "isinstance(entry, StudyApproved) and keys.ever and not signed", AGENT_ALONE),
+    gone("g07", STEWARDS, "check_decision(about, one)", NO_SIGNATURE),
+    never("g07", STEWARDS, "keys.ever and one.key not in keys.standing", NO_SIGNATURE),
+    never("g07", STEWARDS, "one.sig in used_up", "test_the_coordinator_takes_a_signature_once"),
+    gone("g07", KEPT, "known.update(dict.fromkeys(known, True))", "test_the_coordinator_takes_a_signature_once"),
+    gone("g07", SITES, "self._stewards.take_decision(entry, entry.study)", AGENT_ALONE),
+    gone("g07", SITES, "self._stewards.take_key(entry)", AGENT_ALONE),
+    gone("g07", SITES, "self._stewards.write()", AGENT_ALONE),
+    gone("g07", SITES, "self._show_unsigned(site, error)", AGENT_ALONE),
+    never("g07", SITES, 'error.approves and found is not None and found.decision == "approved"', AGENT_ALONE),
+    Mutation(
+        "g07",
+        SITES,
+        "if error.approves and found",
+        "if found",
+        "test_a_no_that_is_not_what_it_says_ends_an_approval_all_the_same",
+    ),
+    gone("g07", STEWARDS, "check_key_entry(log, entry)", NO_KEY),
+    never("g07", STEWARDS, "entry.signed_by not in self.standing or entry.key not in self.standing", NO_KEY),
+    never("g07", STEWARDS, "entry.key in self.standing or entry.key in self.gone", NO_KEY),
+    never("g07", STEWARDS, "entry.signed_by not in self.standing", NO_KEY),
+    gone(
+        "g07",
+        "consortium/app.py",
+        "read_from_log(database, log)",
+        "test_what_a_log_from_before_says_of_keys_is_read_when_it_is_opened",
     ),
     # In evidence
     never("g07", VERIFY, "approves and has_keys and not signed", "test_with_the_agents_key_alone"),
