@@ -21,6 +21,7 @@ from site_agent.check_coordinator import ask_coordinator
 from site_agent.check_machine import check_confinement, check_disk, check_folders, check_memory
 from site_agent.check_network import Firewall, look_at_network
 from site_agent.check_result import CheckFailed, CheckResult, CheckWarns, broken, not_checked, passed
+from site_agent.check_stewards import check_stewards
 from site_agent.client_algo_file import made_client_algo
 from site_agent.computing import compute_of, trial_of
 from site_agent.datasets import FOLDERS
@@ -85,6 +86,7 @@ async def run_checks(folder: Path) -> Checked:
         await _tried(home, "confinement", _confinement),
         await _tried(home, "keys", _keys),
         await _tried(home, "certificate", _certificate),
+        await _tried(home, "stewards", _stewards),
     ]
     network = await look_at_network(home)
     results += network.results
@@ -175,6 +177,10 @@ def _shown(home: AgentHome) -> certificates.PeerIdentity:
     """What the certificate says that is shown to the coordinator; raises CertificateRefused."""
     der = certificates.certificate_der(home.connection.certificate_pem)
     return certificates.verify_certificate(der, home.ca_certificate, datetime.now(UTC), role=Role.SITE)
+
+
+async def _stewards(home: AgentHome) -> str:
+    return check_stewards(Store(home.folder / "agent.db").stewards(), home.config.policy)
 
 
 async def _data(home: AgentHome) -> str:

@@ -23,12 +23,25 @@ from site_agent.told import Told
 from tests.fakes.imaging_study import whole_study, write_folder
 from tests.fakes.site_wire import STUDY, dialled, document_of
 from tests.fakes.site_world import make_home, new_member, write_patients, write_site_file
-from tests.fakes.stewards import signed
+from tests.fakes.stewards import registered, signed
 from tests.fakes.wire_world import pki
 
 NAMES = [
-    *("configuration", "folders", "disk", "memory", "confinement", "keys", "certificate", "dns", "proxy", "port"),
-    *("tls", "coordinator", "clock", "versions", "data", "gpu", "engines", "ledger"),
+    *("configuration", "folders", "disk", "memory", "confinement", "keys", "certificate"),
+    *(
+        "stewards",
+        "dns",
+        "proxy",
+        "port",
+        "tls",
+        "coordinator",
+        "clock",
+        "versions",
+        "data",
+        "gpu",
+        "engines",
+        "ledger",
+    ),
 ]
 
 
@@ -164,7 +177,20 @@ async def test_nobody_there(tmp_path):
     make_home(tmp_path, STUDY, authority=pki().authority, address="127.0.0.1:1")
     assert await failed(tmp_path) == {"port": "Connection refused"}
     behind = ("tls", "coordinator", "clock", "versions")
-    assert await statuses(tmp_path) == {"port": "failed", **dict.fromkeys(behind, "not checked")}
+    found = {"stewards": "warning", "port": "failed", **dict.fromkeys(behind, "not checked")}
+    assert await statuses(tmp_path) == found
+
+
+async def test_whether_anybody_can_approve_a_study(tmp_path):
+    async with dialled(tmp_path):
+        (warned,) = [one for one in (await run_checks(tmp_path)).to_json()["checks"] if one["check"] == "stewards"]
+        assert (warned["status"], warned["ok"]) == ("warning", True)
+        assert "site-agent stewards add" in warned["advice"]
+        registered(open_home(tmp_path), Store(tmp_path / "agent.db"))
+        assert (await found_of(tmp_path))["stewards"] == "1 steward with 1 key; 1 must sign each study"
+        write_site_file(tmp_path, STUDY, approvals_needed=2)
+        wanted = "1 steward with 1 key; 2 must sign each study: no study can be approved"
+        assert await failed(tmp_path) == {"stewards": wanted}
 
 
 async def test_a_later_check_is_made_although_an_earlier_one_failed(tmp_path, monkeypatch):
@@ -172,7 +198,14 @@ async def test_a_later_check_is_made_although_an_earlier_one_failed(tmp_path, mo
         (tmp_path / "site.yaml").write_text("nonsense: 1")
         (tmp_path / "keys/hedge.key").chmod(0o640)
         found = await failed(tmp_path)
-        assert list(found) == ["configuration", "disk", "memory", "keys", "data", "gpu", "engines", "ledger"]
+        assert list(found) == [
+            "configuration",
+            "disk",
+            "memory",
+            "keys",
+            *("stewards", "data", "gpu", "engines"),
+            "ledger",
+        ]
         assert "nonsense" in found["configuration"]
         assert (await statuses(tmp_path))["coordinator"] == "not checked"  # where to dial is in the file, too
         assert (await run_checks(tmp_path)).firewall is None
