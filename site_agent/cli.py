@@ -23,6 +23,7 @@ from consortium.contract.private_process import keep_memory_private
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from consortium.contract.names import Digest
     from site_agent.budget import DatasetBudget
     from site_agent.bundles.refusals import Finding
     from site_agent.bundles.report import Report
@@ -663,11 +664,8 @@ def studies_reject(
     without_key: WithoutKey = False,
 ) -> None:
     """Say no to a study, or take back an approval."""
-    from site_agent.deciding import check_words, decide_study
-
-    check_words(reason, steward)
-    own = None if without_key else _steward_key(home, steward, key, passphrase_file)
-    digest = asyncio.run(decide_study(home, study, "rejected", steward=steward, statement=reason, key=own)).digest
+    own = None if without_key else (key, passphrase_file)
+    digest = _say_no(home, study, "rejected", steward=steward, reason=reason, key=own)
     _out.print(f"Rejected {study}, digest {digest}.")
 
 
@@ -683,12 +681,20 @@ def studies_withdraw(
     without_key: WithoutKey = False,
 ) -> None:
     """Take an approval back: a running agent stops at once, in the middle of a round too."""
+    own = None if without_key else (key, passphrase_file)
+    digest = _say_no(home, study, "withdrawn", steward=steward, reason=reason, key=own)
+    _out.print(f"Withdrawn: {study}, digest {digest}. A running agent stops within a second; nothing more leaves.")
+
+
+def _say_no(
+    home: Path, study: str, decision: str, *, steward: str, reason: str, key: tuple[Path | None, Path | None] | None
+) -> "Digest":
+    """Decide against a study, with the steward's key and passphrase file, or without a key; what it was about."""
     from site_agent.deciding import check_words, decide_study
 
     check_words(reason, steward)
-    own = None if without_key else _steward_key(home, steward, key, passphrase_file)
-    digest = asyncio.run(decide_study(home, study, "withdrawn", steward=steward, statement=reason, key=own)).digest
-    _out.print(f"Withdrawn: {study}, digest {digest}. A running agent stops within a second; nothing more leaves.")
+    own = None if key is None else _steward_key(home, steward, *key)
+    return asyncio.run(decide_study(home, study, decision, steward=steward, statement=reason, key=own)).digest
 
 
 def _steward_key(home: Path, steward: str, key: Path | None, passphrase_file: Path | None) -> "Ed25519PrivateKey":

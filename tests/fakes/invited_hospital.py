@@ -15,11 +15,32 @@ import pytest
 
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.plan import RoundPlan
+from consortium.contract.study import StudyFile
 from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature
 from tests.fakes.site_world import ME, World, keys, make_world
 
 MODEL = GlobalModel((("w", (4,)),), np.zeros(4, dtype=np.float32))
 """The first global model, as the hospital computed it."""
+
+
+def expectation(study: StudyFile, **changes: Any) -> Expectation:
+    """What a hospital of the study knows before its first round, but for `changes`."""
+    fields: dict[str, Any] = {
+        "consortium": "alpine-heart",
+        "study": study,
+        "site": ME,
+        "signing_key": keys().members[ME].participant.signing_key,
+        "ecdsa_key": keys().members[ME].participant.ecdsa_key,
+        "parameters": MODEL.parameters,
+        "first_model": MODEL.digest(),
+        "chain": None,
+        "joined": (0, 0),
+        "released": False,
+        "peers": {},
+        "minimum_sites": 3,
+        "minimum_threshold": 3,
+    }
+    return Expectation(**{**fields, **changes})
 
 
 @dataclass(frozen=True)
@@ -38,22 +59,7 @@ class InvitedHospital:
 
     def expects(self, **changes: Any) -> Expectation:
         """What the hospital knows before its first round, but for `changes`."""
-        fields: dict[str, Any] = {
-            "consortium": "alpine-heart",
-            "study": self.world.study,
-            "site": ME,
-            "signing_key": keys().members[ME].participant.signing_key,
-            "ecdsa_key": keys().members[ME].participant.ecdsa_key,
-            "parameters": MODEL.parameters,
-            "first_model": MODEL.digest(),
-            "chain": None,
-            "joined": (0, 0),
-            "released": False,
-            "peers": {},
-            "minimum_sites": 3,
-            "minimum_threshold": 3,
-        }
-        return Expectation(**{**fields, **changes})
+        return expectation(self.world.study, **changes)
 
     def joins(self, plan: RoundPlan, *, expects: Expectation | None = None, **changes: Any) -> None:
         """Read a signed invitation to the plan, but for `changes`; raises PlanRefused if it is not accepted."""

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
 ABSENT = "PostgreSQL is not installed here (apt-get install postgresql)"
@@ -81,3 +83,12 @@ class Server:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self._folder)
+
+
+def running() -> Iterator[Server]:
+    """For a fixture: a server for as long as its tests run, which are skipped where PostgreSQL is not installed."""
+    if not installed():
+        pytest.skip(ABSENT)
+    server = Server()
+    yield server
+    server.close()

@@ -28,13 +28,7 @@ SIGNER, LINES = SAMPLE.log_signer, SAMPLE.lines
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server():
-    if not postgres_server.installed():
-        pytest.skip(postgres_server.ABSENT)
-    running = postgres_server.Server()
-    yield running
-    running.close()
+server = pytest.fixture(scope="module")(postgres_server.running)
 
 
 @pytest.fixture

@@ -19,13 +19,7 @@ from tests.fakes.small_study import SITES
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server():
-    if not postgres_server.installed():
-        pytest.skip(postgres_server.ABSENT)
-    running = postgres_server.Server()
-    yield running
-    running.close()
+server = pytest.fixture(scope="module")(postgres_server.running)
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from consortium.contract.layout import largest_layout, round_layout
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundKind
 from privacy.secagg.suites import SuiteName
-from site_agent.plan_check import Expectation, PlanRefused, check_plan, check_signature
+from site_agent.plan_check import PlanRefused, check_plan, check_signature
 from site_agent.store import ChainLink
+from tests.fakes.invited_hospital import MODEL, expectation
 from tests.fakes.site_world import ME, ZEROS, endorsement, keys, make_world, small_study
 
 STUDY = small_study()
-MODEL = GlobalModel((("w", (4,)),), np.zeros(4, dtype=np.float32))
 COORDINATOR = keys().coordinator.public_key().public_bytes_raw()
 
 
@@ -28,22 +28,7 @@ def world(tmp_path_factory):
 
 
 def expected(**changes):
-    fields = {
-        "consortium": "alpine-heart",
-        "study": STUDY,
-        "site": ME,
-        "signing_key": keys().members[ME].participant.signing_key,
-        "ecdsa_key": keys().members[ME].participant.ecdsa_key,
-        "parameters": MODEL.parameters,
-        "first_model": MODEL.digest(),
-        "chain": None,
-        "joined": (0, 0),
-        "released": False,
-        "peers": {},
-        "minimum_sites": 3,
-        "minimum_threshold": 3,
-    }
-    return Expectation(**{**fields, **changes})
+    return expectation(**{"study": STUDY, **changes})
 
 
 def check(world, plan, expectation=None, **changes):
