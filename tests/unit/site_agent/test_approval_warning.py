@@ -4,8 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from site_agent import app as app_module
-from site_agent import cli, deciding
+from site_agent import deciding
 from site_agent.cli import app
+from site_agent.commands import studies
 
 
 @pytest.mark.parametrize("nothing", [False, True])
@@ -15,7 +16,7 @@ def test_it_warns_and_the_approval_stands(tmp_path, monkeypatch, objection, noth
         return deciding.Decided(digest="d" * 64)
 
     monkeypatch.setattr(deciding, "decide_study", decide)
-    monkeypatch.setattr(cli, "_steward_key", lambda *_: None)
+    monkeypatch.setattr(studies, "_steward_key", lambda *_: None)
     monkeypatch.setattr(app_module, "objection_to", lambda *_: objection)
     monkeypatch.setattr(app_module, "promises_nothing", lambda *_: nothing)
     done = CliRunner().invoke(
