@@ -5,7 +5,7 @@ from tests.adversarial.mutation import Mutation, gone, never
 WITNESS, MIRROR, WITNESSES = "audit/witness.py", "audit/mirror.py", "consortium/witnesses.py"
 FOLLOWED, WATCH = "site_agent/followed_log.py", "site_agent/log_watch.py"
 VAULT, VAULT_FILES, ERASURE = "audit/vault.py", "audit/vault_files.py", "audit/erasure.py"
-KEYS, VERIFY = "audit/key_rotation.py", "audit/verify.py"
+KEYS, VERIFY, APP = "audit/key_rotation.py", "audit/verify.py", "consortium/app.py"
 
 LOG_MUTATIONS = (
     gone("a22", WITNESS, "_require_growth(remembered, found, request.proof)", "test_two_roots_of_one_size"),
@@ -215,5 +215,40 @@ LOG_MUTATIONS = (
         "elif not is_dropped(gone, leaf):",
         "elif False:",
         "test_an_entry_that_was_kept_is_missing",
+    ),
+    # a31: a coordinator on an older copy of its log
+    gone("a31", APP, "require_remembered(database, log)", "test_the_logs_folder_alone_is_from_a_backup"),
+    never(
+        "a31",
+        APP,
+        "not await _looked_back(coordinator, signals.stop)",
+        "test_a_hospital_remembers_more_and_nothing_is_signed",
+    ),
+    Mutation(
+        "a31",
+        "consortium/witness_rounds.py",
+        "                await require_not_proven(rooms, witness)\n",
+        "",
+        "test_an_outside_witness_remembers_more_and_shows_it",
+    ),
+    # a32: two coordinators on copies of one home
+    gone(
+        "a32",
+        WITNESSES,
+        "self.require_not_set_back(site, position)",
+        "test_an_honest_one_hears_of_the_other_from_a_hospital",
+    ),
+    gone(
+        "a32",
+        WATCH,
+        "await self._object(self._mirror, broken)",
+        "test_from_one_that_goes_on_all_the_same_a_hospital_walks_away_with_both",
+    ),
+    Mutation(
+        "a32",
+        "consortium/witness_rounds.py",
+        "    try:\n        await require_not_proven(rooms, witness)\n",
+        "    try:\n        pass\n",
+        "test_a_witness_that_both_ask_shows_each_what_it_cosigned_of_the_other",
     ),
 )

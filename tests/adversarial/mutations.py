@@ -28,12 +28,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.adversarial.account_mutations import ACCOUNT_MUTATIONS
+from tests.adversarial.conduct_mutations import CONDUCT_MUTATIONS
+from tests.adversarial.evidence_mutations import EVIDENCE_MUTATIONS
+from tests.adversarial.group_mutations import GROUP_MUTATIONS
 from tests.adversarial.log_mutations import LOG_MUTATIONS
 from tests.adversarial.mutation import Mutation, gone, never
 from tests.adversarial.privacy_mutations import PRIVACY_MUTATIONS
 from tests.adversarial.record_mutations import RECORD_MUTATIONS
 from tests.adversarial.standing_mutations import STANDING_MUTATIONS
 from tests.adversarial.steward_mutations import STEWARD_MUTATIONS
+from tests.adversarial.wire_mutations import WIRE_MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("privacy", "consortium", "site_agent", "audit")
@@ -521,10 +525,14 @@ MUTATIONS = (
     *PROTOCOL_MUTATIONS,
     *PRIVACY_MUTATIONS,
     *LOG_MUTATIONS,
+    *EVIDENCE_MUTATIONS,
     *RECORD_MUTATIONS,
     *STANDING_MUTATIONS,
     *STEWARD_MUTATIONS,
     *ACCOUNT_MUTATIONS,
+    *CONDUCT_MUTATIONS,
+    *GROUP_MUTATIONS,
+    *WIRE_MUTATIONS,
 )
 
 

@@ -1,7 +1,7 @@
 """The checks that keep a patient's privacy (d01 to d30), and those that keep its figures honest (a13, a15, s17).
 
-Beside them stand those of what a hospital runs and begins from (s20, i03), of how a study ends (s21), and of who has
-seen the log (a16).
+Beside them stand those of what a hospital runs and begins from (s20, i03, b01), of its images (i01, i02), of how a
+study ends (s21), and of who has seen the log (a16).
 
 What stands here is as in `mutations.py`: a text that stands exactly once in its file, what is put in its place, and
 the test that has to fail.
@@ -27,6 +27,8 @@ REDRAWN = f"self._hooked.disable_hooks()\n                {AGAIN}\n             
 SIGN_FIGURES = "sign_figures(self._ledger, self._events, self._study, self._digest, self._dataset)"
 NOISE = "noisy(clean, self._mechanism.noise_std, self.grid, self._random)"
 BOUNDS = 'if not lower - 1e-6 <= body["epsilon"] <= upper + 1e-6:\n            where = f"leaf {leaf} (dp.spent'
+EXPRESSIONS = "site_agent/bundles/expressions.py"
+IMAGE_SAFETY, IMAGE_LOADER = "site_agent/imaging/safety.py", "site_agent/imaging/loader.py"
 
 PRIVACY_MUTATIONS = (
     # 1: noise
@@ -463,5 +465,42 @@ PRIVACY_MUTATIONS = (
         VERIFY,
         "not 0 < time_s < 2**63 or not signature_holds(key.public, payload[12:], message)",
         "test_cosignatures_of_another_history",
+    ),
+    # b01: bundles
+    gone(
+        "b01",
+        "site_agent/bundles/checking.py",
+        'self._refuse(inside, shown(value), "a target on the allow-list, written out as its name", _ADVICE_TARGET)',
+        "test_a_configuration_that_is_more_than_data",
+    ),
+    never("b01", EXPRESSIONS, "len(text) > LENGTH_MAX", "test_a_configuration_that_is_more_than_data"),
+    never("b01", EXPRESSIONS, "_PLACEHOLDER in text", "test_a_configuration_that_is_more_than_data"),
+    # i01: files that do not fit
+    Mutation(
+        "i01",
+        IMAGE_SAFETY,
+        "    except Exception:  # noqa: BLE001 - a library may raise anything at all\n",
+        "    except KeyError:\n",
+        "test_each_bad_volume_is_left_out_for_its_reason",
+    ),
+    never(
+        "i01",
+        IMAGE_LOADER,
+        "not (low <= float(image.values.min()) and float(image.values.max()) <= high)",
+        "test_each_bad_volume_is_left_out_for_its_reason",
+    ),
+    never(
+        "i01",
+        IMAGE_LOADER,
+        "not (allowed[found] == mask.values[0]).all()",
+        "test_each_bad_volume_is_left_out_for_its_reason",
+    ),
+    # i02: what libraries say
+    Mutation(
+        "i02",
+        IMAGE_SAFETY,
+        '    with warnings.catch_warnings():\n        warnings.simplefilter("ignore")\n        yield\n',
+        "    yield\n",
+        "test_dicom_headers_stay_where_they_are",
     ),
 )

@@ -1,6 +1,7 @@
 """A-01: somebody with the coordinator's disk changes, swaps or removes an entry that was already signed.
 
 Held by: recomputing the root from the stored entries at every start and in fsck; in evidence, by steps 4 and 5.
+Tried: rows a01 of `mutations.py`.
 """
 
 import sqlite3

@@ -1,6 +1,7 @@
 """A-03: the coordinator puts words in a site's mouth: with its own key, another site's key, or altered words.
 
 Held by: Ed25519 inside the entry, under the key of the site's site.enrolled entry (step 10).
+Tried: rows a03 of `mutations.py`.
 """
 
 import pytest

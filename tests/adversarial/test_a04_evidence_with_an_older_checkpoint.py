@@ -2,6 +2,7 @@
 
 Held by: the manifest's signature over size and hash, the tiles that must be exactly those of the checkpoint, and the
 logged export, whose consistency proof starts at the size the evidence claims (steps 1, 5, 8, 9).
+Tried: row a04 of `mutations.py`.
 """
 
 from audit import verify

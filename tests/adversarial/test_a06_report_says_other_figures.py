@@ -1,8 +1,8 @@
 """A-06: whoever exports changes a figure of report.json and signs the bundle with the real export key.
 
 Held by: verify.py counts every figure again from the entries, and looks up every entry that the clause matrix names
-(step 19). Tried by deleting the comparison of the figures, then each check of `_check_clause` and `_check_leaves` in
-turn: each time, cases that were refused before pass the verification.
+(step 19). Tried: rows a06 of `mutations.py`, each check of `_check_clause` and `_check_leaves`; and by hand the
+comparison of the figures: each time, cases that were refused before pass the verification.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """A-07: one bit of one file of the evidence is flipped, a file is dropped, added, emptied or cut.
 
 Held by: the manifest (step 1), and for the manifest's own files by the steps that check each of them.
+Tried: rows a07 of `mutations.py`.
 """
 
 import pytest

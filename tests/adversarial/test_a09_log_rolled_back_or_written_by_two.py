@@ -1,7 +1,7 @@
 """A-09: the log's folder, or only its checkpoint, is set back to an older state, or changed by another signer.
 
 Held by: before every signature the checkpoint on the disk must be the one this process signed last; a database older
-than its checkpoint does not open; one lock per log.
+than its checkpoint does not open; one lock per log. Tried: rows a09 of `mutations.py`.
 """
 
 import shutil

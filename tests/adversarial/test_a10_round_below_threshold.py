@@ -1,6 +1,6 @@
 """A-10: the log shows a sum opened over too few sites, over one that was not invited, or for a round nobody began.
 
-Held by: step 16, against the threshold of the plan and that of the approved study.
+Held by: step 16, against the threshold of the plan and that of the approved study. Tried: rows a10 of `mutations.py`.
 """
 
 import json

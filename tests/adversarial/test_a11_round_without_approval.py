@@ -1,6 +1,6 @@
 """A-11: a hospital takes part before, without, or against its steward's approval, or approved another document.
 
-Held by: step 13, and step 12 for the document itself.
+Held by: step 13, and step 12 for the document itself. Tried: rows a11 of `mutations.py`.
 """
 
 from audit import entries, verify

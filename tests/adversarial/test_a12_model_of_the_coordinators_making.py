@@ -1,6 +1,7 @@
 """A-12: the coordinator slips in a model of its own: between two rounds, after an evaluation, or in the archive.
 
 Held by: the chain of model digests, the sites' signed confirmations, and the digest of the file (steps 14 and 15).
+Tried: rows a12 of `mutations.py`.
 """
 
 import pytest

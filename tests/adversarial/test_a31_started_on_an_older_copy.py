@@ -3,9 +3,9 @@
 Whoever remembers more is asked before the first new signature: the coordinator's own database, the hospitals, outside
 witnesses. A witness's number stops nothing; a checkpoint that the log's own key signed does.
 
-Tried by deleting, one at a time: `require_remembered` in `app.opened`; `_looked_back` in `serve_until_stopped`; `held`
-of the recorder, and the waiting of operators' commands; `require_not_proven` in `_look_back_to`, and its
-`require_not_set_back`; and by believing a witness that shows nothing. Each time a test here failed.
+Tried: rows a31 of `mutations.py`, which delete `require_remembered` in `app.opened`, `_looked_back` in
+`serve_until_stopped`, and `require_not_proven` in `_look_back_to`; and by hand `held` of the recorder, the waiting of
+operators' commands, `require_not_set_back`, and by believing a witness that shows nothing.
 """
 
 import asyncio

@@ -3,9 +3,9 @@
 Each log is consistent in itself. Whoever was with the one and comes to the other has the proof of both in hand: an
 honest coordinator stops, and from one that does not the hospital walks away. All over the real wire.
 
-Tried by deleting, one at a time: `require_not_set_back` in `Witnesses.follow` (the honest one); `_object` in
-`LogWatch.run` (the hospital; what it judges by are rows a22 of `mutations.py`); `require_not_proven` in `_write_down`
-(the witness).
+Tried: rows a32 of `mutations.py`, which delete `require_not_set_back` in `Witnesses.follow` (the honest one), `_object`
+in `LogWatch.run` (the hospital; what it judges by are rows a22), and `require_not_proven` in `_write_down` (the
+witness).
 """
 
 import json

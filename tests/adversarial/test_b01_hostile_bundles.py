@@ -1,13 +1,14 @@
-"""A bundle that would run its author's code at a hospital, read its files, or take its memory.
+"""B-01: a bundle that would run its author's code at a hospital, read its files, or take its memory.
 
 MONAI executes a bundle by design: `_target_` imports any name, `$` is Python's `eval`, metadata and logging files are
 evaluated too (GHSA-x6pr-233j-x5cw, GHSA-873f-pvrv-4x83, GHSA-wvpx-5qmp-46g3), archives were unpacked outside their
 folder (GHSA-9rg3-9pvr-6p27), weights were pickles (GHSA-6vm5-6jv9-rjpj). Each row changes one thing in a bundle that is
 accepted as it is (`test_the_bundle_is_accepted_as_it_is`), and must be refused at the exact place.
 
-Each check was taken out by hand, and the rows that cover it failed (names are those of the rows):
+Tried: rows b01 of `mutations.py`, for a few of the checks. Each was taken out by hand besides, and the cases that cover
+it failed (by their names below):
 
-| taken out of | what | rows that failed |
+| taken out of | what | cases that failed |
 |---|---|---|
 | `checking._Look._target` | the refusal | target-*, *-target, lambda-transform, saves-images, confusable |
 | `checking._Look._section` | unknown keys; `_mode_` | requires, wrapper; mode-* |

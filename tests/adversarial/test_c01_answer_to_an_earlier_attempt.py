@@ -1,6 +1,7 @@
 """C-01: a hospital's answer to an earlier attempt arrives late; it must not cost the hospital its place in this one.
 
 Honest agents send one whenever an attempt is aborted under them, so without the check every retry would lose them all.
+Tried: row c01 of `mutations.py`.
 """
 
 from pathlib import Path

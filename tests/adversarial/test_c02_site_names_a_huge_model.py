@@ -1,4 +1,7 @@
-"""C-02: a hospital says its model has eight billion parameters; no plan and no memory of the coordinator follows it."""
+"""C-02: a hospital says its model has eight billion parameters; no plan and no memory of the coordinator follows it.
+
+Tried: row c02 of `mutations.py`.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,8 @@
-"""C-03: a hospital asks for another's masked update by the digest it saw in the survivor proposal."""
+"""C-03: a hospital asks for another's masked update by the digest it saw in the survivor proposal.
+
+Held twice, so that no row of `mutations.py` can show it: masked updates lie in a store that no kind of download reads,
+and what is handed out is looked up among the models and aggregates of the hospital's own studies.
+"""
 
 import asyncio
 from pathlib import Path

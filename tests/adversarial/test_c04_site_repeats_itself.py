@@ -1,4 +1,7 @@
-"""C-04: a hospital repeats its messages to fill the coordinator's journal, its log and its memory."""
+"""C-04: a hospital repeats its messages to fill the coordinator's journal, its log and its memory.
+
+Tried: row c04 of `mutations.py`.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
 """C-05: a hospital sends a small masked update of another length than the plan's, or under another hospital's header.
 
-Held by: `Coordinator._hear_update`; tried without its comparison of lengths, the first test fails. A header of another
-hospital is refused twice, by the wire and by the round's machine: the second test holds while either of them stands.
+Held by: `Coordinator._hear_update`; without its comparison of lengths the first test fails (row c05 of `mutations.py`).
+A header of another hospital is refused twice, by the wire and by the round's machine: the second test holds while
+either of them stands.
 """
 
 import asyncio

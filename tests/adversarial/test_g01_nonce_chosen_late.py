@@ -1,8 +1,9 @@
-"""Threat G-01: somebody chooses a nonce after the others are known, to choose the groups.
+"""G-01: somebody chooses a nonce after the others are known, to choose the groups.
 
 Held by: a nonce counts only if it was committed to (protocol 10.2), at the coordinator against a site, and at every
-site against the coordinator. Tried: without the comparison in `check_reveal` a site picks its nonce and is not blamed;
-without the one in `check_reveal_list`, or without the check of a site's own nonce, the coordinator picks for all.
+site against the coordinator. Tried, as g01 of `mutations.py`: without the comparison in `check_reveal` a site picks its
+nonce and is not blamed; without the one in `check_reveal_list`, or without the check of a site's own nonce, the
+coordinator picks for all; without the site's name in a commitment it can be copied.
 """
 
 from dataclasses import replace

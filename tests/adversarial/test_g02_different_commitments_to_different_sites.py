@@ -1,8 +1,9 @@
-"""Threat G-02: the coordinator shows sites different commitments, to learn nonces before others are fixed.
+"""G-02: the coordinator shows sites different commitments, to learn nonces before others are fixed.
 
 Held by: a site reveals for one list only, the list is in the beacon, and the beacon is in every group's context
-(protocol 10.1 to 10.3); keys of a site that drew other groups do not verify. Tried: without `commitments_hash` in
-`beacon_of`, or without the beacon in `Context.digest`, sites that saw different lists go on together.
+(protocol 10.1 to 10.3); keys of a site that drew other groups do not verify. Tried: rows g02 of `mutations.py`;
+without `commitments_hash` in `beacon_of`, or without the beacon in `Context.digest`, sites that saw different lists go
+on together.
 """
 
 from dataclasses import replace

@@ -1,8 +1,9 @@
-"""Threat G-03: the coordinator has all nonces, tries which of them to leave out, and takes the groups it likes best.
+"""G-03: the coordinator has all nonces, tries which of them to leave out, and takes the groups it likes best.
 
 Held by: no more than `WITHHELD_MAX` of those who committed may be missing among the nonces (protocol 10.2); what is
-left to choose from is part of the risk that `group_risk.py` states. Tried: without that comparison in
-`check_reveal_list` five nonces can be missing here, and 1 + 12 + ... + 495 outcomes can be tried instead of 79.
+left to choose from is part of the risk that `group_risk.py` states. Tried: rows g03 of `mutations.py`; without that
+comparison in `check_reveal_list` five nonces can be missing here, and 1 + 12 + ... + 495 outcomes can be tried instead
+of 79.
 """
 
 from dataclasses import replace

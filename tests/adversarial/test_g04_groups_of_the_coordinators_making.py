@@ -1,9 +1,9 @@
-"""Threat G-04: the coordinator puts a site into another group, into two, into a small one, or past the beacon.
+"""G-04: the coordinator puts a site into another group, into two, into a small one, or past the beacon.
 
 Held by: every site draws the groups itself, its keys are bound to its own group, and a context of the whole attempt is
-no context of one graph (protocol 10.3). Tried: without the first check of `Context.check` a site joins one graph of all
-participants, without a beacon; without `check_context` in `grouped_site.py` messages to one group alone are heard;
-without `group_size` in `Context.digest` the commitments of two plans can be mixed.
+no context of one graph (protocol 10.3). Tried: rows g04 of `mutations.py`; without the first check of `Context.check` a
+site joins one graph of all participants, without a beacon; without `check_context` in `grouped_site.py` messages to one
+group alone are heard; without `group_size` in `Context.digest` the commitments of two plans can be mixed.
 """
 
 from dataclasses import replace

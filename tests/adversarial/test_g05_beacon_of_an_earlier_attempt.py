@@ -1,8 +1,9 @@
-"""Threat G-05: commitments, nonces or groups of an earlier attempt, whose outcome is known, are used again.
+"""G-05: commitments, nonces or groups of an earlier attempt, whose outcome is known, are used again.
 
 Held by: the context of the attempt is in every commitment, every list and every signature (protocol 10.1, 10.2), and
-the group's context covers it. Tried: without the context in `commitment_of` the copied commitment and nonce below fit
-the later attempt; without `check_context` in the two list checks the old lists are read as new ones.
+the group's context covers it. Tried: rows g05 of `mutations.py`; without the context in `commitment_of` the copied
+commitment and nonce below fit the later attempt; without the comparison of `check_context` the old lists are read as
+new ones.
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
-"""Threat G-06: the coordinator unmasks the group it is curious about, ends the attempt, and divides the sites anew.
+"""G-06: the coordinator unmasks the group it is curious about, ends the attempt, and divides the sites anew.
 
 Held by: a site releases shares only when t sites of every group have confirmed (protocol 10.4), in one request.
-Tried: without `check_confirmed_groups` each request below is answered with shares; without the move table's lack of
-`UnmaskRequest` the first one is.
+Tried: rows g06 of `mutations.py`; without `check_confirmed_groups` each request below is answered with shares. By hand:
+with a move for `UnmaskRequest` in the table the first one is.
 """
 
 from dataclasses import replace

@@ -130,13 +130,14 @@ class Desk:
             self.own.sequence, self.own.previous = before  # it is in no log, so the chain does not go on from it
             raise
 
-    def changes_key(self, kind, change, key, by):
+    def changes_key(self, kind, change, key, by, signed_for=None):
         said = {"steward": PERSON, "key": public_hex(key), "at": AT}
-        sig = sign(by, key_statement(log=self.log, site=self.own.site, change=change, **said))
+        statement = {**said, "key": public_hex(signed_for or key)}
+        sig = sign(by, key_statement(log=self.log, site=self.own.site, change=change, **statement))
         self.hands_over(kind, **said, signed_by=public_hex(by), sig=sig)
 
-    def enrols(self, key, by=None):
-        self.changes_key(entries.StewardEnrolled, "enrolled", key, by or key)
+    def enrols(self, key, by=None, signed_for=None):
+        self.changes_key(entries.StewardEnrolled, "enrolled", key, by or key, signed_for)
 
     def removes(self, key, by):
         self.changes_key(entries.StewardRemoved, "removed", key, by)
@@ -243,7 +244,7 @@ def test_a_no_that_is_not_what_it_says_ends_an_approval_all_the_same(desk):
     assert desk.shown.startswith("unsigned: ")
 
 
-@pytest.mark.parametrize("how", ["by the agent", "again", "removed by a stranger"])
+@pytest.mark.parametrize("how", ["by the agent", "for another key", "again", "removed by a stranger"])
 def test_the_coordinator_takes_no_key_that_no_steward_signed_for(desk, how):
     desk.enrols(ADA)
     desk.enrols(BEA, by=ADA)
@@ -251,6 +252,7 @@ def test_the_coordinator_takes_no_key_that_no_steward_signed_for(desk, how):
     with pytest.raises(EventRefused, match="steward"):
         {
             "by the agent": lambda: desk.enrols(THIEF, by=desk.own.signing_key),
+            "for another key": lambda: desk.enrols(THIEF, by=ADA, signed_for=key("hungary")),
             "again": lambda: desk.enrols(BEA, by=ADA),
             "removed by a stranger": lambda: desk.removes(ADA, by=THIEF),
         }[how]()

@@ -2,9 +2,10 @@
 
 A hospital's archive holds what scanners, exports and strangers left in it. Held by: every record is opened behind the
 checks of `imaging/safety.py` and of its reader, and falls out for a reason in plain words that is counted; what remains
-is enough or the hospital takes no part. Tried: with the last `except` of `or_unusable` narrowed the library's own
-errors come through and four tests fail; without `check_count` in `_announced` or in `_pixels` a bomb is unpacked and
-the second fails; without the range and label checks of `loader.py` those records count as good.
+is enough or the hospital takes no part. Tried: rows i01 of `mutations.py` (with the last `except` of `or_unusable`
+narrowed the library's own errors come through; without the range and label checks of `loader.py` those records count as
+good); and by hand, since it takes the machine's memory: without `check_count` in `_announced` or in `_pixels` a bomb is
+unpacked, and the second test fails.
 """
 
 import gzip

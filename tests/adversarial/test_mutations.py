@@ -8,6 +8,9 @@ import pytest
 
 from tests.adversarial.account_mutations import ACCOUNT_MUTATIONS
 from tests.adversarial.code_swap import functions_below, swap, swaps
+from tests.adversarial.conduct_mutations import CONDUCT_MUTATIONS
+from tests.adversarial.evidence_mutations import EVIDENCE_MUTATIONS
+from tests.adversarial.group_mutations import GROUP_MUTATIONS
 from tests.adversarial.log_mutations import LOG_MUTATIONS
 from tests.adversarial.mutations import (
     MUTATIONS,
@@ -26,6 +29,8 @@ from tests.adversarial.mutations import (
 from tests.adversarial.privacy_mutations import PRIVACY_MUTATIONS
 from tests.adversarial.record_mutations import RECORD_MUTATIONS
 from tests.adversarial.standing_mutations import STANDING_MUTATIONS
+from tests.adversarial.steward_mutations import STEWARD_MUTATIONS
+from tests.adversarial.wire_mutations import WIRE_MUTATIONS
 
 THREATS = [f"t{number:02}" for number in range(1, 28)]
 
@@ -45,7 +50,18 @@ def test_every_threat_of_the_protocol_has_a_file_that_says_how_it_was_tried(thre
 
 @pytest.mark.parametrize(
     "mutation",
-    [*PRIVACY_MUTATIONS, *LOG_MUTATIONS, *RECORD_MUTATIONS, *STANDING_MUTATIONS, *ACCOUNT_MUTATIONS],
+    [
+        *PRIVACY_MUTATIONS,
+        *LOG_MUTATIONS,
+        *EVIDENCE_MUTATIONS,
+        *RECORD_MUTATIONS,
+        *STANDING_MUTATIONS,
+        *STEWARD_MUTATIONS,
+        *ACCOUNT_MUTATIONS,
+        *CONDUCT_MUTATIONS,
+        *GROUP_MUTATIONS,
+        *WIRE_MUTATIONS,
+    ],
     ids=lambda mutation: mutation.name,
 )
 def test_a_threat_to_privacy_says_how_it_was_tried(mutation: Mutation) -> None:

@@ -1,6 +1,7 @@
 """S-01: a signed round plan that lowers something, asks for more, or brings others in.
 
 Held by: `plan_check.check_plan`. The hospital says which rule, trains nothing, spends nothing, and sends no key.
+Tried: rows s01 of `mutations.py`.
 """
 
 import dataclasses

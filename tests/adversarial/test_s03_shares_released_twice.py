@@ -1,6 +1,7 @@
 """S-03: shares of one attempt are asked for twice, also after a restart of the agent.
 
 Held by: the release record, durable before the first share leaves (protocol 4.4), and the machine's own state.
+Tried: rows s03 of `mutations.py`.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """S-04: two sums of exact metrics whose survivors differ by one hospital give that hospital's metrics away.
 
 Held by: the rule about survivor sets that `study_work` makes from the durable record of releases, protocol section 2. A
-coordinator may say nothing about a sum that it has: what counts is that shares left.
+coordinator may say nothing about a sum that it has: what counts is that shares left. Tried: row s04 of `mutations.py`.
 """
 
 from tests.fakes.site_world import endorsement, hospital, keys

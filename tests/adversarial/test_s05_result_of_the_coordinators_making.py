@@ -1,6 +1,7 @@
 """S-05: the next global model, the transcript or the sum that the coordinator announces is not what the sum gives.
 
 Held by: protocol 4.5 in `study_work._verify`. The hospital takes back its approval, signed for the log, and stays away.
+Tried: rows s05 of `mutations.py`.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """S-06: what a hospital says when it refuses, and what it logs, must not have its numbers, paths or patients in it.
 
-Held by: `refusals.refusal_of`, and logs that quote only errors about others.
+Held by: `refusals.refusal_of`, and logs that quote only errors about others. Tried: rows s06 of `mutations.py`.
 """
 
 import re

@@ -1,6 +1,7 @@
 """S-07: a coordinator names studies that no steward of this hospital has approved, one after the other.
 
 Held by: `agent.Agent._begin_with`: a refusal for each, and nothing that stays in memory.
+Tried: rows s07 of `mutations.py`.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """S-08: an update whose sum may be known is asked for once more, or a retry is made to cost the budget again.
 
 Held by: ADR 4. Until shares leave, a retry masks the same update and costs nothing; afterwards it trains afresh and is
-charged, or is refused.
+charged, or is refused. Tried: row s08 of `mutations.py`.
 """
 
 import numpy as np

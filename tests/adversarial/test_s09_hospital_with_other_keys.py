@@ -1,7 +1,7 @@
 """S-09: the coordinator, which certifies, gives another hospital's name to keys of its own.
 
 Held by: `store.pin_peer`, which remembers keys at first sight. Nobody takes part with a changed peer until a person has
-compared fingerprints.
+compared fingerprints. Tried: rows s09 of `mutations.py`.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """S-10: a round goes on at a hospital whose steward has said no meanwhile.
 
 Held by: `study_work._still_approved`, asked before the masked update leaves and before shares do.
+Tried: rows s10 of `mutations.py`.
 """
 
 from consortium.contract.messages import BundleList

@@ -1,6 +1,6 @@
 """S-11: a hospital that missed a round is shown endorsements that are forged, doubled, of another round or too few.
 
-Held by: `plan_check._endorsers` and the threshold (ADR 6).
+Held by: `plan_check._endorsers` and the threshold (ADR 6). Tried: rows s11 of `mutations.py`.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """S-13: the coordinator acknowledges more entries than it was sent, so that the rest never reach the log.
 
-Held by: `agent.CoordinatorLine.submit_events`: what was not sent stays pending.
+Held by: `agent.CoordinatorLine.submit_events`: what was not sent stays pending. Tried: row s13 of `mutations.py`.
 """
 
 from audit import entries

@@ -1,7 +1,7 @@
 """S-16: whoever breaks a rule is named in this site's own signed entry, and the message that shows it is kept.
 
 Held by: `StudyWork._accuse` and `site_agent/evidence.py`. Without the first there is no entry `secagg.accused`;
-without the second its digest is of nothing anybody has.
+without the second its digest is of nothing anybody has. Tried: rows s16 of `mutations.py`.
 """
 
 import hashlib

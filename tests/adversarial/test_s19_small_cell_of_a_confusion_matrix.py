@@ -1,8 +1,9 @@
 """S-19: how many of a few patients were taken for what they are not, worked out from a confusion matrix with gaps.
 
 Held by: `consortium.contract.class_metrics.shown_confusion`: small cells are left out, and as many others as it takes.
-Tried: with the line deleted that leaves out all of a part where the missing cells hold too few, some missing cell has
-one possible value only. (Without the line before it more is left out than must be, which the unit tests notice.)
+Tried: rows s19 of `mutations.py`; with the line deleted that leaves out all of a part where the missing cells hold too
+few, some missing cell has one possible value only. (Without the line before it more is left out than must be, which the
+unit tests notice.)
 """
 
 from collections import defaultdict

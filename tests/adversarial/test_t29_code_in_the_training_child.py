@@ -1,9 +1,9 @@
 """T-29: code in the process that trains reads other files, starts programs, looks into the agent or phones home.
 
 The same hostile program runs twice as a process of its own: free, where each attempt must work (or it would prove
-nothing), and confined by itself as a training process is. Held by `site_agent/sandbox.py`. Tried, one at a time: each
-number taken out of `syscall_filter.py`, each of its rules about arguments, `landlock.restrict`, the capabilities,
-each limit: an attempt that needs just that turned to "done", or another error was found, and this failed.
+nothing), and confined by itself as a training process is. Held by `site_agent/sandbox.py`. Tried by hand, one at a
+time: each number taken out of `syscall_filter.py`, each of its rules about arguments, `landlock.restrict`, the
+capabilities, each limit: an attempt that needs just that turned to "done", or another error was found, and this failed.
 """
 
 import ctypes

@@ -1,4 +1,8 @@
-"""Nobody gets as far as HTTP without a certificate that this consortium's authority issued and that is valid now."""
+"""W-01: nobody gets as far as HTTP without a certificate that this consortium's authority issued and that is valid now.
+
+It is gRPC that asks for one, by an option of `wire/server.py`; what a certificate has to say is in W-03, W-07 and T-11.
+Tried: row w01 of `mutations.py`.
+"""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""TLS 1.2 cannot be negotiated, in either direction, on either port."""
+"""W-02: TLS 1.2 cannot be negotiated, in either direction, on either port.
+
+Tried: row w02 of `mutations.py`.
+"""
 
 import contextlib
 import os

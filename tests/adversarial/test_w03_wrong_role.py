@@ -1,4 +1,7 @@
-"""A site is not an operator, an operator is not a site, and neither is the coordinator."""
+"""W-03: a site is not an operator, an operator is not a site, and neither is the coordinator.
+
+Tried: row w03 of `mutations.py`.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Nothing a peer announces or sends makes the other side take memory it did not mean to take."""
+"""W-04: nothing a peer announces or sends makes the other side take memory it did not mean to take.
+
+Tried: rows w04 of `mutations.py`.
+"""
 
 import gc
 import tracemalloc

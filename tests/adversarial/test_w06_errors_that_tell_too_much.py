@@ -1,4 +1,7 @@
-"""A failure inside the coordinator reaches nobody but the coordinator's own log, and even there without values."""
+"""W-06: a failure inside the coordinator reaches nobody but the coordinator's own log, and there without values.
+
+Tried: row w06 of `mutations.py`.
+"""
 
 import json
 

@@ -1,4 +1,7 @@
-"""A connection outlives its certificate in TLS; it does not in our calls."""
+"""W-07: a connection outlives its certificate in TLS; it does not in our calls.
+
+Tried: row w07 of `mutations.py`.
+"""
 
 from datetime import timedelta
 

@@ -1,4 +1,7 @@
-"""A kit altered on its way: no other authority slips in, and no zip unfolds into memory."""
+"""W-09: a kit altered on its way: no other authority slips in, and no zip unfolds into memory.
+
+Tried: row w09 of `mutations.py`.
+"""
 
 import dataclasses
 import io
