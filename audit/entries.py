@@ -113,6 +113,7 @@ from audit.entry_types.round_entries import (
     SecaggFailed,
     UpdateSubmitted,
 )
+from audit.entry_types.site_key_entries import SiteKeysRotated
 from audit.entry_types.steward_entries import StewardEnrolled, StewardRemoved, StewardSignature
 from audit.entry_types.study_entries import (
     CohortSnapshot,
@@ -203,6 +204,7 @@ __all__ = [
     "SiteEntry",
     "SiteHeartbeat",
     "SiteInvited",
+    "SiteKeysRotated",
     "SiteOwnEntry",
     "SiteReinstated",
     "SiteRenewed",
@@ -292,6 +294,7 @@ KINDS: dict[str, type[Entry]] = {
         SiteSuspended,
         SiteReinstated,
         SiteRenewed,
+        SiteKeysRotated,
         WitnessEnrolled,
         StewardEnrolled,
         StewardRemoved,
@@ -577,6 +580,7 @@ def replay_chains(log_entries: Iterable[bytes | None]) -> dict[str, SiteChain]:
     """
     keys: dict[str, str] = {}
     chains: dict[tuple[str, str], SiteChain] = {}
+    ever: set[str] = set()  # a chain never comes to a key that was anybody's before
     gone = 0
     gone_at: dict[tuple[str, str], int] = {}  # how many were gone when a chain was read last
     for data in log_entries:
@@ -586,6 +590,7 @@ def replay_chains(log_entries: Iterable[bytes | None]) -> dict[str, SiteChain]:
         entry = parse_entry(data)
         if isinstance(entry, SiteEnrolled):
             keys[entry.site] = entry.signing_key
+            ever.add(entry.signing_key)
             chains.setdefault((entry.site, entry.signing_key), SiteChain(site=entry.site))
         elif is_signed_by_site(entry):
             site = entry.actor.removeprefix("site:")
@@ -594,4 +599,11 @@ def replay_chains(log_entries: Iterable[bytes | None]) -> dict[str, SiteChain]:
             chain = chains[site, keys[site]].beyond(entry, gone - gone_at.get((site, keys[site]), 0))
             chains[site, keys[site]] = chain.admit(data, entry)
             gone_at[site, keys[site]] = gone
+            if isinstance(entry, SiteKeysRotated):  # the chain goes on under the next key
+                new = entry.signing_key
+                if entry.old_signing_key != keys[site] or new in ever:
+                    raise VerificationError(f"chain of site {site}", f"a new key after {keys[site][:16]}", new[:16])
+                ever.add(new)
+                chains[site, new], gone_at[site, new] = chains[site, keys[site]], gone
+                keys[site] = new
     return {site: chains[site, key] for site, key in keys.items()}

@@ -49,6 +49,7 @@ _KINDS: Mapping[type[entries.Entry], _Kind] = MappingProxyType(
         entries.SiteSuspended: _ALERT,
         entries.SiteReinstated: _ALERT,
         entries.SiteRenewed: _RECORDED,
+        entries.SiteKeysRotated: _ALERT,
         entries.AccountEnrolled: _RECORDED,
         entries.WitnessEnrolled: _RECORDED,
         entries.AuthOk: _LOGIN,

@@ -318,6 +318,9 @@ Name: TypeAlias = Annotated[str, NAME]
 Names: TypeAlias = Annotated[tuple[str, ...], Each(NAME, most=1000, ordered=True)]
 Digest: TypeAlias = Annotated[str, DIGEST]
 PublicKey: TypeAlias = Annotated[str, Pattern(r"[0-9a-f]{64}", "an Ed25519 public key as 64 hexadecimal characters")]
+EcdsaKey: TypeAlias = Annotated[
+    str, Pattern(r"04[0-9a-f]{128}", "an uncompressed P-256 point as 130 hexadecimal characters")
+]
 Signature: TypeAlias = Annotated[
     str, Pattern(r"[A-Za-z0-9+/]{86}==", "an Ed25519 signature as 88 characters of base64")
 ]

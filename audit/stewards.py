@@ -46,7 +46,7 @@ class About:
 
 def decision_statement(about: About, *, decision: str, steward: str, words: str, at: str) -> bytes:
     """The bytes under a steward's signature of a decision."""
-    return _lines(
+    return statement_lines(
         DECISION_CONTEXT,
         log=about.log,
         site=about.site,
@@ -61,10 +61,11 @@ def decision_statement(about: About, *, decision: str, steward: str, words: str,
 
 def key_statement(*, log: str, site: str, change: str, steward: str, key: str, at: str) -> bytes:
     """The bytes under the signature by which a steward's key comes (`enrolled`) or goes (`removed`)."""
-    return _lines(KEY_CONTEXT, log=log, site=site, change=change, steward=steward, key=key, at=at)
+    return statement_lines(KEY_CONTEXT, log=log, site=site, change=change, steward=steward, key=key, at=at)
 
 
-def _lines(context: str, **values: str) -> bytes:
+def statement_lines(context: str, **values: str) -> bytes:
+    """The bytes of a statement: its context, then a line for each value; raises ValueError for one of more lines."""
     for name, value in values.items():
         if not value.isprintable():  # a line break in one value could begin another
             raise ValueError(f"{name} is not one printable line")

@@ -29,7 +29,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 try:
     from cryptography.exceptions import InvalidSignature
@@ -77,9 +77,11 @@ OUTSIDE_MANIFEST = ("manifest.consistency", "manifest.entry", "manifest.note", "
 """The manifest cannot list itself, nor what was made from its hash; each of these is checked by a step of its own."""
 
 SITE_CONTEXT = b"consortium/site-entry/v1\n"
+SITE_KEYS_CONTEXT = "consortium/site-keys/v1"
 STEWARD_CONTEXTS = ("consortium/steward-decision/v1", "consortium/steward-key/v1")
 OWNER_CONTEXT = b"consortium/study-submission/v1\n"
 SITE_TYPES = {
+    "site.keys_rotated",
     "steward.enrolled",
     "steward.removed",
     "study.approved",
@@ -217,6 +219,50 @@ def signature_holds(public_key: bytes, signature: bytes, message: bytes) -> bool
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+# --- ECDSA over P-256 with SHA-256 (FIPS 186-5), verification only ---------------------------------------------------
+
+_Q = 2**256 - 2**224 + 2**192 + 2**96 - 1
+_N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+_G = (
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+)
+
+
+def _sum_on_p256(a: tuple[int, int] | None, b: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Affine points, None for the one at infinity; slow, and called a few hundred times for each signature."""
+    if a is None or b is None:
+        return b if a is None else a
+    if a[0] == b[0] and (a[1] + b[1]) % _Q == 0:
+        return None
+    if a == b:
+        slope = 3 * (a[0] * a[0] - 1) * pow(2 * a[1], -1, _Q) % _Q
+    else:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, _Q) % _Q
+    x = (slope * slope - a[0] - b[0]) % _Q
+    return x, (slope * (a[0] - x) - a[1]) % _Q
+
+
+def ecdsa_holds(point: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether `signature`, r and s of 32 bytes each, is of `message` by the key at an uncompressed point of P-256."""
+    x, y = int.from_bytes(point[1:33], "big"), int.from_bytes(point[33:], "big")
+    if len(point) != 65 or point[0] != 4 or len(signature) != 64 or x >= _Q or y >= _Q:
+        return False
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    if (y * y - x * x * x + 3 * x - _B) % _Q or not 0 < r < _N or not 0 < s < _N:
+        return False
+    inverse = pow(s, -1, _N)
+    u = int.from_bytes(hashlib.sha256(message).digest(), "big") * inverse % _N
+    v = r * inverse % _N
+    table = (None, _G, (x, y), _sum_on_p256(_G, (x, y)))
+    result: tuple[int, int] | None = None
+    for bit in range(max(u.bit_length(), v.bit_length()) - 1, -1, -1):
+        result = _sum_on_p256(result, result)
+        result = _sum_on_p256(result, table[(u >> bit & 1) | (v >> bit & 1) << 1])
+    return result is not None and result[0] % _N == r
 
 
 # --- Merkle tree (RFC 6962) ------------------------------------------------------------------------------------------
@@ -1413,16 +1459,145 @@ def _entry(leaf: int, data: bytes) -> Record:
     return record
 
 
+class Held(NamedTuple):
+    """A key that signs a hospital's entries from the one behind `leaf` on."""
+
+    leaf: int
+    enrolled: int  # leaf of the enrolment that it goes back to
+    key: str
+    first: str  # the key that its chain of entries began under
+
+
+def keys_held(case: Case) -> dict[str, list[Held]]:
+    """Every key that a hospital has signed with, in order: of its enrolments, and those that it changed to."""
+    held: dict[str, list[Held]] = {}
+    began: dict[tuple[str, str], str] = {}
+    for leaf, record in case.everything():
+        body = record["body"]
+        if record["type"] == "site.enrolled":
+            # A new key counts from 1 again; the same key enrolled anew goes on, or old entries could be replayed.
+            site, key = body["site"], body["signing_key"]
+            held.setdefault(site, []).append(Held(leaf, leaf, key, began.setdefault((site, key), key)))
+        elif record["type"] == "site.keys_rotated" and record["actor"][5:] in held:
+            site, key = record["actor"][5:], body["signing_key"]
+            before = held[site][-1]
+            held[site].append(Held(leaf, before.enrolled, key, before.first))
+            began[site, key] = before.first
+    return held
+
+
+def held_at(held: dict[str, list[Held]], site: str, leaf: int) -> Held | None:
+    """The key under which a hospital's entry at this leaf has to stand; None before it was enrolled."""
+    return next((one for one in reversed(held.get(site, [])) if one.leaf < leaf), None)
+
+
+class KeyChanges:
+    """Hospitals that change their signing keys, followed through the log: who has to have signed for it.
+
+    The signatures of the entries themselves, by the old key, were checked before.
+    """
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+        self._now: dict[str, str] = {}  # site -> its key
+        self._stewards: dict[tuple[str, str], dict[str, str]] = {}  # site and key -> key of a steward -> pseudonym
+        self._gone: dict[tuple[str, str], set[str]] = {}
+        self._closed: set[tuple[str, str]] = set()  # no key follows these: begun anew, or changed, or revoked
+        self._ecdsa: dict[tuple[str, str], str] = {}  # as the last change named it
+        self._ever: set[str] = set()
+        self.notes: list[str] = []
+
+    def take(self, leaf: int, record: Record) -> None:
+        """The next entry."""
+        kind, body = record["type"], record["body"]
+        if kind == "site.enrolled":
+            self._now[body["site"]] = body["signing_key"]
+            self._ever.add(body["signing_key"])
+        elif kind == "site.revoked" and body["site"] in self._now:
+            self._closed.add((body["site"], self._now[body["site"]]))
+        elif kind in ("steward.enrolled", "steward.removed"):
+            self._take_steward(record)
+        elif kind == "site.keys_rotated":
+            self._change(leaf, record)
+
+    def _take_steward(self, record: Record) -> None:
+        """What does not hold counts for nothing here; the step about approvals finds it."""
+        site, body = record["actor"][5:], record["body"]
+        chain = (site, self._now.get(site, ""))
+        standing, gone = self._stewards.setdefault(chain, {}), self._gone.setdefault(chain, set())
+        key, by = body["key"], body["signed_by"]
+        change = record["type"].rpartition(".")[2]
+        said = {"log": self._log, "site": site, "change": change, "steward": body["steward"], "key": key}
+        text = statement(STEWARD_CONTEXTS[1], {**said, "at": body["at"]})
+        if text is None or not signature_holds(bytes.fromhex(by), base64.b64decode(body["sig"]), text):
+            return
+        if change == "removed":
+            if by in standing and key in standing:
+                del standing[key]
+                gone.add(key)
+        elif key in standing or key in gone or (by != key and by not in standing):
+            return
+        else:
+            if by == key and (standing or gone):  # whoever has the agent's home can do this
+                self._closed.add(chain)
+                gone.update(standing)
+                standing.clear()
+            standing[key] = body["steward"]
+
+    def _change(self, leaf: int, record: Record) -> None:
+        site, body = record["actor"][5:], record["body"]
+        where, chain = f"leaf {leaf} (site.keys_rotated of {site})", (site, self._now.get(site, ""))
+        old, new = (body["old_signing_key"], body["old_ecdsa_key"]), (body["signing_key"], body["ecdsa_key"])
+        if old[0] != chain[1] or old[1] != self._ecdsa.get(chain, old[1]):
+            raise Failure(where, f"a change of the key that it has, {chain[1][:16]}", old[0][:16])
+        if chain in self._closed:
+            raise Failure(where, "a hospital that stands, whose stewards were not begun anew", "one that may not")
+        if self._stewards.get(chain, {}).get(body["steward_key"]) != body["steward"]:
+            raise Failure(where, "the key of a steward of this hospital", body["steward_key"][:16])
+        if {*new} & {*self._ever, old[1]}:
+            raise Failure(where, "keys that were never anybody's", new[0][:16])
+        said = {"log": self._log, "site": site, "old-signing-key": old[0], "old-ecdsa-key": old[1]}
+        said |= {"signing-key": new[0], "ecdsa-key": new[1], "steward": body["steward"], "at": body["at"]}
+        text = statement(SITE_KEYS_CONTEXT, said)
+        if text is None:
+            raise Failure(where, "values of one line each", "a line break")
+        signed = {
+            "the steward": signature_holds(bytes.fromhex(body["steward_key"]), _sig(body, "steward_sig"), text),
+            "the new signing key": signature_holds(bytes.fromhex(new[0]), _sig(body, "signing_sig"), text),
+            "the new ECDSA key": ecdsa_holds(bytes.fromhex(new[1]), _sig(body, "ecdsa_sig"), text),
+        }
+        for whose, holds in signed.items():
+            if not holds:
+                raise Failure(where, f"a valid signature by {whose}", "one that does not verify")
+        follows = (site, new[0])
+        self._stewards[follows], self._gone[follows] = self._stewards.pop(chain), self._gone.pop(chain)
+        self._closed.add(chain)
+        self._ecdsa[follows], self._now[site] = new[1], new[0]
+        self._ever |= {*new, old[1]}
+        self.notes.append(
+            f"{site} changed its signing keys at leaf {leaf}, on {body['at'][:10]}: signed by its key of before, by"
+            f" one of its stewards ({body['steward_key'][:16]}) and by the new keys."
+        )
+
+
+def _sig(body: Record, name: str) -> bytes:
+    return base64.b64decode(body[name])
+
+
+def statement(context: str, said: dict[str, str]) -> bytes | None:
+    """The bytes that a person's key signs; None where a value is more than one line, and could pass for two."""
+    if not all(value.isprintable() for value in said.values()):
+        return None
+    return "".join(f"{line}\n" for line in (context, *(f"{k}: {v}" for k, v in said.items()))).encode()
+
+
 def step_signatures(case: Case) -> str:
-    """What a site is said to have said, it signed with the key it was enrolled with."""
-    enrolled: dict[str, list[tuple[int, bytes]]] = {}
+    """What a site is said to have said, it signed with the key that it had: of its enrolment, or one changed to."""
+    held = keys_held(case)
     revoked: dict[str, list[int]] = {}
     away: dict[str, list[tuple[int, bool]]] = {}  # when each was suspended (True) and reinstated
     for leaf, record in case.everything():
-        if record["type"] == "site.enrolled":
-            key = bytes.fromhex(record["body"]["signing_key"])
-            enrolled.setdefault(record["body"]["site"], []).append((leaf, key))
-        elif record["type"] == "site.revoked":
+        if record["type"] == "site.revoked":
             revoked.setdefault(record["body"]["site"], []).append(leaf)
         elif record["type"] in ("site.suspended", "site.reinstated"):
             away.setdefault(record["body"]["site"], []).append((leaf, record["type"] == "site.suspended"))
@@ -1432,10 +1607,10 @@ def step_signatures(case: Case) -> str:
         speaks = record["type"] in SITE_TYPES or record["type"] in EITHER_TYPES
         if not speaks or not record["actor"].startswith("site:") or ending is None:
             raise Failure(where, "an entry of a site, with the site's signature last", "none")
-        known = [item for item in enrolled.get(record["actor"][5:], []) if item[0] < leaf]
-        if not known:
+        known = held_at(held, record["actor"][5:], leaf)
+        if known is None:
             raise Failure(where, "a site.enrolled entry before it", "none")
-        since, key = known[-1]
+        since, key = known.enrolled, bytes.fromhex(known.key)
         if any(since < at < leaf for at in revoked.get(record["actor"][5:], [])):
             raise Failure(where, "a site that is not revoked", "site.revoked before it")
         if [is_away for at, is_away in away.get(record["actor"][5:], []) if since < at < leaf][-1:] == [True]:
@@ -1444,19 +1619,22 @@ def step_signatures(case: Case) -> str:
             raise Failure(where, f"key {hashlib.sha256(key).hexdigest()[:16]}", ending[2].decode())
         if not signature_holds(key, base64.b64decode(ending[1]), SITE_CONTEXT + data[: ending.start()] + b"}"):
             raise Failure(where, f"a valid signature under {key.hex()}", "one that does not verify")
+    changes = KeyChanges(case.signed_tree()[0])
+    for leaf, record in case.everything():
+        changes.take(leaf, record)
+    case.notes += changes.notes
     return f"{len(case.signed)} entries of {len({e['actor'] for _, _, e in case.signed})} sites"
 
 
 def step_chains(case: Case) -> str:
     """No site's entry is missing between two others: counters without gaps, each naming the hash of the one before."""
-    enrolled = [(leaf, e["body"]) for leaf, e in case.everything() if e["type"] == "site.enrolled"]
-    chains: dict[tuple[str, str], tuple[int, str]] = {}  # site and its signing key -> last counter, hash of last entry
+    held = keys_held(case)
+    chains: dict[tuple[str, str], tuple[int, str]] = {}  # site and its first key -> last counter, hash of last entry
     seen: dict[tuple[str, str], int] = {}  # and its leaf: as many of a site's may be missing as were dropped after it
     for leaf, data, record in case.signed:
         name = record["actor"][5:]
-        keys = [body["signing_key"] for at, body in enrolled if body["site"] == name and at < leaf]
-        # A new key counts from 1 again; the same key enrolled anew goes on, or old entries could be replayed.
-        chain = (name, keys[-1] if keys else "")
+        known = held_at(held, name, leaf)
+        chain = (name, known.first if known is not None else "")
         counter, previous = chains.get(chain, (0, NO_ENTRY))
         where = f"leaf {leaf} ({record['type']} of {record['actor']})"
         lost = bisect.bisect(case.lost, leaf) - bisect.bisect(case.lost, seen.get(chain, -1))
@@ -1525,16 +1703,16 @@ SITE_MANIFEST = "consortium/site-evidence-manifest/v1\n"
 
 
 def _site_manifest(case: Case, manifest: bytes) -> str:
-    """A hospital exported its own view: the signature is by the key that the log enrolled it with last."""
+    """A hospital exported its own view: the signature is by the key that the log last says is its own."""
     lines = case.bundle.read("manifest.note").decode("utf-8", "replace").split("\n")
     match = re.fullmatch(r"site ([a-z][a-z0-9-]{2,63})", lines[2] if len(lines) > 2 else "")
     if match is None:
         raise Failure("manifest.note, line 3", "site <name>", repr(lines[2:3]))
     site = match[1]
-    enrolled = [(n, e) for n, e in case.everything() if e["type"] == "site.enrolled" and e["body"]["site"] == site]
-    if not enrolled:
+    held = keys_held(case).get(site)
+    if not held:
         raise Failure("manifest.note, line 3", "a hospital that the log has enrolled", site)
-    leaf, public = enrolled[-1][0], bytes.fromhex(enrolled[-1][1]["body"]["signing_key"])
+    leaf, since, public = held[-1].leaf, held[-1].enrolled, bytes.fromhex(held[-1].key)
     origin, size, _ = case.signed_tree()
     name = f"{origin}/site/{site}"
     data = b"\x01" + public
@@ -1546,7 +1724,7 @@ def _site_manifest(case: Case, manifest: bytes) -> str:
     expected = f"{SITE_MANIFEST}study {case.study}\nsite {site}\nlog {origin} {size}\negress {own[0]} {own[1]}\n"
     if text != f"{expected}manifest-sha256 {digest}\n":
         raise Failure("manifest.note", repr(f"{expected}manifest-sha256 {digest}\n"), repr(text[:400]))
-    if any(e["type"] == "site.revoked" and e["body"]["site"] == site and at > leaf for at, e in case.everything()):
+    if any(e["type"] == "site.revoked" and e["body"]["site"] == site and at > since for at, e in case.everything()):
         case.notes.append(f"The hospital {site}, which exported this, is revoked in the log.")
     case.site = site
     return f"exported by site {site}, with the key that entry {leaf} of the log names"
@@ -1727,10 +1905,10 @@ class Stewards:
         return bool(signed)
 
     def _check(self, where: str, key: str, signature: str, context: str, said: dict[str, str]) -> None:
-        if not all(value.isprintable() for value in said.values()):  # a line break in one could begin another
+        text = statement(context, said)
+        if text is None:
             raise Failure(where, "values of one line each", "a line break")
-        statement = "".join(f"{line}\n" for line in (context, *(f"{k}: {v}" for k, v in said.items()))).encode()
-        if not signature_holds(bytes.fromhex(key), base64.b64decode(signature), statement):
+        if not signature_holds(bytes.fromhex(key), base64.b64decode(signature), text):
             raise Failure(where, f"a valid signature of the steward's key {key[:16]}", "one that does not verify")
 
 

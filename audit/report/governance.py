@@ -6,7 +6,7 @@ and when. What nobody declared is said to be missing.
 
 from collections.abc import Iterator, Sequence
 
-from audit.entries import AS_DECLARED, IrbRecorded, SiteEnrolled
+from audit.entries import AS_DECLARED, IrbRecorded, SiteEnrolled, SiteKeysRotated
 from audit.report.blocks import (
     LEAVES_MAX,
     agreed,
@@ -140,6 +140,7 @@ def people_section(report: Report) -> Section:
                     if entry.site in concerned
                 ],
             ),
+            *_changed_keys(report),
             *declarations(
                 report,
                 ("site.suspended", "site.reinstated", "site.revoked", "site.renewed", "role.changed"),
@@ -154,6 +155,30 @@ def people_section(report: Report) -> Section:
                 else [remark("Nothing was refused, failed or denied, as far as it was logged.")]
             ),
         ),
+    )
+
+
+def _changed_keys(report: Report) -> Iterator[Block]:
+    """Hospitals that changed their signing keys by their own word, and a steward's."""
+    changed = [(leaf, entry) for leaf, entry in report.facts if isinstance(entry, SiteKeysRotated)]
+    if not changed:
+        return
+    yield table(
+        "Changed its signing keys",
+        "When (UTC)",
+        "Former key (Ed25519)",
+        "New key (Ed25519)",
+        "Signed by the steward",
+        rows=[
+            (
+                cell(entry.actor.removeprefix("site:"), leaves=(leaf,)),
+                cell(moment(entry.ts)),
+                cell(code(f"{entry.old_signing_key[:16]}\u2026")),
+                cell(code(f"{entry.signing_key[:16]}\u2026")),
+                cell(entry.steward),
+            )
+            for leaf, entry in changed
+        ],
     )
 
 

@@ -69,6 +69,26 @@ def replace_private(path: Path, following: Path) -> None:
         os.fsync(old.fileno())
 
 
+def destroy_private(path: Path) -> None:
+    """Take a private file away, durably, then overwrite its bytes; nothing is done if it is not there.
+
+    Copies in backups and snapshots stay as they are.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    try:
+        old = path.open("r+b")
+    except FileNotFoundError:
+        return
+    with old:
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+        old.write(bytes(os.fstat(old.fileno()).st_size))
+        old.flush()
+        os.fsync(old.fileno())
+
+
 def read_private(path: Path, *, limit_bytes: int) -> bytes:
     """The content of a private file of at most `limit_bytes`.
 

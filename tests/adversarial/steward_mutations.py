@@ -107,7 +107,7 @@ STEWARD_MUTATIONS = (
     never(
         "g07",
         VERIFY,
-        "not signature_holds(bytes.fromhex(key), base64.b64decode(signature), statement)",
+        "not signature_holds(bytes.fromhex(key), base64.b64decode(signature), text)",
         "test_with_a_stewards_signature_for_another_key",
     ),
     # In the middle of a round
