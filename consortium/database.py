@@ -52,6 +52,16 @@ sites = sa.Table(
     sa.Column("previous_until", sa.Float),
 )
 
+# Keys that hospitals signed with and do not any more: nobody is enrolled with one again, nor changes to one.
+former_keys = sa.Table(
+    "former_keys",
+    _metadata,
+    sa.Column("signing_key", sa.String(64), primary_key=True),
+    sa.Column("ecdsa_key", sa.String(130), nullable=False, unique=True),
+    sa.Column("site", sa.String(40), nullable=False),
+    sa.Column("enrolled_at", sa.Float, nullable=False),  # which enrolment of the site they go back to
+)
+
 studies = sa.Table(
     "studies",
     _metadata,

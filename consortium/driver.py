@@ -447,7 +447,7 @@ class StudyDriver:
         return willing
 
     def _willing(self, round_number: int) -> dict[SiteId, SiteRow]:
-        """Sites that can be invited to this round: in turn, ready, not declining it, its certificate still good."""
+        """Sites that can be invited to this round: in turn, ready, not declining it, its certificate and keys good."""
         declined = self._declined.get(round_number, frozenset())
         in_turn, ready = self.study.sites_of_round(round_number), self._prepared()
         return {
@@ -457,6 +457,7 @@ class StudyDriver:
             and row.site in in_turn
             and row.site not in declined
             and self._rooms.sites.is_current(row)
+            and self._rooms.sites.is_in_sight(row)
         }
 
     # --- one attempt -----------------------------------------------------------------------------------------------

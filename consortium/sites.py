@@ -1,10 +1,12 @@
 """Enrolled hospitals: who was invited, whose certificate is good, and the chain of what each one signed."""
 
+import copy
 import hashlib
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import NoReturn
@@ -16,13 +18,24 @@ from audit import entries
 from audit.cosignature import WitnessKey
 from audit.entry_types.steward_entries import StewardKeyEntry
 from audit.errors import AuditError, VerificationError
+from audit.site_keys import READ, SigningKeys, SiteKeys, may_be_about_keys
 from consortium.access_record import AccessRecord
 from consortium.contract import certificates
 from consortium.contract.certificates import CertificateRefused, PeerIdentity, Role
 from consortium.contract.kit import Kit
 from consortium.contract.messages import EnrolmentGrant, EnrolmentRequest, EventReceipt
 from consortium.contract.names import Digest, SiteId, is_name
-from consortium.database import Database, SiteRow, approvals, endorsements, invitations, sites, spends, studies
+from consortium.database import (
+    Database,
+    SiteRow,
+    approvals,
+    endorsements,
+    former_keys,
+    invitations,
+    sites,
+    spends,
+    studies,
+)
 from consortium.errors import (
     AccessDenied,
     DecisionUnsigned,
@@ -72,6 +85,9 @@ class Sites:
         self._standing: dict[str, SiteRow] = {}  # enrolled sites, as they were read last
         self._everybody: tuple[SiteRow, ...] | None = None
         self._standing_lock = Lock()
+        self._keys, self._keys_read = SiteKeys(home.config.log_origin), 0  # whose key is whose by so much of the log
+        self._keys_lock = Lock()
+        self._in_sight_from: dict[SiteId, int] = {}  # site -> entries of the log with its last change of keys
         self._renewed: dict[SiteId, deque[float]] = {}  # when a site's certificate was renewed last, unix seconds
 
     # --- enrolment -------------------------------------------------------------------------------------------------
@@ -187,6 +203,7 @@ class Sites:
 
     def _admit(self, connection: sa.Connection, site: SiteId, der: bytes, said: dict[str, str], now: datetime) -> None:
         _spend_invitations(connection, site, now.timestamp())
+        _remember_keys(connection, site)
         connection.execute(sa.delete(sites).where(sites.c.site == site))
         self._witnesses.leave(connection, site)  # with new keys it names a new witness key too
         connection.execute(
@@ -398,12 +415,18 @@ class Sites:
             self._everybody = None
 
     def is_current(self, row: SiteRow) -> bool:
-        """Whether the site's certificate is good today, so that the other sites will accept it."""
+        """Whether the site's certificate is good today and for its present keys, so that other sites will accept it."""
         try:
-            certificates.verify_certificate(row.certificate, self._home.ca_certificate, self.clock())
+            holder = certificates.verify_certificate(row.certificate, self._home.ca_certificate, self.clock())
         except CertificateRefused:
             return False
-        return row.stands
+        certified = ((holder.signing_key or b"").hex(), (holder.ecdsa_key or b"").hex())
+        return row.stands and certified == (row.signing_key, row.ecdsa_key)
+
+    def is_in_sight(self, row: SiteRow) -> bool:
+        """Whether the site's last change of keys is in what is held out to witnesses: other hospitals can read why."""
+        needed, held = self._in_sight_from.get(row.site, 0), self._witnesses.held()
+        return needed == 0 or (held is not None and held.size >= needed)
 
     # --- what sites sign -------------------------------------------------------------------------------------------
 
@@ -413,8 +436,9 @@ class Sites:
         Events that are in the log already are acknowledged again, so that a site may repeat itself after a crash.
 
         Raises:
-            EventRefused: A signature, counter or hash that does not continue what the site signed before, or an event
-                about a study this site is no part of. Nothing of the call is kept.
+            EventRefused: A signature, counter or hash that does not continue what the site signed before, an event
+                about a study this site is no part of, or a change of its keys that whoever has to sign for it did not.
+                Nothing of the call is kept.
             DecisionUnsigned: A decision that is not the site's stewards'. Nothing of the call is kept either; that it
                 came is shown beside the study, and of an approval that was to be taken back nothing is left.
         """
@@ -439,24 +463,38 @@ class Sites:
     def _submit_events(self, site: SiteId, events: Sequence[bytes]) -> EventReceipt:
         if len(events) > EVENTS_MAX:
             raise EventRefused(f"{len(events)} events in one call; at most {EVENTS_MAX} are allowed")
+        while True:
+            try:
+                return self._submit(site, events)
+            except _Overtaken:
+                continue
+
+    def _submit(self, site: SiteId, events: Sequence[bytes]) -> EventReceipt:
+        changes_keys = any(_CHANGES_KEYS in data for data in events)
+        read_at = self.get(site).last_sequence if changes_keys else None
+        in_log = self._keys_in_log() if changes_keys else None
         with self._database.transaction() as connection:
             row = connection.execute(sa.select(sites).where(sites.c.site == site)).first()
             if row is None:
                 raise SiteUnknown(site)
             # Again: it may have been revoked or suspended since the call came in, and then nothing of it counts.
             _require_standing(_site_row(row))
+            if read_at is not None and read_at != row.last_sequence:
+                raise _Overtaken
             chain = entries.SiteChain(
                 site=site, next_seq=row.last_sequence + 1, previous=row.last_event_sha256 or entries.NO_ENTRY
             )
             accepted: list[bytes] = []
             changes = _Changes(connection, site, self._recorder.written.origin)
+            keys = _Keys(connection, row, in_log)
             for data in events:
                 try:
-                    entry = entries.verify_site_entry(data, bytes.fromhex(row.signing_key))
+                    entry = keys.verify(data, chain)
                     if chain.has(entry):
                         _check_known(chain, entry, data)
                         continue
                     chain = chain.admit(data, entry)
+                    keys.take(entry, data)
                 except AuditError as error:
                     raise EventRefused(f"{site}: {error}") from error
                 if isinstance(entry, entries.LogReviewed) and entry.last_leaf >= self._recorder.appended:
@@ -476,8 +514,75 @@ class Sites:
             self._recorder.add(connection, accepted)
         if changes.witness_key is not None:
             self._witnesses.forget_keys()
-        self._recorder.flush_soon()  # they are durable: the receipt need not wait for the log
+        if changes_keys:
+            self._forget_standing()
+            self._recorder.flush()
+            self._in_sight_from[site] = self._recorder.appended
+        else:
+            self._recorder.flush_soon()  # they are durable: the receipt need not wait for the log
         return EventReceipt(last_sequence=chain.next_seq - 1)
+
+    def _keys_in_log(self) -> SiteKeys:
+        """Whose key is whose by the whole log; what was read before is not read again."""
+        with self._keys_lock:
+            written = self._recorder.log
+            size = written.size
+            for data in written.known(self._keys_read, size):
+                if data is not None and may_be_about_keys(data):
+                    self._keys.take(data)
+            self._keys_read = size
+            return copy.deepcopy(self._keys)
+
+
+class _Overtaken(Exception):
+    """Another call of the site put entries into the log after it was read for this one: once more."""
+
+
+_CHANGES_KEYS = b'"type":"%b"' % entries.SiteKeysRotated.TYPE.encode()
+
+
+class _Keys:
+    """Under which key a site's entries of one call stand, and what changes that. Mutable, for one transaction."""
+
+    def __init__(self, connection: sa.Connection, row: sa.Row[tuple[object, ...]], in_log: SiteKeys | None) -> None:
+        self._connection = connection
+        self._row = row
+        self._in_log = in_log  # None: no entry of the call is a change
+        self._now = SigningKeys(signing=row.signing_key, ecdsa=row.ecdsa_key)
+        self._former: list[str] | None = None
+
+    def verify(self, data: bytes, chain: entries.SiteChain) -> entries.SiteEntry:
+        """The entry, by the site's key; one that is in the log already may be by a key that it had before."""
+        try:
+            return entries.verify_site_entry(data, bytes.fromhex(self._now.signing))
+        except VerificationError:
+            for key in self._formerly():
+                with suppress(VerificationError):
+                    entry = entries.verify_site_entry(data, bytes.fromhex(key))
+                    if chain.has(entry):
+                        return entry
+            raise
+
+    def _formerly(self) -> list[str]:
+        if self._former is None:
+            same = (former_keys.c.site == self._row.site, former_keys.c.enrolled_at == self._row.enrolled_at)
+            self._former = list(self._connection.execute(sa.select(former_keys.c.signing_key).where(*same)).scalars())
+        return self._former
+
+    def take(self, entry: entries.SiteEntry, data: bytes) -> None:
+        """The next entry of the chain, which verified; raises VerificationError for a change that does not hold."""
+        if self._in_log is None:
+            return
+        changed = self._in_log.take(data) if entry.TYPE in READ else None
+        if changed is None:
+            return
+        keys = {"signing_key": changed.new.signing, "ecdsa_key": changed.new.ecdsa}
+        if changed.old != self._now or _taken(self._connection, keys):
+            raise VerificationError(f"{entry.TYPE} of {entry.actor}", "the keys it has, and unused ones", "others")
+        where = sites.c.site == self._row.site
+        _remember_keys(self._connection, self._row.site)
+        self._connection.execute(sa.update(sites).where(where).values(**keys))
+        self._now, self._former = changed.new, None
 
 
 class _Changes:
@@ -619,10 +724,22 @@ def _rule(error: AccessDenied, site: str) -> str:
 
 def _taken(connection: sa.Connection, keys: dict[str, str]) -> bool:
     """Whether one of these keys is, was or will be a site's."""
-    tls = keys["spki_sha256"]
     same = [sites.c[name] == value for name, value in keys.items()]
-    same += [sites.c.next_spki_sha256 == tls, sites.c.previous_spki_sha256 == tls]
-    return connection.execute(sa.select(sites.c.site).where(sa.or_(*same))).first() is not None
+    if (tls := keys.get("spki_sha256")) is not None:
+        same += [sites.c.next_spki_sha256 == tls, sites.c.previous_spki_sha256 == tls]
+    before = [former_keys.c[name] == value for name, value in keys.items() if name in former_keys.c]
+    asked = [sa.select(sites.c.site).where(sa.or_(*same))]
+    asked += [sa.select(former_keys.c.site).where(sa.or_(*before))] if before else []
+    return any(connection.execute(one).first() is not None for one in asked)
+
+
+def _remember_keys(connection: sa.Connection, site: str) -> None:
+    """The site's signing keys are not its own any more, and will never be anybody's."""
+    row = connection.execute(sa.select(sites).where(sites.c.site == site)).first()
+    if row is None:
+        return
+    values = {name: getattr(row, name) for name in ("signing_key", "ecdsa_key", "site", "enrolled_at")}
+    connection.execute(sa.insert(former_keys).values(**values))
 
 
 def _legal_entity(connection: sa.Connection, site: SiteId, token_sha256: str) -> str:

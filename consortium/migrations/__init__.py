@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from consortium.errors import SchemaTooNew
 
-HEAD = "v0005"
+HEAD = "v0006"
 """The newest of `versions/`, which the tables of `database.py` are."""
 _NUMBER = "alembic_version"
 
