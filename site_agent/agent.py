@@ -9,7 +9,7 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ import structlog
 
 from consortium import __version__
 from consortium.contract import clocks
+from consortium.contract.certificates import CertificateRefused
 from consortium.contract.errors import ContractError
 from consortium.contract.messages import (
     PROTOCOL_VERSION,
@@ -54,6 +55,7 @@ from site_agent.ledger import Ledger
 from site_agent.log_watch import LogWatch
 from site_agent.plan_check import read_plan
 from site_agent.renewal import keep_certified
+from site_agent.signing_key_change import carry_out, settle_keys
 from site_agent.starts import new_start
 from site_agent.steward_approval import NOT_APPROVED
 from site_agent.store import Store, StoreUnwritable
@@ -134,6 +136,7 @@ class Agent:
         self._takes_over = takes_over
         self._start = new_start()
         self._earlier_starts: tuple[bytes, ...] = ()  # of this home, from when it runs
+        self._changing = False  # whether this connection only sees a change of signing keys to its end
         self._renewed = False  # whether a session was ended to begin another with a renewed certificate
 
     @property
@@ -267,12 +270,20 @@ class Agent:
     async def _keep_certified(self, client: CoordinatorClient, session: Session, shown: Connection) -> None:
         """Renew the certificate when it is due, and begin a session with the new one between two attempts.
 
+        Signing keys that a steward has signed for are changed to there, too.
+
         The certificate of this connection goes on meanwhile (`consortium.sites.OVERLAP`).
         """
         await keep_certified(self._home, client, shown)
         while unrested := [work for work in self._works.values() if not work.rests.is_set()]:
             await unrested[0].rests.wait()
-        self._renewed = True
+        self._changing = True  # nothing was awaited since: no attempt begins under keys that are about to change
+        try:
+            await carry_out(self._home, self._store, self._line, client)
+            self._renewed = True
+        except (WireError, WireViolation, SiteError, CertificateRefused) as error:
+            advice = getattr(error, "advice", str)()
+            log.warning("keys.not_changed", reason=str(error), advice=advice)
         session.close()
 
     def _say_goodbye(self) -> bool:
@@ -286,6 +297,8 @@ class Agent:
     async def _session(self) -> WireError:
         """One connection, from dialling to its end: what ended it."""
         try:
+            self._changing = False
+            await asyncio.to_thread(settle_keys, self._home, self._store)
             shown = await asyncio.to_thread(_connection_of, self._home)
             client = await dial(self._home, self._line, shown)
             async with (
@@ -341,7 +354,7 @@ class Agent:
         await asyncio.to_thread(self._store.start_welcomed, self._start)
 
     async def _hear(self, message: CoordinatorMessage) -> None:
-        if self._draining and isinstance(message, Invitation | PrepareStudy | SendInitialModel):
+        if (self._draining or self._changing) and isinstance(message, Invitation | PrepareStudy | SendInitialModel):
             return
         match message:
             case Welcome():
@@ -576,6 +589,15 @@ class CoordinatorLine:
                 if await asyncio.to_thread(self._store.acknowledge, last) == 0:
                     raise ConnectionLost("the coordinator did not acknowledge this site's entries")
                 self._acknowledged.append((time.monotonic(), last))
+
+    async def read_log(self, holds: Callable[[], bool]) -> None:
+        """See `LogWatch.read_until`; nothing where nobody watches the log."""
+        if self.watch is not None:
+            await self.watch.read_until(holds)
+
+    def endorsed_before(self) -> Mapping[str, str]:
+        """See `LogWatch.endorsed_before`; none where nobody watches the log."""
+        return {} if self.watch is None else self.watch.endorsed_before()
 
     def acknowledged_before(self, moment_s: float) -> int:
         """The counter of the last entry that the coordinator had taken in by then (monotonic clock)."""

@@ -3,11 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from audit.disclosure import Disclosed
+from audit.site_keys import SigningKeys
 from audit.stewards import APPROVED
 from consortium.contract.documents import document_sha256
 from consortium.contract.errors import ContractError
@@ -16,6 +20,7 @@ from consortium.contract.service_manager import StopSignals, service_manager
 from consortium.contract.storage_trouble import room_again, say_refused
 from consortium.contract.study import StudyFile
 from consortium.contract.study_data import TabularData
+from consortium.wire.errors import CallRefused, TlsRefused, WireError
 from consortium.wire.fact_log import log_as_facts
 from privacy.errors import PrivacyError
 from site_agent import vault
@@ -34,7 +39,7 @@ from site_agent.ledger import Ledger
 from site_agent.ledger_restore import restore_ledger
 from site_agent.left_out import withdrawn_at
 from site_agent.log_copy import decision_about, open_copy
-from site_agent.only_agent import only_agent
+from site_agent.only_agent import AgentRunning, only_agent
 from site_agent.own_facts import own_facts
 from site_agent.owner import owner_of, words
 from site_agent.preflight import Checked, run_checks
@@ -42,6 +47,7 @@ from site_agent.preparation import Declined, approved_study
 from site_agent.privacy_certificate import PrivacyCertificate
 from site_agent.progress import Standing, standings
 from site_agent.renewal import renew
+from site_agent.signing_key_change import carry_out, prepare, settle_keys
 from site_agent.store import Decision, Store, StoreUnwritable
 from site_agent.study_review import Review, review
 from site_agent.study_sheet import Sheet, sheet_of
@@ -256,8 +262,45 @@ async def withdraw_patients(folder: Path, dataset: str, file: Path) -> Done:
 async def rotate_tls_key(folder: Path) -> Connection:
     """`site-agent rotate-keys`; raises as `renewal.renew` does."""
     home, store = open_home(folder), open_store(folder)
+    settle_keys(home, store)
     async with await dial(home, CoordinatorLine(store)) as client:
         return await renew(home, client, datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRotated:
+    """What came of a change of signing keys that was asked for."""
+
+    keys: SigningKeys  # the new ones
+    done: bool  # whether they count already; otherwise the agent changes to them
+    running: bool = False  # whether an agent runs with this home
+
+
+async def rotate_signing_keys(folder: Path, steward: str, key: Ed25519PrivateKey) -> KeysRotated:
+    """`site-agent rotate-signing-keys`: at once where no agent runs, else by the running one between two rounds.
+
+    Raises:
+        SigningKeysKept, StewardRefused: See `signing_key_change.prepare`.
+        HistoryLost: The log has more of this hospital's entries than the agent remembers.
+        CallRefused, TlsRefused: The coordinator refuses, or is not to be trusted; what is prepared waits for the agent.
+    """
+    home, store = open_home(folder), open_store(folder)
+    keys = prepare(home, store, steward, key)
+    try:
+        with only_agent(folder):
+            line = CoordinatorLine(store)
+            async with await dial(home, line) as client:
+                line.bind(client, None)
+                await line.submit_events()
+                await line.check_history()  # an entry under a number that the log has already would be dropped
+                await carry_out(home, store, line, client)
+    except AgentRunning:
+        return KeysRotated(keys=keys, done=False, running=True)
+    except WireError as error:
+        if isinstance(error, CallRefused | TlsRefused):
+            raise
+        return KeysRotated(keys=keys, done=False)
+    return KeysRotated(keys=keys, done=True)
 
 
 async def declare_fact(

@@ -27,6 +27,7 @@ from site_agent.commands.shell import out as _out
 from site_agent.commands.shell import print_json as _print_json
 from site_agent.commands.shell import table as _table
 from site_agent.commands.shell import talk as _talk
+from site_agent.commands.steward_key import KeyFile, Passphrase, steward_key
 from site_agent.commands.stewards import stewards_app
 from site_agent.commands.studies import studies_app
 from site_agent.commands.weights import weights_app
@@ -471,6 +472,30 @@ def rotate_keys(home: Home) -> None:
     renewed = asyncio.run(rotate_tls_key(home))
     _out.print(f"New TLS key {renewed.spki_sha256}, certified until {renewed.not_after:%Y-%m-%d}.")
     _out.print("A running agent takes it up within a minute or two, between two rounds.")
+
+
+@app.command("rotate-signing-keys")
+def rotate_signing_keys_(
+    home: Home,
+    *,
+    steward: Annotated[str, typer.Option(help="The steward who signs for the new keys.")],
+    key: KeyFile = None,
+    passphrase_file: Passphrase = None,
+) -> None:
+    """Change the signing keys, on a steward's word. Other hospitals follow by themselves; not for a stolen key."""
+    from consortium.contract.certificates import key_fingerprint
+    from site_agent.app import rotate_signing_keys
+
+    own = steward_key(home, steward, key, passphrase_file)
+    made = asyncio.run(rotate_signing_keys(home, steward, own))
+    _out.print(f"New signing key {made.keys.signing}")
+    _out.print(f"New ECDSA key   {key_fingerprint(made.keys.ecdsa)} (SHA-256)")
+    if made.done:
+        _out.print("They count from now on, and the old ones are destroyed. Back up the agent's home.")
+    elif made.running:
+        _out.print("The running agent changes to them within a minute or two, between two rounds.")
+    else:
+        _out.print("The coordinator could not be reached: the agent changes to them when it is connected.")
 
 
 @app.command("plugin-digest")

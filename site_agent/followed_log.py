@@ -5,6 +5,7 @@ once and as it signed them; that none it handed over is missing; and that enough
 so that nobody is shown another history. What it finds broken is raised, with what to keep.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Any, Protocol
 from audit import entries, merkle
 from audit.checkpoint import SignedCheckpoint, verify_checkpoint
 from audit.cosignature import WitnessKey
-from audit.errors import AuditError, VerificationError
+from audit.errors import AuditError, EntryRefused, VerificationError
 from audit.key_rotation import LogKeys
 from audit.note import Note, NoteVerifier
 from audit.retention import cutoff
+from audit.site_keys import READ, KeysChanged, SiteKeys
 from audit.witness import INCONSISTENT, NOT_SIGNED, CheckpointRefused
 from consortium.contract.names import SiteId
 from site_agent.errors import SiteError
@@ -91,7 +93,10 @@ class FollowedLog:
         self.keys = LogKeys(accepted=verifiers)
         self._covering = Note(text="", signatures=())  # the checkpoint over the entries that are read next
         self.changing: tuple[int, NoteVerifier] | None = None  # leaf of a key.rotated that is not over, and the old key
-        self._signing_keys: dict[str, bytes] = {}  # of every hospital, as the log says it enrolled
+        self._site_keys = SiteKeys(verifiers[0].name)  # of every hospital, as the log says
+        self.key_changes: list[KeysChanged] = []  # hospitals that changed their keys, since somebody cleared it
+        self._endorsed: dict[SiteId, dict[str, str]] = {}  # site -> study -> SHA-256 of its last model.verified
+        self.endorsed_before: dict[str, str] = {}  # of those from before a change of keys -> the key that signed it
         self._ahead: dict[SiteId, bytes] = {}  # cosigned notes of more entries than the copy has yet
         self.witnesses: dict[SiteId, WitnessKey] = {}
         self._former: dict[SiteId, list[tuple[WitnessKey, int]]] = {}  # older keys, and the entry that replaced each
@@ -125,19 +130,22 @@ class FollowedLog:
         """Read the next entry; raises LogBroken for one that this hospital is said to have signed and did not."""
         try:
             record = json.loads(data)
-            actor, kind, body = record["actor"], record["type"], record["body"]
+            actor, kind, _ = record["actor"], record["type"], record["body"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LogBroken(MALFORMED, f"entry {leaf} is not one") from error
         if actor == self._actor:
             self._take_own(leaf, data)
-        if kind == entries.SiteEnrolled.TYPE and actor == entries.COORDINATOR:
-            self._take_enrolment(leaf, body)
+        if kind in READ:
+            self._take_about_keys(leaf, record, data)
         elif kind == entries.WitnessEnrolled.TYPE:
             self._take_witness(leaf, record, data)
         elif kind in (entries.KeyRotated.TYPE, entries.KeyRetired.TYPE):
             self._take_key(leaf, record)
         elif kind == entries.RetentionApplied.TYPE and actor == entries.COORDINATOR:
             self._take_retention(leaf, data)
+        elif kind == entries.ModelVerified.TYPE and actor.startswith("site:"):
+            sha256 = hashlib.sha256(data).hexdigest()
+            self._endorsed.setdefault(SiteId(actor.removeprefix("site:")), {})[str(record.get("study"))] = sha256
         if actor == entries.COORDINATOR:
             self.coordinator_ts = str(record.get("ts"))
         day = str(record.get("ts"))[:10]
@@ -187,21 +195,31 @@ class FollowedLog:
         except (VerificationError, KeyError, AttributeError, TypeError) as error:
             raise LogBroken(FORGED, f"entry {leaf} changes the log's key, and may not: {error}") from error
 
-    def _take_enrolment(self, leaf: int, body: Mapping[str, Any]) -> None:
+    def _take_about_keys(self, leaf: int, record: Mapping[str, Any], data: bytes) -> None:
+        """G-13: whose key is whose, and whether whoever had to sign for a change of it did."""
+        enrols = record["type"] == entries.SiteEnrolled.TYPE
+        site = SiteId(str(record["body"].get("site"))) if enrols else None
+        before = self._site_keys.key_of(site) if site is not None else None
         try:
-            site, key = SiteId(body["site"]), bytes.fromhex(body["signing_key"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise LogBroken(MALFORMED, f"entry {leaf} enrols nobody") from error
-        if self._signing_keys.get(site) != key:  # whoever enrols again has new keys, and names a new witness key
+            changed = self._site_keys.take(data)
+        except EntryRefused as error:
+            raise LogBroken(MALFORMED, f"entry {leaf} is not one: {error}") from error
+        except VerificationError as error:
+            raise LogBroken(FORGED, f"entry {leaf} is about keys, and does not hold: {error}") from error
+        if site is not None and self._site_keys.key_of(site) != before:
+            # Whoever enrols again has new keys, and names a new witness key.
             self.witnesses.pop(site, None)
             self.cosigned.pop(site, None)
             self._former.pop(site, None)
-        self._signing_keys[site] = key
+        if changed is not None:
+            self.key_changes.append(changed)
+            endorsed = self._endorsed.pop(SiteId(changed.site), {})
+            self.endorsed_before |= dict.fromkeys(endorsed.values(), changed.old.signing)
 
     def _take_witness(self, leaf: int, record: Mapping[str, Any], data: bytes) -> None:
         site = SiteId(str(record["actor"]).removeprefix("site:"))
         try:
-            entry = entries.verify_site_entry(data, self._signing_keys.get(site, b""))
+            entry = entries.verify_site_entry(data, bytes.fromhex(self._site_keys.key_of(site) or ""))
             key = WitnessKey.from_vkey(str(record["body"]["vkey"]))
         except (AuditError, ValueError, KeyError) as error:
             raise LogBroken(FORGED, f"entry {leaf} names a witness key that {site[:40]} did not sign") from error

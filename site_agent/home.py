@@ -4,7 +4,9 @@ site.yaml            the hospital's own rules and data; written by the hospital
 identity.json        consortium, coordinator's address and keys, as the kit had them
 keys/                0600 each: tls, signing (Ed25519), ecdsa (P-256, for studies of the suite p256), hedge (a
                      long-term secret mixed into every fresh key); connection.pem once the certificate was renewed: the
-                     TLS key and the certificate that are shown from then on
+                     TLS key and the certificate that are shown from then on; signing-keys.json once the signing keys
+                     were changed: both, in the place of signing and ecdsa; next-signing-keys.json while they are
+                     being changed (`signing_keys.py`)
 certificates/        site.pem (as enrolled), ca.pem
 vault/               what is kept beside the log and can be erased; names of people, with their pseudonyms' keys
 agent.db, ledger.db  what the agent remembers; what privacy was spent
@@ -28,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from audit.site_keys import SigningKeys
 from audit.vault_files import VaultFiles
 from consortium.contract import certificates
 from consortium.contract.kit import split_address
@@ -39,6 +42,7 @@ from privacy.secagg.suites import SuiteName
 from privacy.secret import Secret
 from site_agent.errors import SiteError
 from site_agent.image_cache import ImageCache
+from site_agent.signing_keys import read_next_keys, read_signing_keys
 from site_agent.site_file import SiteFile, load_site_file
 
 FILE_BYTES_MAX = 65_536
@@ -150,8 +154,31 @@ class AgentHome:
         )
 
     @property
+    def signing_keys(self) -> SigningKeys:
+        """The public halves of the two keys that this site signs with now, read afresh: they may be changed."""
+        changed = read_signing_keys(self.folder)
+        if changed is not None:
+            return changed.public
+        return SigningKeys(signing=self.identity.signing_key, ecdsa=self.identity.ecdsa_key)
+
+    def signing_key_of(self, keys: SigningKeys | None) -> Ed25519PrivateKey:
+        """The private half of a key that entries stand under, None for that of the enrolment; raises HomeInvalid.
+
+        In between the writes of a change it is in the file of the next ones still.
+        """
+        if keys is None:
+            return self.signing_key
+        for found in (read_signing_keys(self.folder), read_next_keys(self.folder)):
+            if found is not None and found.public == keys:
+                return found.signing
+        raise HomeInvalid(f"{self.folder / 'keys'} has no signing key {keys.signing[:16]}, which it changed to")
+
+    @property
     def signing_key(self) -> Ed25519PrivateKey:
         """Signs this site's entries, and its messages of secure aggregation in the suite hybrid-pq."""
+        changed = read_signing_keys(self.folder)
+        if changed is not None:
+            return changed.signing
         try:
             return certificates.load_signing_key(self._private("signing.pem"))
         except ValueError as error:
@@ -165,6 +192,9 @@ class AgentHome:
     @property
     def ecdsa_private_key(self) -> EllipticCurvePrivateKey:
         """The same key, for proving in a certificate request that it is there."""
+        changed = read_signing_keys(self.folder)
+        if changed is not None:
+            return changed.ecdsa
         try:
             return certificates.load_ecdsa_key(self._private("ecdsa.pem"))
         except ValueError as error:

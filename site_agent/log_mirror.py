@@ -42,6 +42,7 @@ class LogMirror:
 
     def __init__(self, home: AgentHome, store: Store) -> None:
         self._home = home
+        self._store = store
         self._folder = home.folder / FOLDER
         self._kept = believed_keys(home)
         self._origin = self._kept.newest.name
@@ -53,6 +54,7 @@ class LogMirror:
         self.read.under(self._mirror.checkpoint().note)
         self.read.follow(self._mirror)
         self._believe()
+        self._follow_peers()
 
     @property
     def size(self) -> int:
@@ -94,6 +96,7 @@ class LogMirror:
         except LogBroken as error:
             raise self.keep(LogBroken(error.kind, error.what, signed.to_bytes())) from error
         self._believe()
+        self._follow_peers()
         return signed
 
     def hear(self, notes: Iterable[bytes]) -> None:
@@ -152,6 +155,21 @@ class LogMirror:
         self._kept = keys
         self._mirror.believe(*reversed(keys.accepted))
         log.info("log.keys_changed")
+
+    def _follow_peers(self) -> None:
+        """Remember new signing keys of hospitals that are known here under their old ones; each is said once."""
+        for change in self.read.key_changes:
+            if self._store.follow_peer(change) and change.site != self._home.site:
+                words = "signed by its former key, by one of its stewards and by the new keys, as this log shows"
+                log.warning(
+                    "peer.keys_changed",
+                    site=change.site,
+                    on=change.at[:10],
+                    signing_key=change.new.signing,
+                    steward=change.steward,
+                    reason=words,
+                )
+        self.read.key_changes.clear()
 
     def keep(self, broken: LogBroken) -> LogBroken:
         """Keep what shows it, one file for each note, in `evidence/`; the error to raise."""

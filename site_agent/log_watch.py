@@ -7,7 +7,7 @@ asked for when a session begins and every `POLL_S` after that; what is broken en
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -37,6 +37,8 @@ MERGE_DELAY_S = 60.0
 """An entry that was handed over is in every checkpoint fetched later than this. An honest log has it in seconds."""
 OBJECTION_S = 2.0
 """How long an agent that stops over the log takes to tell the coordinator so."""
+READ_PATIENCE_S, READ_EVERY_S = 10.0, 0.2
+"""How long a plan with other keys than this hospital knows waits for the log to say why."""
 PATIENCE_S = 120.0
 """A log that is not witnessed for so long, while this hospital is connected, is no ground for another round."""
 
@@ -62,6 +64,7 @@ class LogWatch:
         self._woken = asyncio.Event()
         self._marks: deque[tuple[float, int]] = deque([(0.0, 1)], maxlen=4096)  # when the copy had how many entries
         self._connected_s: float | None = None
+        self._is_running = False  # whether the log is followed, or about to be
         self.cosigned = 0  # entries of the copy that were cosigned last, by this process
         self.clock = ClockSeen()
 
@@ -76,10 +79,11 @@ class LogWatch:
             LogBroken: The log contradicts itself, or this hospital.
             LogLocked, LogCorrupt, LogFork: The copy here cannot be used.
         """
-        if self._mirror is None:
-            self._mirror = await asyncio.to_thread(LogMirror, self._home, self._store)
-        self._connected_s = time.monotonic()
+        self._is_running = True
         try:
+            if self._mirror is None:
+                self._mirror = await asyncio.to_thread(LogMirror, self._home, self._store)
+            self._connected_s = time.monotonic()
             while True:
                 self._woken.clear()
                 try:
@@ -95,7 +99,7 @@ class LogWatch:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), POLL_S)
         finally:
-            self._connected_s = None
+            self._connected_s, self._is_running = None, False
 
     async def _object(self, mirror: LogMirror, broken: LogBroken) -> None:
         """Say so in this hospital's own chain, and to the coordinator if it still listens."""
@@ -162,6 +166,19 @@ class LogWatch:
         covered = self._mirror.read.covered(roster, needed) if self._mirror is not None else 0
         since = next((at for at, size in self._marks if size > covered), None)
         return 0.0 if since is None else time.monotonic() - max(since, self._connected_s)
+
+    async def read_until(self, holds: Callable[[], bool]) -> None:
+        """Read the log again until something holds, for at most READ_PATIENCE_S and while there is a connection."""
+        until_s = time.monotonic() + READ_PATIENCE_S
+        while time.monotonic() < until_s and self._is_running:
+            self._woken.set()
+            await asyncio.sleep(READ_EVERY_S)
+            if await asyncio.to_thread(holds):
+                return
+
+    def endorsed_before(self) -> Mapping[str, str]:
+        """See `FollowedLog.endorsed_before`."""
+        return {} if self._mirror is None else self._mirror.read.endorsed_before
 
     async def close(self) -> None:
         """Let go of the copy."""

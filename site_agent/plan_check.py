@@ -5,7 +5,7 @@ is computed here again and compared; what does not follow from it (who takes par
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
@@ -17,6 +17,7 @@ from audit import entries
 from audit.errors import AuditError
 from consortium.contract import certificates
 from consortium.contract.certificates import CertificateRefused, Role
+from consortium.contract.digest import digest_of
 from consortium.contract.global_model import GlobalModel, ParameterLayout
 from consortium.contract.layout import last_round, measures, round_layout
 from consortium.contract.messages import Invitation
@@ -40,6 +41,14 @@ class PlanRefused(SiteError):
         return "Keep this message and ask the consortium lead. An honest coordinator does not send such a plan."
 
 
+class PlanOutdated(SiteError):
+    """A round plan from before this hospital changed its signing keys: it could not keep it. Nobody's fault."""
+
+    def advice(self) -> str:
+        """What to do next."""
+        return "Nothing: the coordinator plans anew with the new keys."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
     """What this site knows before it reads the plan."""
@@ -57,6 +66,8 @@ class Expectation:
     peers: Mapping[SiteId, str]  # other hospitals' signing keys (hex), as this site has known them
     minimum_sites: int  # the hospital's own floor
     minimum_threshold: int  # the hospital's own floor
+    former_keys: frozenset[str] = frozenset()  # Ed25519 keys that this site had before it changed them
+    endorsed_before: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of an entry -> its hospital's former key
 
 
 read_plan = lru_cache(maxsize=8)(RoundPlan.from_bytes)
@@ -196,6 +207,8 @@ def _check_roster(
             (participant.site, participant.spki_sha256, participant.signing_key, participant.ecdsa_key),
         )
     mine = [p for p in plan.participants if p.site == expected.site]
+    if mine and mine[0].signing_key in expected.former_keys:
+        raise PlanOutdated("the round was planned before this hospital changed its signing keys")
     # Not by the TLS key: that may have been renewed since the plan was made.
     if not mine or (mine[0].signing_key, mine[0].ecdsa_key) != (expected.signing_key, expected.ecdsa_key):
         raise PlanRefused("participants", "a list without this site's own keys", "one that has them")
@@ -255,7 +268,9 @@ def _endorsers(
             if not isinstance(claimed, entries.ModelVerified) or claimed.actor not in keys:
                 continue
             site, key = keys[claimed.actor]
-            entries.verify_site_entry(data, key)
+            # What a hospital endorsed before it changed its keys counts, if this one's copy of the log had it before.
+            former = expected.endorsed_before.get(digest_of(data))
+            entries.verify_site_entry(data, key if former is None else bytes.fromhex(former))
         except AuditError:
             continue
         about = (claimed.study, claimed.round, claimed.next_model_digest)

@@ -153,11 +153,15 @@ async def _keys(home: AgentHome) -> str:
     if home.connection_path.exists():
         expected = _shown(home).spki_sha256.hex()
     held = (signing, home.ecdsa_key.public.hex(), tls)
-    if held != (home.identity.signing_key, home.identity.ecdsa_key, expected):
+    # After a change of the signing keys agent.db says which they are.
+    changed = Store(home.folder / "agent.db").own_keys()
+    own = (home.identity.signing_key, home.identity.ecdsa_key) if changed is None else (changed.signing, changed.ecdsa)
+    if held != (*own, expected):
         raise CheckFailed(
-            "they are not the keys this home was enrolled with", "Restore the keys folder, or enrol anew."
+            "they are not the keys this home was enrolled with, or changed to",
+            "Restore the keys folder, or enrol anew.",
         )
-    return "readable by their owner only, and the ones that were enrolled"
+    return "readable by their owner only, and the ones that were enrolled, or changed to"
 
 
 async def _certificate(home: AgentHome) -> str:

@@ -5,9 +5,12 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from audit import entries
 from consortium.contract.names import Digest
 from site_agent.home import AgentHome
+from site_agent.own_key_rows import OwnChange, OwnKeysChanged
 from site_agent.steward_rows import KeyChange
 from site_agent.store import BuildEntry, ChainLink, Decision, Store
 from site_agent.told import Told
@@ -30,6 +33,7 @@ class SignedEvents:
         decision: Decision | None = None,
         closed: tuple[Digest, ChainLink] | None = None,
         key_change: KeyChange | None = None,
+        own_keys: OwnChange | None = None,
         durably: bool = True,
         **fields: Any,
     ) -> bytes:
@@ -40,22 +44,23 @@ class SignedEvents:
             decision: What was decided about a study.
             closed: A study and its round that this site saw closed.
             key_change: A steward's key that comes or goes.
+            own_keys: The signing keys that this entry names, which every later one stands under.
             durably: Whether it outlives a power cut from now on, or from when anything else is remembered.
             fields: The entry's own.
         """
-        made, built = _kept(self._build(kind, fields))
-        self._store.add_events([built], decision=decision, closed=closed, key_change=key_change, durably=durably)
+        made, _ = self._add(
+            (kind, fields), decision=decision, closed=closed, key_change=key_change, own_keys=own_keys, durably=durably
+        )
         return made[-1]
 
     def declare(self, kind: type[entries.EitherEntry], fields: dict[str, Any]) -> bytes:
         """Sign what this hospital says of itself, about a study or about none, and keep it. Returns its bytes."""
-        made, built = _kept(self._build(kind, fields))
-        self._store.add_events([built])
+        made, _ = self._add((kind, fields))
         return made[-1]
 
     def add_spend(self, kind: type[entries.SiteEntry], spent: Told, **fields: Any) -> bool:
         """Sign for what was spent, and remember that it is signed; False if somebody did meanwhile."""
-        return self._store.add_events([self._build(kind, fields)], spent=spent)
+        return self._add((kind, fields), spent=spent)[1]
 
     def told(self) -> tuple[Told, ...]:
         """What this hospital has signed that it spent: the last spend of every study on every dataset."""
@@ -63,26 +68,38 @@ class SignedEvents:
 
     def announce(self, study_digest: Digest, *announced: tuple[type[entries.SiteEntry], dict[str, Any]]) -> bool:
         """Sign the entries that announce a study, all of them, the first time only; whether this was the first."""
-        return self._store.add_events(
-            [self._build(kind, fields) for kind, fields in announced], announcing=study_digest
-        )
+        return self._add(*announced, announcing=study_digest)[1]
 
     def retake(self, retaken: Retaken, kind: type[entries.SiteEntry], fields: dict[str, Any]) -> bool:
         """Sign for a study's cohort again, if that is due: somebody withdrew. Whether it was."""
-        return self._store.add_events([self._build(kind, fields)], retaken=retaken)
+        return self._add((kind, fields), retaken=retaken)[1]
 
     def withdraw(self, withdrawal: Withdrawal, studies: Iterable[tuple[str, str]]) -> None:
         """Remember patients who withdrew, and sign that they did, for each study with its dataset."""
-        builds = [
-            self._build(entries.PatientsWithdrawn, {"study": study, "dataset": dataset}) for study, dataset in studies
-        ]
-        self._store.add_events(builds, withdrawal=withdrawal)
+        said = ((entries.PatientsWithdrawn, {"study": study, "dataset": dataset}) for study, dataset in studies)
+        self._add(*said, withdrawal=withdrawal)
 
     def pseudonym(self, name: str) -> str:
         """How a person of this hospital appears in the log: only it can tell who it is, until it erases it."""
         return self._home.vault.pseudonym(name)
 
-    def _build(self, kind: type[entries.SiteEntry], fields: dict[str, Any]) -> BuildEntry:
+    def _add(
+        self, *said: tuple[type[entries.SiteEntry], dict[str, Any]], **remembered: Any
+    ) -> tuple[list[bytes], bool]:
+        """Sign these entries and keep them, with what is remembered of them; their bytes, and what the store says."""
+        while True:
+            under = self._store.own_keys()
+            made: list[bytes] = []
+            key = self._home.signing_key_of(under)
+            builds = [self._build(kind, fields, key, made) for kind, fields in said]
+            try:
+                return made, self._store.add_events(builds, under=under, **remembered)
+            except OwnKeysChanged:  # by another process, since they were read: once more, with the new ones
+                continue
+
+    def _build(
+        self, kind: type[entries.SiteEntry], fields: dict[str, Any], key: Ed25519PrivateKey, made: list[bytes]
+    ) -> BuildEntry:
         def build(sequence: int, previous: str) -> bytes:
             entry = kind(
                 **entries.stamp(time.time_ns() // 1_000_000, os.urandom(10)),
@@ -91,20 +108,10 @@ class SignedEvents:
                 site_prev=previous,
                 **fields,
             )
-            return entries.sign_site_entry(entry, self._home.signing_key)
+            made.append(entries.sign_site_entry(entry, key))
+            return made[-1]
 
         return build
-
-
-def _kept(build: BuildEntry) -> tuple[list[bytes], BuildEntry]:
-    """The same, and a list in which its bytes are once it was called."""
-    made: list[bytes] = []
-
-    def built(sequence: int, previous: str) -> bytes:
-        made.append(build(sequence, previous))
-        return made[-1]
-
-    return made, built
 
 
 def bucket_of(count: int) -> str:

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from audit.entries import NO_ENTRY
 from audit.entry_types.steward_entries import StewardSignature
+from audit.site_keys import KeysChanged, SigningKeys
 from consortium.contract.names import Digest, SiteId, StudyId
-from site_agent import egress_rows, starts, steward_rows, told, withdrawal_rows
+from site_agent import egress_rows, own_key_rows, starts, steward_rows, told, withdrawal_rows
 from site_agent.egress_rows import EgressRecord, LogHead
 from site_agent.errors import SiteError
+from site_agent.own_key_rows import OwnChange, PeerChange
 from site_agent.sqlite_trouble import passes, words_of
 from site_agent.steward_rows import KeyChange, StewardRow
 from site_agent.told import Told
@@ -153,6 +155,7 @@ class Store:
             steward_rows.make(connection)
             withdrawal_rows.make(connection)
             egress_rows.make(connection)
+            own_key_rows.make(connection)
         self._scrubbed_s = 0.0
         self._scrub()  # a process that was killed left its write-ahead log behind
 
@@ -292,6 +295,8 @@ class Store:
         key_change: KeyChange | None = None,
         withdrawal: Withdrawal | None = None,
         retaken: Retaken | None = None,
+        under: SigningKeys | Literal[""] | None = "",
+        own_keys: OwnChange | None = None,
         durably: bool = True,
     ) -> bool:
         """Make the next events of this site's chain and keep them until the log has them, all or none.
@@ -305,14 +310,22 @@ class Store:
             key_change: A steward's key that comes or goes, to remember with them.
             withdrawal: Patients who withdrew, to remember with them.
             retaken: A study whose cohort they are about, which was due to be signed for again.
+            under: The keys that they are signed with, None for those of the enrolment; not given: whoever calls knows.
+            own_keys: The keys that entries stand under from the next one on, which the last of these names.
             durably: Whether they outlive a power cut from now on. Otherwise they outlive the process, and a power cut
                 once anything else is remembered.
+
+        Raises:
+            OwnKeysChanged: Entries stand under other keys than `under` by now; nothing was kept.
+            StewardGone: The steward who signed for `own_keys` was removed; nothing was kept.
 
         Returns:
             False, and nothing is done, if the study was announced before, its cohort was not due, or the spend was
             signed for.
         """
         with self._transaction(synchronous="FULL" if durably else "NORMAL") as connection:
+            if under != "":
+                own_key_rows.require_own(connection, under)
             if announcing is not None:
                 cursor = connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (announcing,))
                 if cursor.rowcount != 1:
@@ -336,6 +349,8 @@ class Store:
                 told.remember(connection, spent)
             if key_change is not None:
                 steward_rows.change(connection, key_change)
+            if own_keys is not None:
+                own_key_rows.change_own(connection, own_keys)
             if withdrawal is not None:
                 withdrawal_rows.add(connection, withdrawal)
             if closed is not None:
@@ -376,6 +391,21 @@ class Store:
         with self._reading() as connection:
             row = connection.execute("SELECT entry FROM events WHERE sequence = ?", (sequence,)).fetchone()
         return bytes(row[0]) if row else None
+
+    def own_keys(self) -> SigningKeys | None:
+        """The signing keys that this site's next entry stands under; None for those of its enrolment."""
+        with self._reading() as connection:
+            return own_key_rows.own(connection)
+
+    def former_own_keys(self, enrolled: str) -> tuple[str, ...]:
+        """The Ed25519 keys that this site had before it changed them; `enrolled` is the first."""
+        with self._reading() as connection:
+            return (enrolled, *own_key_rows.every_own(connection))[:-1]
+
+    def settle_own_keys(self, settle: Callable[[SigningKeys | None], None]) -> None:
+        """Call `settle` with those keys while nobody can sign an entry, nor change them."""
+        with self._transaction() as connection:
+            settle(own_key_rows.own(connection))
 
     def last_acknowledged(self) -> int:
         """The counter of the last entry that the coordinator has taken in; 0 before the first."""
@@ -555,6 +585,20 @@ class Store:
             return tuple(
                 connection.execute("SELECT site, spki_sha256, signing_key, ecdsa_key FROM peers ORDER BY site")
             )
+
+    def follow_peer(self, change: KeysChanged) -> bool:
+        """Remember the new signing keys of a hospital whose change of them holds (`audit.site_keys`).
+
+        False, and nothing is done, unless it is known here under exactly the old ones: a change that was followed
+        before, a hospital that nobody here has met, or one whose keys a person has looked into since.
+        """
+        with self._transaction() as connection:
+            return own_key_rows.follow(connection, change)
+
+    def followed_changes(self) -> tuple[PeerChange, ...]:
+        """Changes of other hospitals' signing keys that this one followed, oldest first."""
+        with self._reading() as connection:
+            return own_key_rows.followed(connection)
 
     def forget_peer(self, site: str) -> bool:
         """Accept whatever certificate this hospital shows next; False if it was not known."""

@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -91,6 +91,7 @@ from site_agent.participation import (
 from site_agent.participation import Event as AttemptEvent
 from site_agent.plan_check import (
     Expectation,
+    PlanOutdated,
     PlanRefused,
     check_model_fits,
     check_plan,
@@ -154,6 +155,12 @@ class Line(Protocol):
 
     def submit_events_soon(self) -> None:
         """The same, in the background, with whatever else is signed meanwhile; they are on disk already."""
+
+    async def read_log(self, holds: Callable[[], bool]) -> None:
+        """Read the consortium's log on until something holds, or that takes too long."""
+
+    def endorsed_before(self) -> Mapping[str, str]:
+        """Model endorsements from before their hospital changed its signing keys: SHA-256 -> the key of then."""
 
     def unwitnessed_s(self, roster: Iterable[SiteId], needed: int) -> float:
         """For how long this site has seen more of the log than so many of these hospitals have cosigned."""
@@ -516,7 +523,12 @@ class StudyWork:
             self._log.warning("round.invited_twice", round=plan.round, attempt=plan.attempt)
             return
         try:
+            if not await asyncio.to_thread(self._knows_keys, plan):
+                await self._line.read_log(lambda: self._knows_keys(plan))
             attempt, first = await asyncio.to_thread(self._check_and_begin, plan, invitation)
+        except PlanOutdated as error:  # a refusal would stand in the log as this hospital's word
+            self._log.warning("round.outdated", round=plan.round, attempt=plan.attempt, reason=str(error))
+            return
         except Exception as error:  # noqa: BLE001 - whatever it is, this site does not take part
             await self._refuse(plan.round, plan.attempt, error)
             return
@@ -526,6 +538,12 @@ class StudyWork:
         self._log.info("round.joined", round=plan.round, attempt=plan.attempt, kind=plan.kind.value)
         await self._send(first)
         attempt.computing = asyncio.create_task(self._compute(attempt))
+
+    def _knows_keys(self, plan: RoundPlan) -> bool:
+        """Whether every other hospital of a plan has the signing keys that it is known by; else the log may say why."""
+        known = {site: tuple(keys) for site, _, *keys in self._store.peers()}
+        others = {p.site: (p.signing_key, p.ecdsa_key) for p in plan.participants if p.site != self._home.site}
+        return all(known.get(site, keys) == keys for site, keys in others.items())
 
     def _require_witnesses(self, study: StudyFile) -> None:
         """No round on a log that may be shown to this hospital alone; raises Declined."""
@@ -559,13 +577,14 @@ class StudyWork:
     def _check(self, plan: RoundPlan, invitation: Invitation, prepared: Prepared) -> Policy:
         """The hospital's rules as they are now, none of which stands against this round."""
         config, now = self._home.config, datetime.now(UTC)
-        known = {site: tuple(keys) for site, *keys in self._store.peers()}
+        known, own = {site: tuple(keys) for site, *keys in self._store.peers()}, self._home.signing_keys
         expected = Expectation(
             consortium=self._home.identity.consortium,
             study=prepared.study,
             site=self._home.site,
-            signing_key=self._home.identity.signing_key,
-            ecdsa_key=self._home.identity.ecdsa_key,
+            signing_key=own.signing,
+            ecdsa_key=own.ecdsa,
+            former_keys=frozenset(self._store.former_own_keys(self._home.identity.signing_key)),
             parameters=prepared.first_model.parameters,
             first_model=prepared.first_model.digest(),
             chain=self._store.chain(self._digest),
@@ -574,6 +593,7 @@ class StudyWork:
             peers={SiteId(site): signing_key for site, (_, signing_key, _) in known.items()},
             minimum_sites=config.policy.minimum_sites,
             minimum_threshold=config.policy.minimum_threshold,
+            endorsed_before=self._line.endorsed_before(),
         )
         check_plan(plan, invitation, expected, authority=self._home.ca_certificate, now=now)
         if config.studies.get(prepared.study.id) != prepared.dataset:
@@ -587,7 +607,10 @@ class StudyWork:
             raise Declined(answer)
         for peer in plan.participants:
             keys = (peer.spki_sha256, peer.signing_key, peer.ecdsa_key)
-            if known.get(peer.site) != keys:
+            here = known.get(peer.site, keys)
+            # Its own were held against its keys by `check_plan`; what it remembers of itself follows with the log.
+            changed_here = peer.site == self._home.site and here[1:] != keys[1:]
+            if (peer.site not in known or here != keys) and not changed_here:
                 self._store.pin_peer(peer.site, *keys)
         return config.policy
 

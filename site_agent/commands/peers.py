@@ -17,13 +17,21 @@ def peers_list(home: Home, *, as_json: Json = False) -> None:
     from consortium.contract.certificates import key_fingerprint
     from site_agent.app import open_store
 
-    rows = open_store(home).peers()
+    store = open_store(home)
+    rows, changes = store.peers(), store.followed_changes()
+    changed = {s: [c.change.at for c in changes if c.change.site == s] for s, *_ in rows}
     if as_json:
-        _print_json([{"site": s, "spki_sha256": t, "signing_key": k, "ecdsa_key": e} for s, t, k, e in rows])
+        _print_json(
+            [
+                {"site": s, "spki_sha256": t, "signing_key": k, "ecdsa_key": e, "keys_changed": changed[s]}
+                for s, t, k, e in rows
+            ]
+        )
         return
-    table = _table("site", "TLS key (SHA-256)", "signing key", "ECDSA key (SHA-256)")
-    for *row, ecdsa_key in rows:
-        table.add_row(*row, key_fingerprint(ecdsa_key))
+    table = _table("site", "TLS key (SHA-256)", "signing key", "ECDSA key (SHA-256)", "keys changed")
+    for site, tls_key, signing_key, ecdsa_key in rows:
+        days = ", ".join(at[:10] for at in changed[site])
+        table.add_row(site, tls_key, signing_key, key_fingerprint(ecdsa_key), days)
     _out.print(table)
 
 
