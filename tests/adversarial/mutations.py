@@ -31,6 +31,7 @@ from tests.adversarial.account_mutations import ACCOUNT_MUTATIONS
 from tests.adversarial.conduct_mutations import CONDUCT_MUTATIONS
 from tests.adversarial.evidence_mutations import EVIDENCE_MUTATIONS
 from tests.adversarial.group_mutations import GROUP_MUTATIONS
+from tests.adversarial.key_mutations import KEY_MUTATIONS
 from tests.adversarial.log_mutations import LOG_MUTATIONS
 from tests.adversarial.mutation import Mutation, gone, never
 from tests.adversarial.privacy_mutations import PRIVACY_MUTATIONS
@@ -529,6 +530,7 @@ MUTATIONS = (
     *RECORD_MUTATIONS,
     *STANDING_MUTATIONS,
     *STEWARD_MUTATIONS,
+    *KEY_MUTATIONS,
     *ACCOUNT_MUTATIONS,
     *CONDUCT_MUTATIONS,
     *GROUP_MUTATIONS,

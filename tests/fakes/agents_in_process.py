@@ -31,7 +31,7 @@ from site_agent.training_room import Rooms
 from tests.fakes.coordinator_home import Hospital
 from tests.fakes.scripted_site import World, serving
 from tests.fakes.site_world import Member, make_home
-from tests.fakes.stewards import registered
+from tests.fakes.stewards import in_log, registered
 
 WAIT_S = 90.0  # loading torch takes its time on a busy machine
 
@@ -96,15 +96,20 @@ class Consortium:
 
 
 @asynccontextmanager
-async def hospitals_of(folder: Path, study: StudyFile, **policy: Any) -> AsyncIterator[Consortium]:
-    """A coordinator that serves in `folder` and an agent for each hospital of the study, all of which approved it."""
+async def hospitals_of(
+    folder: Path, study: StudyFile, *, stewards_in_log: bool = False, **policy: Any
+) -> AsyncIterator[Consortium]:
+    """A coordinator that serves in `folder` and an agent for each hospital of the study, all of which approved it.
+
+    With `stewards_in_log` the log has the stewards' keys, too, as `site-agent stewards add` puts them there.
+    """
     async with serving(folder) as world:
         world.home.submit(study)
         agents: dict[str, RunningAgent] = {}
         for name in study.sites.roster:
             home = home_of(folder / name, world, world.home.enrol(name), study, policy)
             store = Store(home.folder / "agent.db")
-            key = registered(home, store, f"Dr {name}")
+            key = in_log(home, store, f"Dr {name}") if stewards_in_log else registered(home, store, f"Dr {name}")
             await decide_study(home.folder, study.id, "approved", steward=f"Dr {name}", statement="Approved.", key=key)
             agents[name] = RunningAgent(home=home, store=store)
         try:

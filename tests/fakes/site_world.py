@@ -314,6 +314,7 @@ class MemoryLine:
         self.inbox: asyncio.Queue[Any] = asyncio.Queue()
         self.broken = False
         self.unwitnessed_for_s = 0.0  # how long too few hospitals have cosigned the log
+        self.endorsed: dict[str, str] = {}  # what `endorsed_before` says
 
     def _check(self) -> None:
         if self.broken:
@@ -353,6 +354,12 @@ class MemoryLine:
         for sequence, entry in self.store.pending_events():
             self.log.append(entries.parse_entry(entry))
             self.store.acknowledge(sequence)
+
+    async def read_log(self, holds: Callable[[], bool]) -> None:
+        """There is no log."""
+
+    def endorsed_before(self) -> Mapping[str, str]:
+        return self.endorsed
 
     def unwitnessed_s(self, roster: Iterable[SiteId], needed: int) -> float:
         return self.unwitnessed_for_s

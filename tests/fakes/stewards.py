@@ -11,7 +11,7 @@ from audit.stewards import APPROVED, public_hex
 from consortium.contract.study import StudyFile
 from site_agent.home import AgentHome
 from site_agent.steward_rows import KeyChange, StewardRow
-from site_agent.stewards import about_study, sign_about
+from site_agent.stewards import about_study, enrol_steward, sign_about
 from site_agent.store import Store
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"a steward's key, for tests alone")
@@ -25,6 +25,12 @@ def registered(home: AgentHome, store: Store, name: str = NAME, key: Ed25519Priv
             key=public_hex(key), steward=home.vault.pseudonym(name), at="2026-01-01T00:00:00.000Z", standing=True
         )
         store.add_events([], key_change=KeyChange(row=row))
+    return key
+
+
+def in_log(home: AgentHome, store: Store, name: str = NAME, key: Ed25519PrivateKey = KEY) -> Ed25519PrivateKey:
+    """The same, with the entry that says so, as `site-agent stewards add` makes it."""
+    enrol_steward(home, store, name, key)
     return key
 
 
