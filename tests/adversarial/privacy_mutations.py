@@ -474,7 +474,6 @@ PRIVACY_MUTATIONS = (
         "test_a_configuration_that_is_more_than_data",
     ),
     never("b01", EXPRESSIONS, "len(text) > LENGTH_MAX", "test_a_configuration_that_is_more_than_data"),
-    never("b01", EXPRESSIONS, "_PLACEHOLDER in text", "test_a_configuration_that_is_more_than_data"),
     # i01: files that do not fit
     Mutation(
         "i01",
