@@ -65,7 +65,7 @@ def test_a_round_closed_twice(tmp_path):
     sample = begun(1)
     sample.one_round(1)
     sample.lines.append(next(line for line in sample.lines if b"round.closed" in line))
-    assert CHAIN in failed(tmp_path, sample)
+    assert failed(tmp_path, sample)[CHAIN]["expected"] == "a round that was started and not closed"
 
 
 @pytest.mark.parametrize("kind", [entries.ModelReleased, entries.StudyCompleted])

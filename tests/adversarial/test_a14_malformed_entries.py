@@ -47,6 +47,7 @@ def with_lines(tmp_path, honest, lines):
         b"{}",
         b'{"v":2}',
         b'{"v":1,"v":1}',
+        b'{"v":1,"id":"x","ts":"x","type":"x","actor":"coordinator","outcome":"0","body":{"a":1},"body":{}}',
         b"[" * 50_000,
         b'{"v":1,"id":"x","ts":"x","type":"log.opened","actor":"coordinator","outcome":"0","body":[]}',
         b'{"v":1,"id":"x","ts":"x","type":7,"actor":"coordinator","outcome":"0","body":{}}',
@@ -59,10 +60,9 @@ def test_what_is_no_entry(tmp_path, honest, data):
 
 
 def test_a_log_that_begins_in_the_middle(tmp_path, honest):
-    assert (
-        failed_steps(with_lines(tmp_path, honest, SampleConsortium().whole_study().lines[1:]))[ENTRIES]["where"]
-        == "leaf 0"
-    )
+    lines = SampleConsortium().whole_study().lines[1:]
+    step = failed_steps(with_lines(tmp_path, honest, lines))[ENTRIES]
+    assert (step["where"], step["found"]) == ("leaf 0", json.loads(lines[0])["type"])
 
 
 def test_an_empty_log(tmp_path, honest):
