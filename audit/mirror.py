@@ -200,6 +200,8 @@ class Growth:
     They wait in a file without a name until all are there: what was sent and never signed leaves nothing behind.
     """
 
+    _kept: IO[bytes]  # while it is open
+
     def __init__(self, mirror: Mirror, signed: SignedCheckpoint, dropped: Dropped) -> None:
         self._mirror = mirror
         self._signed = signed
@@ -207,7 +209,6 @@ class Growth:
         self._lacking = False
         self._first = mirror.size
         self._leaves: list[bytes] = []
-        self._kept: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - closed in __exit__
 
     @property
     def signed(self) -> SignedCheckpoint:
@@ -285,6 +286,8 @@ class Growth:
         return self._kept.read(length) if length else None
 
     def __enter__(self) -> Self:
+        # Not before: whoever is cancelled while a thread makes this never gets it, and could not close the file.
+        self._kept = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)
         return self
 
     def __exit__(

@@ -278,7 +278,8 @@ async def _its_turn(
                 yield coordinator
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), STANDBY_LOOKS_S)
+                async with asyncio.timeout(STANDBY_LOOKS_S):
+                    await stop.wait()
         yield None
 
 
@@ -296,7 +297,8 @@ async def _told_to_stop(coordinator: Coordinator, stop: asyncio.Event) -> Except
         if coordinator.refused is not None:
             return coordinator.refused
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LEAD_LOOKS_S)
+            async with asyncio.timeout(LEAD_LOOKS_S):
+                await stop.wait()
     return None
 
 

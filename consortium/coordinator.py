@@ -637,7 +637,8 @@ class Coordinator:
             yield status.to_bytes(await asyncio.to_thread(status.snapshot, self.rooms, dict(self.drivers), passed))
             while not change.is_set() and self.traffic.passed() == passed:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(change.wait(), TRAFFIC_SHOWN_EVERY_S)
+                    async with asyncio.timeout(TRAFFIC_SHOWN_EVERY_S):
+                        await change.wait()
             await asyncio.sleep(WATCH_INTERVAL_S)  # several changes at once are shown once
 
 

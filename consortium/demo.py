@@ -424,7 +424,8 @@ class Demo:
                 with suppress(ProcessLookupError):
                     process.terminate()
                 try:
-                    await asyncio.wait_for(process.wait(), STOP_WAIT_S)
+                    async with asyncio.timeout(STOP_WAIT_S):
+                        await process.wait()
                 except TimeoutError:
                     process.kill()
                     await process.wait()
@@ -432,7 +433,8 @@ class Demo:
     async def _ready(self, coordinator: asyncio.subprocess.Process) -> None:
         """`consortium serve` prints one line when its ports are open."""
         assert coordinator.stdout is not None  # asked for a pipe
-        line = await asyncio.wait_for(coordinator.stdout.readline(), READY_WAIT_S)
+        async with asyncio.timeout(READY_WAIT_S):
+            line = await coordinator.stdout.readline()
         if not line.startswith(b"Serving"):
             raise DemoFailed(f"the coordinator did not start; see {self._out / 'logs' / 'coordinator.log'}")
 

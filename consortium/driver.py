@@ -773,6 +773,7 @@ class StudyDriver:
 async def _next(heard: "asyncio.Queue[Answer]", timeout_s: float) -> Answer | None:
     """What a site says next; None after `timeout_s`."""
     try:
-        return await asyncio.wait_for(heard.get(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await heard.get()
     except TimeoutError:
         return None

@@ -8,7 +8,7 @@ that was replaced is told why, stops, and is refused if it is started again.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from consortium.contract.messages import CoordinatorMessage, Hello
@@ -142,7 +142,6 @@ class Sessions:
     async def changed(self, timeout_s: float | None = None) -> None:
         """Return at the next change, or after `timeout_s`."""
         event = self.next_change()
-        try:
-            await asyncio.wait_for(event.wait(), timeout_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await event.wait()

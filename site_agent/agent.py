@@ -631,7 +631,8 @@ class CoordinatorLine:
         """What `submit_events_soon` still waits with goes now, or `more` does, if it can; it is kept in any case."""
         if more or (self._soon is not None and not self._soon.done()):
             with suppress(WireError, SiteError, TimeoutError):
-                await asyncio.wait_for(self.submit_events(), GOODBYE_S)
+                async with asyncio.timeout(GOODBYE_S):
+                    await self.submit_events()
 
     async def _submit_later(self) -> None:
         await asyncio.sleep(max(0.0, self._submitted_s + SUBMIT_EVERY_S - time.monotonic()))

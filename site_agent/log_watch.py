@@ -97,7 +97,8 @@ class LogWatch:
                 except AuditError as error:  # a full disk, most likely: nothing is cosigned that is not kept
                     log.warning("log.not_kept", reason=str(error), advice=error.advice())
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), POLL_S)
+                    async with asyncio.timeout(POLL_S):
+                        await self._woken.wait()
         finally:
             self._connected_s, self._is_running = None, False
 
@@ -115,7 +116,8 @@ class LogWatch:
         )
         if news:
             with suppress(WireError, WireViolation, TimeoutError):  # it is kept, and handed over when one answers again
-                await asyncio.wait_for(self._line.submit_events(), OBJECTION_S)
+                async with asyncio.timeout(OBJECTION_S):
+                    await self._line.submit_events()
 
     async def _enrol_key(self, mirror: LogMirror) -> None:
         """Tell the log which key this hospital cosigns with, once."""

@@ -69,7 +69,8 @@ async def room_again(folders: Sequence[Path], stop: asyncio.Event, *, waited: in
     silent_s = SAYS_EVERY_S
     while not stop.is_set():
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
         if stop.is_set():
             return False
         reasons = [why for folder in folders if (why := await asyncio.to_thread(why_not, folder)) is not None]

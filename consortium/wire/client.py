@@ -232,7 +232,8 @@ class CoordinatorClient:
             await session.send(hello)
             yield session
             with suppress(WireError, TimeoutError):
-                await asyncio.wait_for(session.finish(), _GOODBYE_WAIT_S)
+                async with asyncio.timeout(_GOODBYE_WAIT_S):
+                    await session.finish()
         finally:
             session.close()
 

@@ -351,7 +351,8 @@ class _Handlers:
 
     async def _session(self, peer: PeerIdentity, _: Any, context: Context) -> None:
         try:
-            first = await asyncio.wait_for(context.read(), limits.HELLO_WAIT_S)
+            async with asyncio.timeout(limits.HELLO_WAIT_S):
+                first = await context.read()
         except TimeoutError:
             found = f"nothing within {limits.HELLO_WAIT_S:g} s"
             raise WireViolation("Session", found=found, allowed="Hello first") from None
@@ -562,7 +563,8 @@ async def _parts(context: Context) -> AsyncIterator[bytes]:
     """The messages of an upload; raises if none comes for too long."""
     while True:
         try:
-            data = await asyncio.wait_for(_read(context), limits.CHUNK_WAIT_S)
+            async with asyncio.timeout(limits.CHUNK_WAIT_S):
+                data = await _read(context)
         except TimeoutError:
             raise ServiceRefusal(
                 f"the upload brought nothing for {limits.CHUNK_WAIT_S:g} s",

@@ -66,7 +66,7 @@ async def test_waiting_ends_with_a_change() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     sessions.notify()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 60)
 
 
 async def test_opening_and_closing_are_changes() -> None:
@@ -83,12 +83,30 @@ async def test_a_change_between_taking_the_event_and_waiting_is_not_missed() -> 
     sessions = Sessions()
     change = sessions.next_change()
     sessions.notify()
-    await asyncio.wait_for(change.wait(), 0.1)
+    await asyncio.wait_for(change.wait(), 60)
 
 
 async def test_waiting_ends_with_its_time() -> None:
     sessions = Sessions()
-    await asyncio.wait_for(sessions.changed(0.01), 1)
+    await asyncio.wait_for(sessions.changed(0.01), 60)
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_who_is_cancelled_as_the_change_comes_is_cancelled(steps: int) -> None:
+    sessions = Sessions()
+
+    async def follow() -> None:
+        while True:
+            await sessions.changed(60)
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0)
+    sessions.notify()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    following.cancel()
+    await asyncio.wait({following}, timeout=20)
+    assert following.cancelled()
 
 
 async def test_an_error_in_a_session_removes_it() -> None:

@@ -62,7 +62,7 @@ def world(tmp_path, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(agent, "time", clock)
     own = SimpleNamespace(
-        **{name: getattr(asyncio, name) for name in ("Event", "Lock", "Task", "create_task", "to_thread", "wait_for")}
+        **{name: getattr(asyncio, name) for name in ("Event", "Lock", "Task", "create_task", "timeout", "to_thread")}
     )
     own.sleep = clock.sleep
     monkeypatch.setattr(agent, "asyncio", own)
