@@ -7,19 +7,22 @@ ours and loads that. Run as a program by `mutations.py`:
 
     python tests/adversarial/mutant_nursery.py ROOT
 
-reads one order as a line of JSON and answers with a line of JSON when the child has ended:
+reads orders, each a line of JSON, and answers each with a line of JSON when its child has ended:
 
-    {"folder": "...", "arguments": ["-x"], "output": "a file", "timeout_s": 9, "copied": false, "file": "", "text": ""}
-    ->  {"status": 1}
+    {"number": 7, "folder": "...", "arguments": ["-x"], "output": "a file", "timeout_s": 9, "copied": false, "file": "",
+     "text": ""}
+    ->  {"number": 7, "status": 1}
 
 The status is pytest's; null if the child had to be killed; NOT_SWAPPED if `text` cannot take the place of `file`, which
-is a path from the root, in what is loaded. With `copied` the packages of the folder are loaded.
+is a path from the root, in what is loaded. With `copied` the packages of the folder are loaded. As many children live
+at a time as there are orders without an answer.
 """
 
 import gc
 import importlib
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -55,6 +58,7 @@ LIBRARIES = (
 )
 PACKAGES = ("privacy", "consortium", "site_agent", "audit", "tests")
 NOT_SWAPPED = 98  # no status of pytest's
+LOOKS_S = 0.01
 
 
 def main(root: Path) -> None:
@@ -68,12 +72,23 @@ def main(root: Path) -> None:
     sys.path.remove(str(root))
     gc.collect()
     gc.freeze()  # what was loaded here is no rubbish: no child looks through it, as each would at its end, twice
-    for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(order, root, made)
-        print(json.dumps({"status": _status(child, float(order["timeout_s"]))}), flush=True)
+    living: dict[int, tuple[dict[str, Any], float]] = {}  # by process: its order, and when it is killed
+    begun, listening = b"", True
+    while listening or living:
+        if select.select([0] if listening else [], [], [], LOOKS_S if living else None)[0]:
+            listening = bool(read := os.read(0, 1 << 16))
+            *lines, begun = (begun + read).split(b"\n")
+            for line in lines:
+                order = json.loads(line)
+                child = os.fork()
+                if child == 0:
+                    _become(order, root, made)
+                living[child] = order, time.monotonic() + float(order["timeout_s"])
+        for child, (order, until) in list(living.items()):
+            over, status = _status(child, overdue=time.monotonic() > until)
+            if over:
+                del living[child]
+                print(json.dumps({"number": order["number"], "status": status}), flush=True)
 
 
 def modules_of(root: Path) -> Iterator[str]:
@@ -86,16 +101,15 @@ def modules_of(root: Path) -> Iterator[str]:
                 yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _status(child: int, timeout_s: float) -> int | None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+def _status(child: int, *, overdue: bool) -> tuple[bool, int | None]:
+    """Whether the child has ended, and its exit status; an overdue one is killed, and has none."""
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        return True, os.waitstatus_to_exitcode(status)
+    if overdue:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return overdue, None
 
 
 def _become(order: dict[str, Any], root: Path, made: dict[Any, Any]) -> NoReturn:

@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -43,9 +44,11 @@ from tests.adversarial.wire_mutations import WIRE_MUTATIONS
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("privacy", "consortium", "site_agent", "audit")
 LINKED = ("tests", "configs", "docs", "pyproject.toml")
-FAILED, PASSED, TIMED_OUT, NOT_APPLIED = 1, 0, -1, -2  # the first two are pytest's, as all others that are not here
+FAILED, PASSED = 1, 0  # pytest's, as all others that are not here
+TIMED_OUT, NOT_APPLIED, DIED = -1, -2, -3
 PLUGINS = ("no:cacheprovider", "pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
-AT_ONCE = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # beside another worker, the second core is taken
+AT_ONCE = 3
+"""More than there are cores: without its check a test often waits, up to its limit, for what does not come any more."""
 TIMEOUT_S = 300
 OWN_PROCESSES = frozenset({"a20", "a21", "d27", "d28"})
 """Threats whose tests start processes: what these load is a copy, or it has the check."""
@@ -558,7 +561,7 @@ class Verdict:
 
 
 class Nursery:
-    """A process that runs tests in forks of itself, from this side; one test at a time."""
+    """A process that runs tests in forks of itself, from this side; several at once, each for a thread that waits."""
 
     def __init__(self) -> None:
         settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
@@ -570,21 +573,38 @@ class Nursery:
             env=settings | one_thread | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             text=True,
         )
+        self._turn = threading.Lock()
+        self._orders = 0
+        self._waiting: dict[int, queue.SimpleQueue[int | None]] = {}
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def run(self, folder: Path, arguments: list[str], output: Path, **how: object) -> int:
         """pytest's status in a folder; TIMED_OUT if it took too long. For `how` see `mutant_nursery.py`."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        answer: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         order = {"folder": str(folder), "arguments": arguments, "output": str(output), "timeout_s": TIMEOUT_S, **how}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        status = json.loads(self._process.stdout.readline())["status"]
-        return TIMED_OUT if status is None else int(status)
+        with self._turn:
+            self._orders += 1
+            self._waiting[self._orders] = answer
+            self._process.stdin.write(json.dumps({"number": self._orders, **order}) + "\n")
+            self._process.stdin.flush()
+        status = answer.get()
+        return TIMED_OUT if status is None else status
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            said = json.loads(line)
+            self._waiting.pop(said["number"]).put(said["status"])
+        for answer in list(self._waiting.values()):
+            answer.put(DIED)
 
     def close(self) -> None:
         """End it."""
         self._process.kill()
         self._process.wait()
+        self._listener.join()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             with suppress(BrokenPipeError):
@@ -633,25 +653,20 @@ def attempt(mutation: Mutation | None, test: str, nursery: Nursery, *, copied: b
 
 
 @contextmanager
-def nurseries() -> Iterator[list[Nursery]]:
-    """As many as work at once, each of which takes seconds to start."""
-    every = [Nursery() for _ in range(AT_ONCE)]
+def nursery() -> Iterator[Nursery]:
+    """It takes seconds to start."""
+    made = Nursery()
     try:
-        yield every
+        yield made
     finally:
-        for nursery in every:
-            nursery.close()
+        made.close()
 
 
-def try_all(mutations: tuple[Mutation, ...], every: list[Nursery]) -> Iterator[tuple[Mutation, Verdict]]:
+def try_all(mutations: tuple[Mutation, ...], nursery: Nursery) -> Iterator[tuple[Mutation, Verdict]]:
     """Every mutation against its test, a few at once; in order."""
-    free: queue.SimpleQueue[Nursery] = queue.SimpleQueue()
-    for nursery in every:
-        free.put(nursery)
 
     def one(mutation: Mutation) -> Verdict:
         file = threat_file(mutation.threat, mutation.test).relative_to(ROOT)
-        nursery = free.get()
         try:
             test = f"{file}::{mutation.test}"
             if mutation.threat not in OWN_PROCESSES and (verdict := attempt(mutation, test, nursery)).noticed:
@@ -659,10 +674,8 @@ def try_all(mutations: tuple[Mutation, ...], every: list[Nursery]) -> Iterator[t
             return attempt(mutation, test, nursery, copied=True)
         except ValueError as error:
             return Verdict(status=NOT_APPLIED, output=str(error))
-        finally:
-            free.put(nursery)
 
-    with ThreadPoolExecutor(max_workers=len(every)) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         yield from zip(mutations, pool.map(one, mutations), strict=True)
 
 
@@ -670,8 +683,8 @@ def main(threats: list[str]) -> int:
     """Try, print, and exit 1 if a test did not notice."""
     chosen = tuple(m for m in MUTATIONS if not threats or m.threat in threats)
     missed = 0
-    with nurseries() as every:
-        for mutation, verdict in try_all(chosen, every):
+    with nursery() as made:
+        for mutation, verdict in try_all(chosen, made):
             noticed = verdict.skipped or (verdict.noticed and verdict.failed == {mutation.test})
             word = "skipped " if verdict.skipped else "noticed " if noticed else f"NOT noticed ({verdict.status})"
             print(word, mutation.name, mutation.test, flush=True)

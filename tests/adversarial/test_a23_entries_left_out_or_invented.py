@@ -7,7 +7,6 @@ Tried: rows a23 of `mutations.py`: `require_own`, `_take_own`, and the signature
 `_object` in `LogWatch.run`, and the look in `log_objection.py` whether the same was said before.
 """
 
-import asyncio
 import hashlib
 import json
 
@@ -38,14 +37,15 @@ def about():
 
 
 async def test_an_entry_that_was_handed_over_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(log_watch, "MERGE_DELAY_S", 0.3)
+    monkeypatch.setattr(log_watch, "MERGE_DELAY_S", 3600.0)
     async with watching(tmp_path) as world:
         world.service.swallows = entries.StudyRejected.TYPE
         await world.follows()
         world.signs(entries.StudyRejected, **about(), reason="no")
         await world.line.submit_events()
-        await world.follows()  # it may be on its way
-        await asyncio.sleep(0.3)
+        await world.looks(3)  # it may be on its way
+        assert not world.task.done()
+        monkeypatch.setattr(log_watch, "MERGE_DELAY_S", 0.0)  # it had an hour
         broken = await world.breaks()
         assert broken.kind == OMITTED
         (kept,) = world.kept()

@@ -22,7 +22,7 @@ from tests.adversarial.mutations import (
     Verdict,
     applied,
     attempt,
-    nurseries,
+    nursery,
     threat_file,
     try_all,
 )
@@ -79,15 +79,15 @@ def test_the_check_stands_where_the_table_says(mutation: Mutation) -> None:
 
 
 @pytest.fixture(scope="module")
-def every() -> Iterator[list[Nursery]]:
-    with nurseries() as made:
+def made() -> Iterator[Nursery]:
+    with nursery() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def verdicts(every: list[Nursery]) -> dict[Mutation, Verdict]:
-    """All of them, from processes that have loaded everything once."""
-    return dict(try_all(MUTATIONS, every))
+def verdicts(made: Nursery) -> dict[Mutation, Verdict]:
+    """All of them, from a process that has loaded everything once."""
+    return dict(try_all(MUTATIONS, made))
 
 
 @pytest.mark.slow
@@ -114,10 +114,10 @@ def test_without_the_check_the_test_fails(mutation: Mutation, verdicts: dict[Mut
         ("w10", "test_who_is_no_member_reads_nothing"),
     ],
 )
-def test_without_a_mutation_it_passes(threat: str, function: str, copied: bool, every: list[Nursery]) -> None:
+def test_without_a_mutation_it_passes(threat: str, function: str, copied: bool, made: Nursery) -> None:
     """In a nursery, too, with each library: otherwise a test would fail for another reason than the one it has."""
     test = "::".join(filter(None, (str(threat_file(threat).relative_to(ROOT)), function)))
-    unchanged = attempt(None, test, every[0], copied=copied)
+    unchanged = attempt(None, test, made, copied=copied)
     assert unchanged.status == PASSED, unchanged.output
 
 

@@ -33,7 +33,9 @@ from tests.fakes.growing_log import SIGNER, GrowingLog
 from tests.fakes.site_world import make_home, small_study
 from tests.fakes.wire_world import RecordingService, coordinator
 
-WAIT_S = 10.0
+WAIT_S = 60.0
+LOOKS = 4
+"""At the log: the first that begins after it has become what it must not be is enough to see it."""
 
 
 @dataclass
@@ -98,12 +100,18 @@ class Watched:
         vkey = next(one["body"]["vkey"] for one in enrolled if one["type"] == entries.WitnessEnrolled.TYPE)
         return WitnessKey.from_vkey(vkey)
 
-    async def breaks(self) -> LogBroken:
-        """Wake the hospital until it has seen what is wrong."""
+    async def looks(self, times: int) -> None:
+        """Wait until the hospital has asked for the log so often, or has ended."""
+        before = self.service.served
         async with asyncio.timeout(WAIT_S):
-            while not self.task.done():
+            while not self.task.done() and self.service.served < before + times:
                 self.watch.wake()
                 await asyncio.sleep(0.02)
+
+    async def breaks(self) -> LogBroken:
+        """Wake the hospital until it has seen what is wrong; one that does not see it is not waited for."""
+        await self.looks(LOOKS)
+        assert self.task.done(), "the hospital has looked at the log, and goes on"
         error = self.task.exception()
         assert isinstance(error, LogBroken), error
         return error
