@@ -119,7 +119,7 @@ async def test_an_agent_at_work_stops_when_its_log_is_taken_away(tmp_path, monke
             await asyncio.sleep(0.02)
         (tmp_path / "egress").rename(tmp_path / "elsewhere")  # at once, whatever the agent is writing there
         left(store)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not agent.done():
                 left(store)
                 await asyncio.sleep(0.02)

@@ -42,7 +42,7 @@ async def test_its_session_ends_and_its_next_call_is_refused(tmp_path, command, 
             assert isinstance(await anext(session), Welcome)
             await world.command(command, site=BIRCH, reason="its steward asked for it")
             with pytest.raises(CallRefused) as caught:
-                await asyncio.wait_for(to_its_end(session), 10)
+                await asyncio.wait_for(to_its_end(session), 20)
             assert caught.value.code is code
             assert (await refused(client)).code is code
             if command == "site.suspend":
@@ -63,7 +63,7 @@ async def test_its_upload_is_cut_off_and_the_round_goes_on_without_it(tmp_path):
 
         sites[BIRCH].upload_update = hold
         await world.command("study.start", study=study.id)
-        await asyncio.wait_for(held.wait(), 15)
+        await asyncio.wait_for(held.wait(), 60)
         sites[BIRCH].stays_away = True
         await world.command("site.suspend", site=BIRCH, reason="why")
         await world.until(lambda: world.state(study) == "completed")

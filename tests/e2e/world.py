@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 HEART = CONFIGS / "heart-disease"
 SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
 STUDY = "heart-disease"
+PORTS_FROM = 12000
 
 
 def run(*command: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -189,14 +192,23 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
-    """A port that is free together with the next."""
+    """A port that is free together with the next, and that nobody is given who dials out or asks for any port.
+
+    Between here and the program that listens at it, and while that program is dead, seconds pass: a port out of the
+    range from which the system takes such ports could be somebody else's by then.
+    """
+    chance = random.SystemRandom()  # the generator that is seeded for each test would give two workers the same ports
     for _ in range(100):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
+        port = chance.randrange(PORTS_FROM, _ports_to(), 2)
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port
     raise AssertionError("no two neighbouring free ports")
+
+
+def _ports_to() -> int:
+    """Where the system's own range begins; on Linux 32768, unless somebody has changed it."""
+    said = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(said.read_text().split()[0]) if said.exists() else 49152
+    return first if first > PORTS_FROM + 1000 else 60000

@@ -33,7 +33,7 @@ from tests.fakes.scripted_site import World, serving
 from tests.fakes.site_world import Member, make_home
 from tests.fakes.stewards import in_log, registered
 
-WAIT_S = 90.0  # loading torch takes its time on a busy machine
+WAIT_S = 200.0  # loading torch takes its time on a busy machine
 
 
 @dataclass(eq=False)

@@ -36,7 +36,7 @@ class Reader:
         """Send these bytes and read one answer."""
         self._writer.write(raw)
         await self._writer.drain()
-        head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 60)
         status, *lines = head.decode("latin-1").split("\r\n")[:-2]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         length = int(headers["content-length"]) if body else 0
@@ -48,7 +48,7 @@ class Reader:
 
     async def at_end(self) -> bool:
         """Whether the other side has closed the connection."""
-        return await asyncio.wait_for(self._reader.read(1), 10) == b""
+        return await asyncio.wait_for(self._reader.read(1), 60) == b""
 
 
 @asynccontextmanager

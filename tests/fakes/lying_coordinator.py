@@ -63,7 +63,7 @@ from tests.fakes.site_world import SITES, ZEROS, Member, keys, make_home, new_me
 from tests.fakes.stewards import signed
 from tests.fakes.wire_world import NAME, RecordingService, pki, server_credentials
 
-WAIT_S = 60.0  # loading torch takes its time on a busy machine
+WAIT_S = 150.0  # loading torch takes its time on a busy machine
 ALDER, BIRCH, CEDAR, DOGWOOD = SITES
 
 Lie = Callable[[SiteId, CoordinatorMessage], list[CoordinatorMessage]]

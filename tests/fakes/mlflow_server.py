@@ -21,6 +21,9 @@ class Server(ThreadingHTTPServer):
         self.heard: list[tuple[str, Any]] = []
         self.experiments: dict[str, str] = {}
         self.broken = False
+        self.refused = 0  # calls while it was broken
+        self.answers = threading.Event()  # while it is not set, a call that came is kept waiting
+        self.answers.set()
 
     @property
     def tracking(self) -> Tracking:
@@ -28,7 +31,7 @@ class Server(ThreadingHTTPServer):
 
     def until(self, path: str, count: int = 1) -> list[Any]:
         """The bodies of the calls of one kind, once there are so many."""
-        for _ in range(500):
+        for _ in range(6000):
             found = [body for one, body in self.heard if one == path]
             if len(found) >= count:
                 return found
@@ -44,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         _, _, query = self.path.partition("?")
+        self.server.answers.wait()
         known = self.server.experiments.get(query.removeprefix("experiment_name="))
         self.server.heard.append(("get-by-name", query))
         if known is None:
@@ -55,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         path = self.path.removeprefix("/api/2.0/mlflow/")
         if self.server.broken:
+            self.server.refused += 1
             self._answer(503, {})
             return
         self.server.heard.append((path, body))
@@ -78,6 +83,7 @@ def mlflow_server() -> Iterator[Server]:
     try:
         yield made
     finally:
+        made.answers.set()
         made.shutdown()
         thread.join()
         made.server_close()

@@ -31,6 +31,6 @@ async def first_bytes(
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-        return await asyncio.wait_for(reader.read(1024), 5)
+        return await asyncio.wait_for(reader.read(1024), 60)
     finally:
         writer.transport.abort()

@@ -408,7 +408,7 @@ class World:
         """An operator's command."""
         await execute(self.home.coordinator, name, canonical_bytes(arguments))
 
-    async def until(self, holds: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    async def until(self, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Wait for something to become true; a hospital whose script failed ends the wait."""
         async with asyncio.timeout(timeout_s):
             while not holds():

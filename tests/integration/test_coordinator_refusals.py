@@ -124,7 +124,7 @@ async def collecting(world: World) -> tuple[ScriptedSite, UploadHeader]:
     cedar = sites[CEDAR]
     cedar.upload_update = hold  # type: ignore[method-assign]
     await world.command("study.start", study=study.id)
-    header = await asyncio.wait_for(held, 15)
+    header = await asyncio.wait_for(held, 60)
     del cedar.__dict__["upload_update"]
     return cedar, header
 
@@ -264,7 +264,7 @@ async def test_the_watcher_sees_the_study_go_by(tmp_path: Path) -> None:
 
             watching = asyncio.create_task(follow())
             await client.execute("study.start", b'{"study":"small-study"}')
-            await asyncio.wait_for(watching, 15)
+            await asyncio.wait_for(watching, 60)
             assert len(states) >= 2
 
 

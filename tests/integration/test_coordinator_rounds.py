@@ -312,7 +312,7 @@ async def test_a_crash_between_the_last_share_and_the_close_finishes_the_round_o
         with monkeypatch.context() as patched:
             reached = await stuck_before_closing(world, patched)
             await world.command("study.start", study=study.id)
-            await asyncio.wait_for(reached.wait(), 15)
+            await asyncio.wait_for(reached.wait(), 60)
     async with serving(tmp_path) as world:
         await world.until(lambda: len(world.history(study)) == 1)
         assert world.history(study)[0]["survivors"] == list(SITES)
@@ -430,7 +430,7 @@ async def test_an_attempt_whose_uploads_are_gone_is_given_up_not_repeated_for_ev
         with monkeypatch.context() as patched:
             reached = await stuck_before_closing(world, patched)
             await world.command("study.start", study=study.id)
-            await asyncio.wait_for(reached.wait(), 15)
+            await asyncio.wait_for(reached.wait(), 60)
     for upload in (tmp_path / "home" / "uploads").iterdir():
         upload.unlink()
     async with serving(tmp_path, sites) as world:

@@ -52,10 +52,10 @@ async def test_its_commands_reach_it_without_the_network(tmp_path: Path, monkeyp
     path.write_text(re.sub(r"(?m)^listen: null$", 'listen: "0.0.0.0"', path.read_text()))
     said: asyncio.Queue[str] = asyncio.Queue()
     serving = asyncio.create_task(app.serve_until_stopped(folder, ready=said.put_nowait))
-    await asyncio.wait_for(said.get(), 20)
+    await asyncio.wait_for(said.get(), 60)
     async with await operator._client(open_home(folder)) as client:
         assert b'"consortium":"cardio"' in await client.execute("status", b"{}")
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(serving, 20)
+    await asyncio.wait_for(serving, 60)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().remove_signal_handler(number)

@@ -129,7 +129,7 @@ async def test_a_coordinator_serves_its_log_as_its_file_says(tmp_path: Path, mon
     home = open_home(home_with(tmp_path))
     said: asyncio.Queue[str] = asyncio.Queue()
     serving = asyncio.create_task(app.serve_until_stopped(home.folder, ready=said.put_nowait))
-    line = await asyncio.wait_for(said.get(), 20)
+    line = await asyncio.wait_for(said.get(), 60)
     assert line.endswith(f"; log on {home.config.log_address}")
     context = ssl.create_default_context(cadata=home.ca_pem.decode())
     context.load_cert_chain(home.folder / "certificates/operator.pem", home.folder / "keys/operator.pem")
@@ -140,12 +140,12 @@ async def test_a_coordinator_serves_its_log_as_its_file_says(tmp_path: Path, mon
     with pytest.raises(OSError, match=r"(?i)certificate required|reset|closed"):
         await asyncio.to_thread(fetched, f"https://{host}:{port}/checkpoint", context)
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(serving, 20)
+    await asyncio.wait_for(serving, 60)
 
 
 def fetched(url: str, context: ssl.SSLContext) -> bytes:
     """By the standard library's client, which nobody here wrote."""
-    with urllib.request.urlopen(url, context=context, timeout=10) as answer:
+    with urllib.request.urlopen(url, context=context, timeout=60) as answer:
         return bytes(answer.read())
 
 

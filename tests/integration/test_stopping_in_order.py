@@ -26,7 +26,7 @@ async def stopped_in(world: World, study: StudyFile, phase: Phase, wait_s: float
     at_once = asyncio.Event()
     if hurry:
         at_once.set()
-    await asyncio.wait_for(world.home.coordinator.drain(wait_s, at_once), 20)
+    await asyncio.wait_for(world.home.coordinator.drain(wait_s, at_once), 60)
 
 
 def open_plans(world: World, study: StudyFile) -> int:
@@ -45,8 +45,8 @@ async def test_the_attempt_under_way_ends_and_no_other_begins(tmp_path: Path) ->
         # What it was waited for leaves, and the round goes on without it.
         world.tasks.pop(AMBER).cancel()
         driver = world.home.coordinator.drivers[study.id]
-        await world.until(lambda: driver.running is None or draining.done(), timeout_s=30)
-        await asyncio.wait_for(draining, 30)
+        await world.until(lambda: driver.running is None or draining.done())
+        await asyncio.wait_for(draining, 60)
         closed = [one["round"] for one in world.history(study)]
         assert closed == [1, 2]
         assert open_plans(world, study) == 0
@@ -55,7 +55,7 @@ async def test_the_attempt_under_way_ends_and_no_other_begins(tmp_path: Path) ->
     async with serving(tmp_path, sites) as again:
         again.sites[AMBER].silent.clear()
         again.join(*SITES)
-        await again.until(lambda: len(again.history(study)) >= 3, timeout_s=30)
+        await again.until(lambda: len(again.history(study)) >= 3)
 
 
 async def test_an_attempt_that_takes_too_long_is_aborted_and_everybody_is_told(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ async def test_an_attempt_that_takes_too_long_is_aborted_and_everybody_is_told(t
             await world.until(lambda name=name: bool(sites[name].told(RoundAborted)))  # type: ignore[misc]
     async with serving(tmp_path, sites) as again:
         again.join(*SITES)
-        await again.until(lambda: again.state(study) == "completed", timeout_s=30)
+        await again.until(lambda: again.state(study) == "completed")
         assert next((one["round"], one["attempt"]) for one in again.history(study)) == (1, 2)
 
 
@@ -94,7 +94,7 @@ async def test_a_study_that_waits_for_hospitals_holds_nothing_up(tmp_path: Path)
     async with serving(tmp_path) as world:
         await world.hospitals(study, *SITES[:2])  # too few to begin
         await world.command("study.start", study=study.id)
-        await asyncio.wait_for(world.home.coordinator.drain(LONG_S, asyncio.Event()), 20)
+        await asyncio.wait_for(world.home.coordinator.drain(LONG_S, asyncio.Event()), 60)
         await world.command("study.pause", study=study.id)
         await world.command("study.resume", study=study.id)  # it is the next process that goes on with it
         assert world.state(study) == "running"

@@ -38,7 +38,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not what():  # noqa: ASYNC110 - what is waited for is no event
             await asyncio.sleep(0.01)
 
@@ -116,7 +116,7 @@ async def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         await until(lambda: bool(serving.lines) or serving.task.done())
         yield serving
         serving.signals.stop.set()
-        await asyncio.wait_for(serving.task, 20)
+        await asyncio.wait_for(serving.task, 60)
     finally:
         serving.task.cancel()
 
@@ -203,7 +203,7 @@ async def test_a_study_waits_for_the_disk_and_is_not_paused(
     monkeypatch.setattr(Journal, "append", append)
     async with serving(tmp_path, sites) as again:
         again.join(*SITES)
-        await again.until(lambda: again.state(study) == "completed", timeout_s=30)
+        await again.until(lambda: again.state(study) == "completed")
         assert [one["round"] for one in again.history(study)] == [1, 2, 3]
 
 

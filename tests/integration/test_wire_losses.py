@@ -3,8 +3,6 @@
 # ruff: noqa: ASYNC110, PT012, SIM117 - a line is a block in a block, and breaks in the middle of the inner one
 
 import asyncio
-import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -23,6 +21,7 @@ from consortium.contract.messages import (
 from consortium.contract.names import Digest
 from consortium.wire import tls
 from consortium.wire.errors import ConnectionLost, CoordinatorUnreachable, WireError, WireViolation
+from tests.e2e.world import free_port
 from tests.fakes.wire_world import (
     HELLO,
     STUDY_DIGEST,
@@ -35,18 +34,18 @@ from tests.fakes.wire_world import (
 
 PREPARE = PrepareStudy(study_digest=STUDY_DIGEST)
 PREPARED = StudyPrepared(study_digest=STUDY_DIGEST, model_digest=STUDY_DIGEST, parameter_count=14)
+KEEPALIVE_S = 120.0
+WAIT_S = 60.0
 
 
 async def test_a_killed_site_ends_its_session_at_once() -> None:
-    async with coordinator() as world, forwarder(world.server.port) as line:
-        async with world.connect(address=line.address) as client:
+    async with coordinator(keepalive_s=KEEPALIVE_S) as world, forwarder(world.server.port) as line:
+        async with world.connect(address=line.address, keepalive_s=KEEPALIVE_S) as client:
             with pytest.raises(ConnectionLost):
                 async with client.session(HELLO) as session:
                     await anext(session)
                     line.cut()
-                    began = time.monotonic()
-                    await asyncio.wait_for(world.service.ended.wait(), 2)
-                    assert time.monotonic() - began < 1
+                    await asyncio.wait_for(world.service.ended.wait(), KEEPALIVE_S / 2)  # not by the keepalive
                     await anext(session)
         assert world.service.session_error is None  # the site left: an end, not an error
 
@@ -58,8 +57,8 @@ async def test_a_silent_network_is_noticed_by_both_sides() -> None:
                 async with client.session(HELLO) as session:
                     await anext(session)
                     line.silence()
-                    await asyncio.wait_for(anext(session), 5)
-            await asyncio.wait_for(world.service.ended.wait(), 5)
+                    await asyncio.wait_for(anext(session), WAIT_S)
+            await asyncio.wait_for(world.service.ended.wait(), WAIT_S)
 
 
 async def test_a_quiet_session_is_kept_alive() -> None:
@@ -71,7 +70,7 @@ async def test_a_quiet_session_is_kept_alive() -> None:
                 await asyncio.wait_for(anext(session), 1.5)
             assert not world.service.ended.is_set()
             await session.send(PREPARED)
-            assert await asyncio.wait_for(anext(session), 2) == PREPARE  # giving up waiting lost nothing
+            assert await asyncio.wait_for(anext(session), WAIT_S) == PREPARE  # giving up waiting lost nothing
 
 
 async def test_half_an_upload_counts_as_none() -> None:
@@ -108,8 +107,9 @@ async def test_a_caller_who_hangs_up_does_not_cancel_the_service_half_way() -> N
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        for _ in range(100):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(WAIT_S):
+            while not service.events:
+                await asyncio.sleep(0.01)
     assert service.events == [b"one"]
 
 
@@ -148,12 +148,9 @@ async def test_a_download_broken_off_is_lost() -> None:
 
 
 async def test_nobody_listening() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     async with coordinator() as world:
         with pytest.raises(CoordinatorUnreachable, match=r"[Rr]efused") as caught:
-            async with world.connect(address=address):
+            async with world.connect(address=f"127.0.0.1:{free_port()}"):
                 pass
     assert caught.value.retryable
     assert "firewall" in caught.value.advice()
@@ -163,9 +160,7 @@ async def test_a_coordinator_that_begins_to_listen_at_this_very_moment(monkeypat
     """Refused, and then nothing wrong with it: that says nothing about our certificate, and must not end an agent."""
     diagnose = tls.diagnose
     async with AsyncExitStack() as starting, coordinator() as world:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
 
         async def start_then_diagnose(*arguments: Any, **options: Any) -> WireError | None:
             await starting.enter_async_context(coordinator(address=address))
@@ -215,7 +210,7 @@ async def test_a_new_session_on_the_same_client_after_the_line_broke() -> None:
                     await anext(session)
                     line.cut()
                     await anext(session)
-            for _ in range(50):
+            for _ in range(600):
                 try:
                     async with client.session(HELLO) as session:
                         await anext(session)

@@ -36,7 +36,7 @@ async def test_rounds_wait_for_witnesses_and_so_does_the_release(tmp_path, monke
         late = sites[SITES[NEEDED - 1]]
         late.witness = signer(world, late.name)
         late.session.close()  # it comes back, as a witness
-        await world.until(lambda: world.state(study) == "completed", timeout_s=30)
+        await world.until(lambda: world.state(study) == "completed")
         await world.command("study.release", study=study.id)
 
 
@@ -50,7 +50,7 @@ async def test_a_model_is_not_released_unwitnessed(tmp_path, monkeypatch, witnes
             sites[name].witness = signer(world, name)
         world.join(*SITES)
         await world.command("study.start", study=study.id)
-        await world.until(lambda: world.state(study) == "completed", timeout_s=30)
+        await world.until(lambda: world.state(study) == "completed")
         with pytest.raises(NotWitnessed, match=f"{NEEDED} of its hospitals"):
             await world.command("study.release", study=study.id)
         assert "model.released" not in world.home.types()

@@ -178,6 +178,6 @@ async def test_a_serving_coordinator_ends_an_overlap_when_its_time_has_come(tmp_
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(LogKeyring, "finish_if_due", due)
         async with world.rooms.log_keys.watched():
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await ended.wait()
         assert len(world.bodies("key.retired")) == 1

@@ -59,7 +59,7 @@ def quick(monkeypatch):
 
 
 async def until(condition):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for is no event
             await asyncio.sleep(0.01)
 

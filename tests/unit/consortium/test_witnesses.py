@@ -131,7 +131,7 @@ def test_a_witness_key_stands_under_its_hospitals_name_and_goes_with_it(tmp_path
 
 def test_lines_that_come_at_the_same_time_are_all_kept(tmp_path, monkeypatch):
     """Of two notes under one checkpoint, the one that was written last has both lines."""
-    written = Barrier(2, timeout=5)
+    written = Barrier(2, timeout=60)
     keep = witnesses.Witnesses._keep
 
     def slowly(self, candidate):

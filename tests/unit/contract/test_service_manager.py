@@ -18,7 +18,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
     address = str(tmp_path / "notify") if request.param == "path" else f"@consortium-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(address.replace("@", "\0", 1) if request.param == "abstract" else address)
-        listening.settimeout(10)
+        listening.settimeout(60)
         yield listening, address
 
 
@@ -99,10 +99,10 @@ async def test_a_second_signal_does_not_wait() -> None:
     loop = asyncio.get_running_loop()
     try:
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(signals.stop.wait(), 10)
+        await asyncio.wait_for(signals.stop.wait(), 60)
         assert not signals.at_once.is_set()
         os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.wait_for(signals.at_once.wait(), 10)
+        await asyncio.wait_for(signals.at_once.wait(), 60)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

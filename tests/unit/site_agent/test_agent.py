@@ -79,11 +79,11 @@ class Running:
 
     async def __aexit__(self, *_):
         self.stop.set()
-        await asyncio.wait_for(asyncio.gather(self.task, return_exceptions=True), 10)
+        await asyncio.wait_for(asyncio.gather(self.task, return_exceptions=True), 60)
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for is no event
             await asyncio.sleep(0.01)
 
@@ -338,7 +338,7 @@ async def test_an_agent_that_is_told_to_stop_lets_a_round_end(tmp_path, way):
                     at_once.set()
                 case "the connection ends":
                     await world.server.stop(0)
-            await asyncio.wait_for(running, 10)
+            await asyncio.wait_for(running, 60)
         left = [one for one in logs if one["event"] == "agent.left_a_round"]
         assert bool(left) is (way == "no time is left")
 
@@ -351,7 +351,7 @@ async def test_an_agent_without_a_round_stops_at_once(tmp_path):
         running = asyncio.create_task(agent.run(stop, drain_s=60))
         await until(lambda: world.service.sessions)
         stop.set()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
 
 
 async def test_a_study_rests_between_attempts_and_not_within_one(tmp_path):

@@ -40,7 +40,7 @@ async def taking_part(home, monkeypatch, *ends):
     monkeypatch.setattr(storage_trouble, "LOOKS_S", 0.01)
     monkeypatch.setattr(Agent, "run", run)
     with capture_logs() as logs:
-        await asyncio.wait_for(app.run_until_stopped(home.folder), 20)
+        await asyncio.wait_for(app.run_until_stopped(home.folder), 60)
     return runs, [log for log in logs if log["event"].startswith("storage.")]
 
 

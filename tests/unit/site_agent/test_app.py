@@ -221,11 +221,11 @@ async def test_run_until_a_signal(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "log_as_facts", lambda: None)
     async with dialled(tmp_path) as (world, _):
         running = asyncio.create_task(run_until_stopped(tmp_path))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not world.service.sessions:  # noqa: ASYNC110 - what is waited for is no event
                 await asyncio.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().remove_signal_handler(number)
 

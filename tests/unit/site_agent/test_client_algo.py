@@ -106,7 +106,7 @@ async def test_a_hospital_trains_a_study_with_it_from_its_site_file(tmp_path):
             model_digest=world.model.digest(), reason="",
         )  # fmt: skip
         await world.tell(ended)
-        await asyncio.wait_for(world.task, 10)
+        await asyncio.wait_for(world.task, 60)
     assert algo.heard.calls == ["initialize birch", "train 1", "train 2", "finalize"]
     assert world.ledger.report() == ()
 

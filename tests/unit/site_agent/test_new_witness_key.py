@@ -85,7 +85,7 @@ async def test_the_agent_tells_the_log_after_its_next_start(tmp_path):
         world.watch = LogWatch(world.home, world.store, world.line)
         world.task = asyncio.create_task(world.watch.run(client))
         vkeys = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(vkeys) < 2:
                 await asyncio.sleep(0.02)
                 said = [json.loads(entry) for entry in world.service.log.entries]

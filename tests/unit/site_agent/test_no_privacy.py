@@ -50,7 +50,7 @@ async def test_a_whole_study_spends_nothing_and_says_nothing_of_privacy(tmp_path
             reason="",
         )
         await world.tell(ended)
-        await asyncio.wait_for(world.task, 10)
+        await asyncio.wait_for(world.task, 60)
         assert [type(entry).__name__ for entry in world.line.log] == [
             "CohortSnapshot", *["UpdateSubmitted", "ModelVerified"] * 3,
         ]  # fmt: skip

@@ -53,7 +53,7 @@ async def test_a_whole_study(tmp_path):
             reason="",
         )
         await world.tell(ended)
-        await asyncio.wait_for(world.task, 10)
+        await asyncio.wait_for(world.task, 60)
     kinds = [type(entry).__name__ for entry in world.line.log]
     of_a_training_round = ["DpSpent", "UpdateSubmitted", "ModelVerified"]
     assert kinds == [
@@ -347,7 +347,7 @@ async def test_a_final_model_of_others_is_fetched_and_marked(tmp_path):
             reason="by the operator",
         )
         await world.tell(ended)
-        await asyncio.wait_for(world.task, 10)
+        await asyncio.wait_for(world.task, 60)
         assert json.loads((tmp_path / "results/small-study.json").read_text())["verified"] is False
 
 
@@ -362,7 +362,7 @@ async def test_an_end_before_any_model(tmp_path):
         reason="",
     )
     await world.tell(ended)
-    await asyncio.wait_for(world.task, 10)
+    await asyncio.wait_for(world.task, 60)
     assert world.line.sent == []
 
 

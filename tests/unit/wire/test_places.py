@@ -9,6 +9,7 @@ from consortium.wire import limits
 from consortium.wire.places import Place, Places
 
 SOON_S = 0.05
+WAIT_S = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ async def test_whoever_moves_keeps_its_place() -> None:
             async with asyncio.timeout(10 * SOON_S), places.taken("birch"):
                 pass
         moving.cancel()
-    async with asyncio.timeout(1), places.taken("birch"):
+    async with asyncio.timeout(WAIT_S), places.taken("birch"):
         pass
 
 
@@ -39,7 +40,7 @@ async def test_whoever_does_not_move_enough_gives_its_place_up(size_bytes: int) 
     places = Places(1)
     async with places.taken("alder") as place:
         place.moved(size_bytes)
-        async with asyncio.timeout(1), places.taken("birch"):
+        async with asyncio.timeout(WAIT_S), places.taken("birch"):
             pass
         place.moved(10**9)  # going on is allowed, and does not bring the place back
 
@@ -67,7 +68,7 @@ async def test_one_holder_has_one_place() -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(SOON_S), places.taken("alder"):
                     pass
-        async with asyncio.timeout(1), places.taken("birch"), places.taken("cedar"), places.taken("dogwood"):
+        async with asyncio.timeout(WAIT_S), places.taken("birch"), places.taken("cedar"), places.taken("dogwood"):
             pass
         moving.cancel()
 
@@ -80,7 +81,7 @@ async def test_giving_up_waiting_loses_nothing() -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    async with asyncio.timeout(1), places.taken("birch"):
+    async with asyncio.timeout(WAIT_S), places.taken("birch"):
         pass
 
 
