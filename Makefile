@@ -31,8 +31,8 @@ install: $(VENV)/.installed-demo  ## make .venv with everything a coordinator an
 demo: $(VENV)/.installed-demo  ## a real four-hospital study, from YAML to a verified evidence bundle
 	$(BIN)/consortium demo $(DEMO_ARGS)
 
-test: $(VENV)/.installed-dev  ## every test, two files at a time, in the order of tests/conftest.py
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.installed-dev  ## every test, three files at a time, in the order of tests/conftest.py
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed-dev  ## the tests that take seconds
 	$(BIN)/python -m pytest -q -m 'not slow'

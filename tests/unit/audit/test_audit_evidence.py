@@ -44,7 +44,7 @@ def log(sample, tmp_path):
 
 def test_the_archive(sample, log, tmp_path):
     size = log.size
-    done = sample.export(log, tmp_path / "evidence.zip")
+    done = sample.export(log, tmp_path / "evidence.zip", printed=True)
     files = unpack(done.path)
     assert next(iter(files)) == "README.txt"
     assert list(files)[1:] == sorted(list(files)[1:])
@@ -64,7 +64,7 @@ def test_the_same_evidence_is_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         sample = SampleConsortium().whole_study()
         log = sample.open_log(tmp_path / name)
-        archives.append(sample.export(log, tmp_path / f"{name}.zip").path.read_bytes())
+        archives.append(sample.export(log, tmp_path / f"{name}.zip", printed=True).path.read_bytes())
         log.close()
     assert archives[0] == archives[1]
 

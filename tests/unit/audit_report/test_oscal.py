@@ -163,7 +163,7 @@ def test_many_entries_are_counted_and_the_first_are_named(report, rows):
 def test_an_archive_holds_both_forms_and_what_they_point_to(tmp_path):
     sample = SampleConsortium().whole_study()
     log = sample.open_log(tmp_path / "log")
-    done = sample.export(log, tmp_path / "evidence.zip")
+    done = sample.export(log, tmp_path / "evidence.zip", printed=True)
     log.close()
     files = unpack(done.path)
     assert files["report.pdf"] == render_pdf(document_of(done.report))
