@@ -90,7 +90,7 @@ class Child:
         except (FileNotFoundError, ProcessLookupError):
             return ""
 
-    def wait(self, timeout_s: float = 10) -> None:
+    def wait(self, timeout_s: float = 60) -> None:
         """Wait until it is dead, and with it every thread: one that waits for the disk still holds its locks."""
         until(lambda: self.state in ("", "Z") and self._threads <= 1, f"process {self.pid} to end", timeout_s)
 
@@ -221,7 +221,7 @@ class FaultyWorld(World):
         rows = [row for shown in list(self.snapshots) for study in shown["studies"] for row in study["sites"]]
         return {str(row["state"]) for row in rows if row["site"] == site}
 
-    def wait_for(self, what: Callable[[dict[str, Any]], bool], description: str, timeout_s: float = 60) -> None:
+    def wait_for(self, what: Callable[[dict[str, Any]], bool], description: str, timeout_s: float = 180) -> None:
         """Wait until a snapshot of the study satisfies `what`."""
         try:
             until(lambda: what(self.study()), description, timeout_s)
@@ -261,7 +261,7 @@ class FaultyWorld(World):
         super().stop()
 
 
-def until(what: Callable[[], bool], description: str, timeout_s: float = 60) -> None:
+def until(what: Callable[[], bool], description: str, timeout_s: float = 180) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + timeout_s
     while not what():

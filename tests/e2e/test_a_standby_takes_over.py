@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.world import free_port, run, typed
 from tests.fakes import postgres_server
 
-TAKEN_OVER_S = 20.0
+TAKEN_OVER_S = 60.0
 """Far more than it takes, for a machine that is busy."""
 
 
@@ -39,7 +39,7 @@ class Coordinator:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("state", ["sqlite", "postgresql"])
 def test_the_one_that_stands_by_takes_over_from_the_one_that_is_killed(tmp_path: Path, state: str) -> None:
     if state == "postgresql" and not postgres_server.installed():

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.faulty_world import FaultyWorld, Nursery
 from tests.e2e.world import HEART, SITES, STUDY, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

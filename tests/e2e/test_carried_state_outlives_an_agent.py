@@ -16,7 +16,7 @@ from consortium.contract.global_model import GlobalModel
 from tests.e2e.faulty_world import Break, FaultyWorld, Nursery, until
 from tests.e2e.world import HEART, SITES, STUDY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 VICTIM, ROUNDS, AGAIN = "hungary", 4, "undisturbed"
 BREAKS = (

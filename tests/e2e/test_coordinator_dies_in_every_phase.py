@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.faulty_world import WIDE, Break, Nursery, faulty_consortium, until
 from tests.e2e.world import SITES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # When it dies -> in which attempt the round is closed. Until the survivors are asked for their shares an attempt is
 # given up: nothing was revealed. From then on it is finished, because some may have released theirs.
@@ -44,7 +44,7 @@ def test_a_coordinator_that_dies_goes_on_where_it_stood(tmp_path: Path, nursery:
             until(lambda: world.reached("coordinator", wanted), f"the coordinator to die at {wanted.moment}")  # noqa: B023
             world.child("coordinator").wait()
             world.start_coordinator()
-        world.wait_for(lambda s: s["state"] == "completed", "the study to end", 120)
+        world.wait_for(lambda s: s["state"] == "completed", "the study to end", 300)
         log = world.entries()
 
         closed = [(entry["round"], entry["attempt"]) for entry in log if entry["type"] == "round.closed"]

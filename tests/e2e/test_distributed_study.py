@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.faulty_world import Break, Nursery, faulty_consortium, until
 from tests.e2e.world import CONFIGS, SITES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STUDY = "heart-disease-distributed"
 VICTIM, HOLDER = "switzerland", "va-long-beach"
@@ -34,7 +34,7 @@ def test_a_distributed_study_outlives_a_dead_agent_and_certifies_both_guarantees
         world.start_agent(VICTIM)
         world.present(VICTIM)
         world.go(HOLD.round)
-        world.wait_for(lambda s: s["state"] == "completed", "the study to end", 120)
+        world.wait_for(lambda s: s["state"] == "completed", "the study to end", 300)
         assert world.survivors(DIES_IN) == [site for site in SITES if site != VICTIM]
         for number in (1, 2, *range(DIES_IN + 2, ROUNDS + 2)):
             assert world.survivors(number) == list(SITES)

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.faulty_world import FaultyWorld, Nursery, until
 from tests.e2e.world import SITES, World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 ROUNDS = 60

@@ -83,7 +83,7 @@ def test_a_whole_study_leaves_no_secret_behind(tmp_path: Path, nursery: Nursery)
         found = found_by(world, notes_in(private), home)
         assert {f for f in found if not (is_own_key(f) or is_share_of_an_open_round(f))} == set()
         world.start_coordinator()
-        world.wait_for(lambda s: s["state"] == "completed", "the study to end", 120)
+        world.wait_for(lambda s: s["state"] == "completed", "the study to end", 300)
         assert world.verified_evidence().rstrip().endswith("VERIFIED")
 
         # At the end, with every process still running. The last shares go when a hospital hears that it is over.

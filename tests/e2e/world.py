@@ -28,7 +28,7 @@ def run(*command: object, check: bool = True, **options: Any) -> subprocess.Comp
 
 def ended(command: list[str], *, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """A command to its end; by default it must not fail."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
     if check and done.returncode != 0:
         raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done
@@ -118,7 +118,7 @@ class World:
         (study,) = found["studies"]
         return dict(study)
 
-    def wait_until(self, what: Callable[[dict[str, Any]], bool], *, timeout_s: float = 120) -> dict[str, Any]:
+    def wait_until(self, what: Callable[[dict[str, Any]], bool], *, timeout_s: float = 240) -> dict[str, Any]:
         """Follow `status --watch` until a snapshot of the study satisfies `what`."""
         command = self.typed(("consortium", "status", "--home", self.home, "--watch", "--json"))
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watching:

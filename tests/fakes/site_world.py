@@ -163,9 +163,15 @@ def keys() -> Keys:
     )
 
 
+@cache
+def _heart() -> StudyFile:
+    """A tenth of a second of reading YAML; frozen, and what is made of it is a copy."""
+    return load_study(HEART)
+
+
 def small_study(**sections: Mapping[str, Any]) -> StudyFile:
     """Two measurements, logistic regression, two rounds, four hospitals of which three open a sum."""
-    record = load_study(HEART).model_dump(mode="python", by_alias=True, exclude_none=True)
+    record = _heart().model_dump(mode="python", by_alias=True, exclude_none=True)
     record["id"] = "small-study"
     record["sites"] = {"required": SITES, "minimum": 3}
     record["data"] |= {
@@ -416,6 +422,7 @@ class World:
     model: GlobalModel | None = None
     transcript: Digest = ZEROS
     next_round: int = 1
+    patient: bool = True  # whether a hospital is waited for that has handled all it was told: it may be computing
 
     @property
     def digest(self) -> Digest:
@@ -453,7 +460,11 @@ class World:
         await self.work.deliver(message)
 
     async def hear(self) -> Any:
-        """The next thing the hospital says."""
+        """The next thing the hospital says; TimeoutError if nothing comes."""
+        if not self.patient:
+            await self.idle()
+            if self.line.inbox.empty():
+                raise TimeoutError
         return await asyncio.wait_for(self.line.inbox.get(), WAIT_S)
 
     async def idle(self) -> None:

@@ -19,7 +19,7 @@ from consortium.contract.messages import (
     VectorKind,
 )
 from consortium.contract.names import Digest
-from privacy.secagg.messages import KeyBundle, SurvivorProposal
+from privacy.secagg.messages import KeyBundle, SurvivorProposal, UnmaskRequest
 from site_agent.ledger import Limits
 from site_agent.progress import standings
 from site_agent.store import StoreUnwritable
@@ -253,9 +253,12 @@ async def test_a_full_disk_keeps_the_shares_here(tmp_path, monkeypatch):
         def full(*_):
             raise StoreUnwritable("agent.db could not be used: database or disk is full")
 
+        def asked(message):
+            world.patient = not isinstance(message, UnmaskRequest)  # its shares are there or never
+            return message
+
         monkeypatch.setattr(world.store, "record_release", full)
-        monkeypatch.setattr("tests.fakes.site_world.WAIT_S", 1.0)
-        outcome = await world.attempt(result=False)
+        outcome = await world.attempt(to_victim=asked, result=False)
         assert "UnmaskShares" not in outcome.said_kinds()
         assert world.work._attempt is None
 
