@@ -165,7 +165,7 @@ def keys() -> Keys:
 
 @cache
 def _heart() -> StudyFile:
-    """A tenth of a second of reading YAML; frozen, and what is made of it is a copy."""
+    """Read once; it is frozen, and what is made of it is a copy."""
     return load_study(HEART)
 
 
