@@ -4,6 +4,8 @@ Waiting for hospitals, planning and inviting, closing a round so that state, mod
 at one round is in `attempt.py`.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import numpy as np
 import structlog
 
 from consortium.attempt import Attempt, Progress
@@ -66,6 +67,7 @@ from consortium.wire.errors import WireViolation
 from consortium.wire.limits import INLINE_BYTES_MAX
 from privacy.encoding import decode
 from privacy.errors import PrivacyError
+from privacy.lazy_numpy import np
 from privacy.secagg.suites import SuiteName
 
 log = structlog.get_logger(__name__)
@@ -200,7 +202,7 @@ class StudyDriver:
         self._declined = {number: sites - {site} for number, sites in self._declined.items()}
 
     @contextmanager
-    def _listening(self) -> Iterator["asyncio.Queue[Answer]"]:
+    def _listening(self) -> Iterator[asyncio.Queue[Answer]]:
         self._heard = asyncio.Queue()
         try:
             yield self._heard
@@ -770,7 +772,7 @@ class StudyDriver:
             row = self._row()
 
 
-async def _next(heard: "asyncio.Queue[Answer]", timeout_s: float) -> Answer | None:
+async def _next(heard: asyncio.Queue[Answer], timeout_s: float) -> Answer | None:
     """What a site says next; None after `timeout_s`."""
     try:
         async with asyncio.timeout(timeout_s):

@@ -1,19 +1,26 @@
 """Section 5: float updates <-> integers mod 2^b, and the proof that the sum over all sites cannot wrap."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from privacy.errors import EncodingOverflow, EncodingRefused
 from privacy.keystream import Keystream
+from privacy.lazy_numpy import np
 from privacy.secret import Secret
 
-RingVector: TypeAlias = NDArray[np.unsignedinteger[Any]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    _Lanes: TypeAlias = Mapping[str, NDArray[np.float64]]
+else:
+    _Lanes = Mapping
+
+RingVector: TypeAlias = "NDArray[np.unsignedinteger[Any]]"
 """Integers mod 2^b: uint16, uint32 or uint64, little-endian, one dimension."""
 
 LENGTH_MAX = 2**33
@@ -22,8 +29,8 @@ LANES_MAX = 4096
 
 _BLOCK = 1 << 15  # elements encoded at a time: what is computed on the way stays in a core's own cache
 _FIXED_POINT_BOUND_MAX = 2**30  # integers of more bits leave no room for 32 binary places and the sign in 64
-_RINGS: dict[int, np.dtype[np.unsignedinteger[Any]]] = {bits: np.dtype(f"<u{bits // 8}") for bits in (16, 32, 64)}
-_SIGNED: dict[int, np.dtype[np.signedinteger[Any]]] = {bits: np.dtype(f"<i{bits // 8}") for bits in (16, 32, 64)}
+_RINGS = {16: "<u2", 32: "<u4", 64: "<u8"}
+"""The numbers of bits a ring may have, and numpy's name for its integers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +75,14 @@ class Layout:
         return self.length * self.modulus_bits // 8
 
     @property
-    def dtype(self) -> "np.dtype[np.unsignedinteger[Any]]":
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
         """The little-endian unsigned dtype of the ring. Raises EncodingRefused for a ring that does not exist."""
+        self._require_ring()
+        return np.dtype(_RINGS[self.modulus_bits])
+
+    def _require_ring(self) -> None:
         if self.modulus_bits not in _RINGS:
             raise EncodingRefused("(all)", f"modulus_bits {self.modulus_bits}", "16, 32 or 64")
-        return _RINGS[self.modulus_bits]
 
     def canonical(self) -> dict[str, object]:
         """The record that digests and plans carry. Numbers are floats, so that 4 and 4.0 are one layout."""
@@ -90,7 +100,8 @@ class Layout:
             EncodingRefused: an unknown ring, no lanes, a doubled name, a length, clip or scale that is not usable.
             EncodingOverflow: the inequality does not hold.
         """
-        room = 2 ** (self.dtype.itemsize * 8 - 1) - 1
+        self._require_ring()
+        room = 2 ** (self.modulus_bits - 1) - 1
         if participants < 1:
             raise EncodingRefused("(all)", f"{participants} participants", "1 or more")
         names = [lane.name for lane in self.lanes]
@@ -171,13 +182,18 @@ def encode(values: Mapping[str, NDArray[Any]], layout: Layout, dither: Secret[by
     return vector
 
 
-def _encode_lane(values: NDArray[Any], lane: Lane, out: RingVector, rounding: "_Rounding") -> None:
+def _signed(ring: np.dtype[np.unsignedinteger[Any]]) -> np.dtype[np.signedinteger[Any]]:
+    """Integers of the same size with a sign."""
+    return np.dtype(f"<i{ring.itemsize}")
+
+
+def _encode_lane(values: NDArray[Any], lane: Lane, out: RingVector, rounding: _Rounding) -> None:
     """Encode one lane in blocks, so that a 400 MB update needs no second copy in double precision."""
     if values.dtype.kind not in "fiu":
         raise EncodingRefused(lane.name, f"values of type {values.dtype}", "floats or integers")
     if values.shape != (lane.length,):
         raise EncodingRefused(lane.name, f"an array of shape {values.shape}", f"shape ({lane.length},)")
-    signed = _SIGNED[out.dtype.itemsize * 8]
+    signed = _signed(out.dtype)
     for start in range(0, lane.length, _BLOCK):
         block, into = values[start : start + _BLOCK], out[start : start + _BLOCK]
         if lane.is_count:
@@ -192,8 +208,8 @@ class _Rounding:
     Mutable: the stream of the dither moves on by 4 bytes a value, and the buffers are used again for every block.
     """
 
-    def __init__(self, dither: Secret[bytes], block: int, dtype: "np.dtype[np.unsignedinteger[Any]]") -> None:
-        self._signed = _SIGNED[dtype.itemsize * 8]
+    def __init__(self, dither: Secret[bytes], block: int, dtype: np.dtype[np.unsignedinteger[Any]]) -> None:
+        self._signed = _signed(dtype)
         self._stream = Keystream(dither)
         self._scaled = np.empty(block, dtype=np.float64)
         self._fixed = np.empty(block, dtype="<i8")
@@ -269,7 +285,7 @@ def _counts(block: NDArray[Any], lane: Lane) -> NDArray[np.int64]:
     return block.astype(np.int64)
 
 
-class Sums(Mapping[str, NDArray[np.float64]]):
+class Sums(_Lanes):
     """The sum over the survivors, lane by lane in each lane's own unit. A lane is decoded when it is asked for.
 
     A mapping from lane names to float64[lane.length]. Of a large lane, ask for a `stretch` at a time: nothing is kept
@@ -323,7 +339,7 @@ def decode(aggregate: RingVector, layout: Layout, *, survivors: int | None = Non
         EncodingRefused: wrong ring, wrong length, or an impossible sum.
     """
     check_ring(aggregate, layout)
-    integers = np.ascontiguousarray(aggregate).view(_SIGNED[layout.modulus_bits])
+    integers = np.ascontiguousarray(aggregate).view(_signed(layout.dtype))
     if survivors is not None:
         for lane, place in layout.stretches():
             lane_sum, most = integers[place], survivors * lane.bound

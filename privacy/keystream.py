@@ -4,15 +4,19 @@ Every seed is derived for one purpose under one label and used as a key once, so
 256 bits of the seed are the key: a generator that folds its seed to 32 bits can be searched in minutes.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING, Any
+
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from numpy.typing import NDArray
 
+from privacy.lazy_numpy import np
 from privacy.secret import Secret
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SEED_BYTES = 32
 CHUNK_BYTES = 128 * 1024
@@ -50,7 +54,7 @@ class Keystream:
             part = target[start : start + CHUNK_BYTES]
             self._encryptor.update_into(_ZEROS[: len(part)], part)
 
-    def words(self, count: int, dtype: "np.dtype[Any]") -> NDArray[Any]:
+    def words(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """The next `count` numbers of an unsigned dtype, read little-endian."""
         raw = np.empty(count * dtype.itemsize, dtype=np.uint8)
         self.fill(raw)

@@ -4,15 +4,18 @@ What `tally.py` does for a binary label, for one of several classes. Everything 
 are no groups of patients with such labels.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName
 from consortium.contract.study import Evaluation as Wanted
+from privacy.lazy_numpy import np
 from site_agent.tally import bins_of, exact_auc, lanes_of_everybody, spread_lanes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,15 +8,16 @@ differential privacy is about the training patients; a hospital that wants the s
 `split_column`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeAlias
 
 from consortium.contract.study import StudyFile
 from consortium.contract.study_data import ImagingData, TabularData
+from privacy.lazy_numpy import np
 from site_agent.data_faults import Faults
 from site_agent.datasets import (
     IMAGE_FORMATS,
@@ -28,9 +29,12 @@ from site_agent.datasets import (
 from site_agent.image_cache import ImageCache
 from site_agent.withdrawals import NOBODY, Withdrawn
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 
-_Indices = npt.NDArray[np.int64]
+_Indices: TypeAlias = "npt.NDArray[np.int64]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

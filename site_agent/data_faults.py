@@ -1,21 +1,22 @@
 """What is wrong with a hospital's data, for its own eyes: counts and numbers of records, never what they hold."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from privacy.lazy_numpy import np
 from site_agent.errors import SiteError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 LINES_SHOWN_MAX = 5
 
-_Bools = npt.NDArray[np.bool_]
+_Bools: TypeAlias = "npt.NDArray[np.bool_]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class Faults:
         """Note one problem; `column` is empty for the data as a whole."""
         self.found.append(DataProblem(column=column, found=found, allowed=allowed))
 
-    def records(self, cells: "pd.Series[Any]", wrong: _Bools, what: str, allowed: str) -> None:
+    def records(self, cells: pd.Series[Any], wrong: _Bools, what: str, allowed: str) -> None:
         """Report the records at which `wrong` is true, if any: how many and on which lines, but not what they hold."""
         if wrong.any():
             self.records_at([int(line) for line in cells.index[wrong]], what, allowed, column=str(cells.name))

@@ -6,15 +6,18 @@ patient's Dice is the mean over the records that have one, and the mean over the
 patient has one for, the first class, which is the background, never among them.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from consortium.contract.layout import DICE_BINS, LOSS_PER_PATIENT_MAX, LaneName
 from consortium.contract.study import Evaluation as Wanted
+from privacy.lazy_numpy import np
 from site_agent.tally import bins_of, lanes_of_everybody, spread_lanes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,16 +1,19 @@
 """One model on one hospital's held-out patients, measured: the hospital's figures, and what lanes get."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from consortium.contract.layout import LaneName
 from consortium.contract.study import Evaluation as Wanted
+from privacy.lazy_numpy import np
 from site_agent.tally import Scores, metric_lanes
 from site_agent.training_room import Tally
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,6 +9,8 @@ An entry is written under another name, with a digest of its own content, and re
 off or damaged is a miss, and is made again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import math
@@ -18,9 +20,13 @@ import secrets
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 
 _MAGIC = b"consortium-image/v1\n"
 _NAME = re.compile(r"[0-9a-f]{64}")

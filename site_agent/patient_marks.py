@@ -13,6 +13,8 @@ that need not be. Identifiers are compared as the files spell them, without blan
 Does not find: the same patients under other identifiers, such as another pseudonym in every extract (docs/limitations).
 """
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import hmac
@@ -20,17 +22,19 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from privacy.lazy_numpy import np
 from privacy.secret import Secret
 from site_agent.data_faults import DataInvalid, Faults
 from site_agent.datasets import CsvDataset, Dataset, ParquetDataset
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _LABEL = b"consortium/patient/v1\n"
 _KEY_LABEL = b"consortium/patient-key/v1"
-_MARK = np.dtype("<u8")
+_MARK, _MARK_BYTES = "<u8", 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,7 +56,7 @@ class Overlap:
 def marks_of(identifiers: Iterable[str], secret: Secret[bytes]) -> PatientMarks:
     """Hash patients' identifiers; an empty one is nobody."""
     key = secret.expose()
-    hashes = (hmac.digest(key, _LABEL + name.encode(), "sha256")[: _MARK.itemsize] for name in set(identifiers) if name)
+    hashes = (hmac.digest(key, _LABEL + name.encode(), "sha256")[:_MARK_BYTES] for name in set(identifiers) if name)
     return PatientMarks(
         key_id=hmac.digest(key, _KEY_LABEL, "sha256")[:8].hex(),
         marks=np.unique(np.frombuffer(b"".join(hashes), dtype=_MARK)),

@@ -7,12 +7,12 @@ at the same model gets the same noisy figures, which costs nothing more however 
 Nothing is withheld by size here, and there is no cover: whether a cell is small would itself hang on single patients.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from consortium.contract.figures_budget import mechanism_of, noisy_lanes
 from consortium.contract.layout import LaneName
@@ -24,6 +24,7 @@ from privacy.dp.events import DpEvent
 from privacy.dp.mechanism import noisy_share
 from privacy.dp.randomness import CryptographicGenerator, Entropy
 from privacy.encoding import Layout
+from privacy.lazy_numpy import np
 from site_agent.figures_account import budget_digest, figures_limits, ledger_name
 from site_agent.ledger import Ledger
 from site_agent.policy import Refuse
@@ -32,6 +33,9 @@ from site_agent.signed_events import SignedEvents
 from site_agent.site_file import Policy
 from site_agent.spend_entries import sign_figures
 from site_agent.tally import Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHARGED_BEFORE = Refuse("ledger", "the test figures of this attempt were charged before, and may have been seen")
 

@@ -5,20 +5,20 @@ global model: an attempt that aborts before any share was released leaves it for
 without differential privacy nothing is charged, and the update is no more private than the sum it becomes part of.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from consortium.contract.global_model import GlobalModel
 from consortium.contract.layout import LaneName, update_lanes, weight_max
 from consortium.contract.names import Digest
 from consortium.contract.plan import RoundKind, RoundPlan
 from privacy.encoding import Layout
+from privacy.lazy_numpy import np
 from site_agent.errors import TrainingFailed
 from site_agent.evaluation import Evaluation
 from site_agent.ledger import Ledger
@@ -34,7 +34,10 @@ from site_agent.training_room import LocalFigures, PrivateUpdate, RoundJob, Trai
 from site_agent.training_spec import TrainingSpec
 from site_agent.update_lanes import lanes_of
 
-Lanes: TypeAlias = Mapping[str, NDArray[Any]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Lanes: TypeAlias = "Mapping[str, NDArray[Any]]"
 
 _BLOCK = 1 << 16
 
@@ -227,11 +230,11 @@ def _beyond(values: PrivateUpdate, clip: float) -> int:
     return sum(int(np.count_nonzero(np.abs(block) > clip)) for block in blocks)
 
 
-def _failed(task: "asyncio.Task[PrivateUpdate]") -> bool:
+def _failed(task: asyncio.Task[PrivateUpdate]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _looked_at(task: "asyncio.Task[PrivateUpdate]") -> None:
+def _looked_at(task: asyncio.Task[PrivateUpdate]) -> None:
     """Training that failed when nobody waited for it any more is no news: whoever wants its update trains again."""
     if not task.cancelled():
         task.exception()

@@ -5,6 +5,8 @@ queue and is handled to its end before the next; decisions that protect a patien
 `plan_check.py`, `participation.py`). What must not be forgotten is on disk before it has any effect.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import os
@@ -16,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 import structlog
 
 from audit import entries
@@ -53,6 +54,7 @@ from consortium.wire.errors import ConnectionLost, WireError
 from consortium.wire.limits import INLINE_BYTES_MAX
 from privacy.encoding import RingVector, decode
 from privacy.errors import BudgetExceeded, OutOfOrder, PeerViolation, PrivacyError
+from privacy.lazy_numpy import np
 from privacy.secagg import site as secagg
 from privacy.secagg.cohort import CohortRule
 from privacy.secagg.masks import encode_and_mask

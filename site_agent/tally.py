@@ -9,16 +9,20 @@ chosen at random, the same in every round. They are in the figures over everybod
 sum over all hospitals, of at least `minimum_cell` patients of each.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName, spread_figures
 from consortium.contract.study import Evaluation as Wanted
 from consortium.contract.subgroups import all_cells
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _COVER_SEED = 20260101  # public: what it chooses from is not
 
@@ -34,11 +38,11 @@ class Scores:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def of(self, chosen: NDArray[np.bool_]) -> "Scores":
+    def of(self, chosen: NDArray[np.bool_]) -> Scores:
         """Those of some patients, bool[patients]."""
         return Scores(scores=self.scores[chosen], positive=self.positive[chosen], groups=self.groups[chosen])
 
-    def of_cell(self, subgroup: int, cell: int) -> "Scores":
+    def of_cell(self, subgroup: int, cell: int) -> Scores:
         """Those of the patients in one cell."""
         return self.of(self.groups[:, subgroup] == cell)
 

@@ -14,17 +14,17 @@ answers is held against the study before it is used.
 One call at a time is carried out; a second one waits.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from consortium.contract.global_model import GlobalModel, ParameterLayout
 from consortium.contract.names import SiteId
 from consortium.contract.study import StudyFile
+from privacy.lazy_numpy import np
 from site_agent.class_tally import ClassScores
 from site_agent.datasets import Dataset
 from site_agent.dice_tally import Overlaps
@@ -38,7 +38,10 @@ from site_agent.tally import Scores
 from site_agent.training_spec import PlainSpec, TrainingSpec, WeightFiles
 from site_agent.withdrawals import NOBODY, Withdrawn
 
-PrivateUpdate: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PrivateUpdate: TypeAlias = "NDArray[np.float32] | NDArray[np.float64]"
 """A model difference; with shared noise the noisy sum of gradients, in whole steps of the update's lane."""
 
 Tally: TypeAlias = Scores | ClassScores | Overlaps
@@ -127,7 +130,7 @@ class TrainingRoom(Protocol):
     """
 
     @property
-    def lost(self) -> "RoomLost | None":
+    def lost(self) -> RoomLost | None:
         """Why nothing can be computed here any more; None while it can. Asking does not block."""
 
     def look(self) -> Seen:

@@ -1,13 +1,17 @@
 """One flat update -> the lanes of a round's layout (no torch)."""
 
-from itertools import accumulate
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from consortium.contract.layout import update_lanes
 from privacy.encoding import Layout
+from privacy.lazy_numpy import np
 from site_agent.errors import TrainingFailed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def lanes_of(

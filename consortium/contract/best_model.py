@@ -26,16 +26,18 @@ Does not hide: the choice. Exact figures carry no noise, and a model chosen by t
 they were measured on, which no epsilon counts; figures with a budget (`evaluation.privacy`) pay for it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias, get_args
 
-import numpy as np
 from annotated_types import Ge, Le, Lt
 
 from consortium.contract.global_model import STATE_MARK, Float32Vector, GlobalModel, ParameterLayout
 from consortium.contract.schema import Finding, Section
 from consortium.contract.study_data import Split
+from privacy.lazy_numpy import np
 
 ChoiceMetric: TypeAlias = Literal["auc", "accuracy", "sensitivity", "dice", "loss", "brier"]
 CHOICE_METRICS: tuple[str, ...] = get_args(ChoiceMetric)
@@ -124,7 +126,7 @@ class Tally:
         """The best figure."""
         return None if self.best is None else self.best / MILLIONTHS
 
-    def after(self, figure: float | None, *, made_by: int, metric: str, rule: StopEarly | None) -> "Tally":
+    def after(self, figure: float | None, *, made_by: int, metric: str, rule: StopEarly | None) -> Tally:
         """One more measured round.
 
         Args:

@@ -5,17 +5,21 @@ with fewer patients in the sum has no figures of its own, and small cells of the
 with as many others as it takes that they cannot be found by subtraction.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from consortium.contract import estimates
 from consortium.contract.estimates import Estimate
 from consortium.contract.layout import DICE_BINS, LaneName
 from consortium.contract.study import Evaluation
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9}
 """What a box plot of Dice is drawn from, by the names in the log."""

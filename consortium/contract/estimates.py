@@ -14,12 +14,18 @@ hospitals, and treats every patient as independent of the others.
 | a mean over patients | mean +- 1.96 standard errors, cut to where the mean can lie |
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
 
 Z = 1.959963984540054
 """The normal quantile of intervals that hold in 95 of 100 cases."""

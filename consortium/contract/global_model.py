@@ -13,6 +13,8 @@ know: its momentum, say. That is further tensors, whose names begin with `~` and
 are in the file and under the digest like any other. Whoever trains, evaluates or counts sees the parameters alone.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -22,18 +24,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from consortium.contract.digest import Canonical, canonical_bytes
 from consortium.contract.errors import ContractError
 from consortium.contract.names import Digest
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 SCHEMA = "consortium/global-model/v1"
 ParameterLayout: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
-Float32Vector: TypeAlias = npt.NDArray[np.float32]
+Float32Vector: TypeAlias = "npt.NDArray[np.float32]"
 
 _HEADER_BYTES_MAX = 16 * 2**20
 _DIMENSIONS_MAX = 8
@@ -113,7 +116,7 @@ class GlobalModel:
         return b"".join(self.file_parts())
 
     @classmethod
-    def open(cls, path: Path) -> "GlobalModel":
+    def open(cls, path: Path) -> GlobalModel:
         """Read a file from an untrusted peer without holding it: its values are looked at where they lie on disk.
 
         The file is read once, to check it and to know its digest. It may be unlinked or replaced while the model is in
@@ -138,7 +141,7 @@ class GlobalModel:
         return model
 
     @classmethod
-    def from_safetensors(cls, data: bytes | bytearray | memoryview) -> "GlobalModel":
+    def from_safetensors(cls, data: bytes | bytearray | memoryview) -> GlobalModel:
         """Read a file from an untrusted peer; raises ModelRefused for anything but finite float32 tensors.
 
         The tensors must lie in the file in the order of their names, as every library writes tensors of one type: then
@@ -196,7 +199,7 @@ def _header_of(file: BufferedReader) -> tuple[ParameterLayout, int]:
     return _read_header(memoryview(start + header), os.fstat(file.fileno()).st_size)
 
 
-def _begun_digest(tensors: ParameterLayout) -> "hashlib._Hash":
+def _begun_digest(tensors: ParameterLayout) -> hashlib._Hash:
     """The digest of the module docstring, up to the values."""
     described: Canonical = {"schema": SCHEMA, "parameters": [[name, list(shape)] for name, shape in tensors]}
     return hashlib.sha256(canonical_bytes(described) + b"\n")

@@ -4,12 +4,12 @@ Nobody sees a hospital's own score: the coordinator holds sums of counts and of 
 follows from those. numpy only, because the coordinator computes it. `estimates.py` has the formulas.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from consortium.contract import estimates
 from consortium.contract.class_metrics import ClassFigures, class_figures, named_estimate
@@ -17,6 +17,10 @@ from consortium.contract.estimates import Estimate
 from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName, spread_figures
 from consortium.contract.study import Evaluation
 from consortium.contract.subgroups import all_cells
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CELL_SITES_MIN = 2
 """A cell to which fewer hospitals contributed is withheld: its sum would be one hospital's."""

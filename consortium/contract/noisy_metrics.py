@@ -9,11 +9,11 @@ without noise and of 1.96 standard deviations of the figure when as much noise i
 a fixed seed. They are approximate, and wide where groups are small.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from consortium.contract import estimates
 from consortium.contract.estimates import Estimate
@@ -22,8 +22,12 @@ from consortium.contract.layout import LOSS_PER_PATIENT_MAX, LaneName
 from consortium.contract.metrics import CalibrationBin, Cell, Figures, GlobalMetrics, metrics_of
 from consortium.contract.study import Evaluation, StudyFile
 from consortium.contract.subgroups import all_cells
+from privacy.lazy_numpy import np
 
-_Histogram = NDArray[np.float64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_Histogram: TypeAlias = "NDArray[np.float64]"
 _DRAWS = 100
 _SEED = 1
 

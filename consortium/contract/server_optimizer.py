@@ -26,13 +26,12 @@ With `training.averaging` the last round's parameters are the running average. W
 carries the best one so far (`best_model.py`), and what ends the study is that.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from consortium.contract.best_model import CHOSEN_LAYOUT, Choice, choice_before, choice_layout, in_words
 from consortium.contract.catalogue import Adam, Sgd
@@ -45,8 +44,12 @@ from consortium.contract.schedules import power
 from consortium.contract.study import StudyFile
 from consortium.contract.study_training import rates_of
 from privacy.encoding import Sums
+from privacy.lazy_numpy import np
 
-Block: TypeAlias = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Block: TypeAlias = "npt.NDArray[np.float64]"
 
 _BLOCK = 1 << 15  # elements
 

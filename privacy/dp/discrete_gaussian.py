@@ -19,16 +19,20 @@ of 2^-256, an acceptance is compared to at least 155 bits, and magnitudes beyond
 Does not hide: how long it takes, which depends on how many draws were begun again, not on their values.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import lru_cache
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from privacy.dp.randomness import CryptographicGenerator
 from privacy.errors import LocalProtocolError
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GENERATOR = "AES-256-CTR; discrete Gaussian by rejection from strips, total variation below 2^-140 a draw"
 """How a certificate names what is below."""
@@ -46,7 +50,7 @@ _PLACE_BITS = 4  # strips are std / 32 to std / 16 wide
 _BLOCK = 1 << 14  # draws at a time: what a block needs stays in the core's own cache
 _DIGITS = Context(prec=80, Emin=-(10**15), Emax=10**15)
 
-_More = Callable[[int], NDArray[np.uint64]]
+_More: TypeAlias = "Callable[[int], NDArray[np.uint64]]"
 
 
 def discrete_gaussian(generator: CryptographicGenerator, count: int, std: float) -> NDArray[np.int64]:

@@ -18,16 +18,19 @@ Holds against: anyone who sees every output (the first), every sum of enough sit
 noise multiplier, the rate and the number of steps, which are constants of the study.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from privacy.dp.discrete_gaussian import discrete_gaussian
 from privacy.dp.randomness import CryptographicGenerator
 from privacy.errors import LocalProtocolError
+from privacy.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GRID_BITS = 32
 """The noise's standard deviation is between 2^32 and 2^33 grid spacings."""
@@ -163,7 +166,7 @@ class PoissonSampledDiscreteGaussian:
         deviations = math.sqrt(2 * math.log(2 * self.dimension / TAIL_PROBABILITY))
         return (math.ceil(deviations * self.share_std / self.grid_spacing) + 1) * self.grid_spacing
 
-    def with_shares(self, shares: int) -> "PoissonSampledDiscreteGaussian":
+    def with_shares(self, shares: int) -> PoissonSampledDiscreteGaussian:
         """The same sites, each with the same noise, when `shares` shares are in the sum instead."""
         multiplier = self.noise_multiplier * math.sqrt(shares / self.shares)
         return replace(self, noise_multiplier=multiplier, shares=shares)
@@ -181,7 +184,7 @@ class Grid:
     clip_norm_l2: float  # what a contribution is clipped to, so that after rounding its norm is within the mechanism's
 
     @classmethod
-    def of(cls, mechanism: Mechanism, dimension: int, *, margin: float = 2.0**-40) -> "Grid":
+    def of(cls, mechanism: Mechanism, dimension: int, *, margin: float = 2.0**-40) -> Grid:
         """The grid of a mechanism over vectors of `dimension` coordinates.
 
         Rounding moves a vector by at most spacing/2 * sqrt(dimension) in L2; clipping to that much less keeps the

@@ -6,16 +6,20 @@ in production), never tells it, and cannot be copied, pickled or carried into a 
 one stream would add the same noise twice.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Callable
-from typing import NoReturn, TypeAlias, final
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, final
 
 from privacy.keystream import SEED_BYTES, Keystream
+from privacy.lazy_numpy import np
 from privacy.secret import Secret
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Entropy: TypeAlias = Callable[[int], bytes]
 """`os.urandom` or its equal: called with a number of bytes, returns that many unpredictable ones."""
@@ -23,10 +27,15 @@ Entropy: TypeAlias = Callable[[int], bytes]
 GENERATOR = "AES-256-CTR; Gaussian by Box-Muller in float64, rounded to a grid of 2^-32 standard deviations or finer"
 """How a certificate names what is below (with `mechanism.noisy`)."""
 
-_WORD = np.dtype(np.uint64)
 _PAIRS = 1 << 13  # made at a time by `gaussian`: one full piece of the keystream
 _DIRECTION_BITS = 14
-_COSINES, _SINES = (turn(np.arange(2**_DIRECTION_BITS) * (2 * np.pi / 2**_DIRECTION_BITS)) for turn in (np.cos, np.sin))
+
+
+@cache
+def _directions() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cosine and sine of 2^14 angles, evenly around the circle."""
+    angles = np.arange(2**_DIRECTION_BITS) * (2 * np.pi / 2**_DIRECTION_BITS)
+    return np.cos(angles), np.sin(angles)
 
 
 @final
@@ -43,7 +52,7 @@ class CryptographicGenerator:
         """`count` independent uniform 64-bit integers."""
         if os.getpid() != self._process:
             raise RuntimeError("a generator was carried into another process; make a new one there")
-        return self._stream.words(count, _WORD).astype(np.uint64, copy=False)
+        return self._stream.words(count, np.dtype(np.uint64)).astype(np.uint64, copy=False)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`count` floats in [0, 1): the 2^53 multiples of 2^-53, each as likely."""
@@ -82,6 +91,7 @@ class CryptographicGenerator:
 
         Works in blocks that stay in the processor's cache: 7 million deviates cost about a tenth of a second.
         """
+        cosines, sines = _directions()
         half = (count + 1) // 2
         out = np.empty(2 * half)
         for start in range(0, half, _PAIRS):
@@ -103,7 +113,7 @@ class CryptographicGenerator:
             cosine = square
             cosine *= -0.5
             cosine += 1.0
-            across, up = _COSINES.take(direction), _SINES.take(direction)
+            across, up = cosines.take(direction), sines.take(direction)
             first, second = out[start:stop], out[half + start : half + stop]
             np.multiply(across, cosine, out=first)
             first -= up * sine

@@ -11,13 +11,14 @@ Holds against: what `site.py` holds against, in every group with few enough coll
 Does not hide: the sum of each group. Updates must be private without the others' (`CohortRule.update_is_private`).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import numpy as np
-
 from privacy.errors import ContextRefused, LocalProtocolError, OutOfOrder, PeerViolation, PrivacyError
 from privacy.keystream import Keystream
+from privacy.lazy_numpy import np
 from privacy.secagg import site
 from privacy.secagg.beacon import (
     NONCE_BYTES,

@@ -4,23 +4,23 @@ Every site and the coordinator compute the groups from the same nonces, so nobod
 is then an attempt like any other, complete graph and all, under a context of its own.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NoReturn
 
-import numpy as np
-
 from privacy.errors import BelowThreshold, PeerViolation
 from privacy.keystream import Keystream
+from privacy.lazy_numpy import np
 from privacy.secagg.checks import check_confirmation, check_context, sorted_once
 from privacy.secagg.context import SITES_MIN, Context, GroupPlace
 from privacy.secagg.messages import COORDINATOR, ConfirmedGroup, GroupedUnmaskRequest, Phase, SiteId
 from privacy.secagg.transcript import frame
 from privacy.secret import Secret
 
-_WORD = np.dtype("<u4")
 _WORDS_AT_A_TIME = 256
 
 
@@ -72,7 +72,7 @@ def _words(beacon: bytes) -> Iterator[int]:
     """32-bit words, as many as are wanted, from the beacon alone."""
     stream = Keystream(Secret(hashlib.sha256(frame("beacon shuffle", beacon)).digest()))
     while True:
-        yield from stream.words(_WORDS_AT_A_TIME, _WORD).tolist()
+        yield from stream.words(_WORDS_AT_A_TIME, np.dtype("<u4")).tolist()
 
 
 def _below(bound: int, words: Iterator[int]) -> int:

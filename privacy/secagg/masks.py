@@ -8,18 +8,21 @@ so over the sites of a pair the two PRG(s_ij) cancel, and what is left is remove
 AES-256 in counter mode: 16-byte blocks read as little-endian ring elements, one seed for one vector.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from privacy.encoding import Layout, RingVector, check_ring, encode
 from privacy.errors import LocalProtocolError
 from privacy.keystream import CHUNK_BYTES, Keystream
+from privacy.lazy_numpy import np
 from privacy.secret import Secret
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,7 @@ class MaskSeeds:
     add: tuple[Secret[bytes], ...]
     subtract: tuple[Secret[bytes], ...]
 
-    def inverse(self) -> "MaskSeeds":
+    def inverse(self) -> MaskSeeds:
         """The seeds that undo these."""
         return MaskSeeds(add=self.subtract, subtract=self.add)
 
@@ -47,7 +50,7 @@ class MaskStreams:
     def __init__(
         self,
         seeds: MaskSeeds,
-        dtype: "np.dtype[np.unsignedinteger[Any]]",
+        dtype: np.dtype[np.unsignedinteger[Any]],
         *,
         first_element: int = 0,
         chunk_bytes: int = CHUNK_BYTES,

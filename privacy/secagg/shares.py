@@ -8,16 +8,17 @@ every secret.
 The functions on integers take the prime as an argument, so that the last sentence can be tested exhaustively.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
-import numpy as np
-
 from privacy.errors import LocalProtocolError, PrivacyError
 from privacy.keystream import Keystream
+from privacy.lazy_numpy import np
 from privacy.secret import Secret
 
 PRIME = 2**256 + 297

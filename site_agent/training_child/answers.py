@@ -5,19 +5,20 @@ Anything else is a FrameRefused, and the child is ended. What an answer may lead
 that is clipped, encoded and masked like any other, and figures about as many patients as there are.
 """
 
+from __future__ import annotations
+
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import numpy as np
 import structlog
 from annotated_types import Ge, Le, Len
-from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from consortium.contract.global_model import GlobalModel, ModelRefused, ParameterLayout, parameter_count
 from consortium.contract.layout import LOSS_PER_PATIENT_MAX
 from consortium.contract.study import StudyFile
+from privacy.lazy_numpy import np
 from site_agent.class_tally import ClassScores
 from site_agent.dice_tally import Overlaps
 from site_agent.errors import TrainingFailed
@@ -27,6 +28,9 @@ from site_agent.tally import Scores
 from site_agent.training_child.frames import ArraySpec, FrameRefused, Head
 from site_agent.training_child.pipe import Pipe
 from site_agent.training_room import Equipped, JobFailed, LocalFigures, PrivateUpdate, Seen, Tally, Trained
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 log = structlog.get_logger(__name__)
 

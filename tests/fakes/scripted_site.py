@@ -119,7 +119,7 @@ class ScriptedSite:
     session: Session | None = None
     plan: RoundPlan | None = None
     machine: participation.Machine | None = None
-    masked: RingVector | None = None
+    masked: "RingVector | None" = None
     model: GlobalModel = field(default_factory=first_model)
     back: asyncio.Event = field(default_factory=asyncio.Event)
 
