@@ -15,6 +15,7 @@ from consortium import server_certificate
 from consortium.accounts import Accounts
 from consortium.commands import execute
 from consortium.contract.certificates import Issued
+from consortium.contract.light_start import DRAIN_S
 from consortium.contract.service_manager import StopSignals, service_manager
 from consortium.contract.storage_trouble import room_again, say_refused
 from consortium.coordinator import Coordinator
@@ -25,7 +26,6 @@ from consortium.heartbeat import Heartbeats
 from consortium.home import CoordinatorHome, open_home
 from consortium.journal import Journal
 from consortium.log_keys import LogKeyring
-from consortium.log_server import Readers, RunningLogServer, serve_log
 from consortium.models import Models
 from consortium.objects import ObjectAltered, Objects, open_objects
 from consortium.record import Recorder
@@ -44,11 +44,11 @@ from consortium.witnesses import Witnesses, require_remembered
 
 if TYPE_CHECKING:
     from consortium.contract.monitor_port import MonitorPort
+    from consortium.log_server import RunningLogServer
 
 _facts = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 2.0
-DRAIN_S = 30.0
 STANDBY_LOOKS_S, LEAD_LOOKS_S = 1.0, 1.0
 """How often one that stands by tries to take over, and one that leads asks whether it still does."""
 
@@ -347,11 +347,13 @@ def _witnessed(coordinator: Coordinator) -> bytes | None:
     return held.note().to_bytes() if held is not None and held.lines else None
 
 
-async def _serve_log(coordinator: Coordinator) -> RunningLogServer | None:
+async def _serve_log(coordinator: Coordinator) -> "RunningLogServer | None":
     """The log over HTTPS, if coordinator.yaml says where."""
     home, source = coordinator.home, coordinator.rooms.recorder.written
     if home.config.log_address is None:
         return None
+    from consortium.log_server import Readers, serve_log  # noqa: PLC0415 - only where it is asked for
+
     members, renewed = home.config.log_readers == "members", home.serving_path.exists()
     return await serve_log(
         source,

@@ -15,35 +15,32 @@ import structlog
 
 from audit import entries
 from audit.fields import one_line
-from consortium.contract.digest import digest_of
 from consortium.contract.messages import Refusal, SiteMessage
 from consortium.contract.names import Digest, SiteId
-from consortium.contract.plan import RoundPlan, context_of
+from consortium.contract.plan import RoundPlan
 from consortium.objects import ObjectAltered
 from consortium.record import now_stamp
 from consortium.rooms import Rooms
+from consortium.round_events import DeadlinePassed, Event, SiteReturned, UploadStored
 from consortium.studies import RoundName
 from consortium.training_round import (
     Aborted,
     AddToSum,
-    DeadlinePassed,
     Effects,
-    Event,
     NoteDropout,
     NoteRefusal,
     NoteViolation,
     Running,
-    SiteReturned,
     StartDeadline,
     State,
     Tell,
-    UploadStored,
     begin,
     deadline_of,
     enough_shares,
     may_have_opened,
     step,
 )
+from consortium.upload_names import masked_sum_name, upload_name
 from consortium.wire import codec
 from privacy.secagg.masks import RunningSum
 from privacy.secagg.messages import UploadHeader
@@ -304,16 +301,6 @@ class Attempt:
                     evidence_sha256=self._rooms.evidence.put(_evidence(message)) if message else None,
                 )
         self._rooms.recorder.record(entries.entry_bytes(entry))
-
-
-def upload_name(site: SiteId, masked_update_hash: bytes) -> Digest:
-    """The name under which a site's masked update lies until it is in the sum. Two sites may send equal bytes."""
-    return digest_of(f"{site} {masked_update_hash.hex()}".encode())
-
-
-def masked_sum_name(plan: RoundPlan) -> Digest:
-    """The name under which an attempt's masked sum lies among the uploads while shares are collected."""
-    return Digest(context_of(plan).digest().hex())
 
 
 def _evidence(message: SiteMessage | UploadHeader) -> bytes:

@@ -27,6 +27,7 @@ from consortium.command_line.shell import table as _table
 from consortium.command_line.shell import talk as _talk
 from consortium.command_line.site import site_app
 from consortium.command_line.study import study_app
+from consortium.contract.light_start import DRAIN_MAX_S, DRAIN_S
 from consortium.contract.private_process import keep_memory_private
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run a consortium of hospitals.")
@@ -80,17 +81,16 @@ def serve(
     home: OwnHome,
     *,
     drain: Annotated[
-        float, typer.Option(min=0, max=86_400, help="Seconds a round may take to its end, once told to stop.")
-    ] = 30.0,
+        float, typer.Option(min=0, max=DRAIN_MAX_S, help="Seconds a round may take to its end, once told to stop.")
+    ] = DRAIN_S,
     standby: Annotated[
         bool, typer.Option("--standby", help="Wait while another coordinator has this home or its database.")
     ] = False,
 ) -> None:
     """Run the coordinator until it is told to stop."""
-    from consortium.app import serve_until_stopped
+    from consortium.entry import serve as serve_home
 
-    ready = lambda line: print(line, flush=True)  # noqa: E731, T201 - a result
-    asyncio.run(serve_until_stopped(home, ready=ready, drain_s=drain, standby=standby))
+    serve_home(home, drain_s=drain, standby=standby)
 
 
 @app.command()
@@ -245,7 +245,7 @@ def record(
 _EXIT_OF_CODE: Mapping[str, int] = {"try_later": EXIT_TRY_LATER, "invalid": EXIT_USAGE}
 
 
-def report_error(error: Exception) -> int | None:
+def report_error(error: BaseException) -> int | None:
     """Print a known error as one message and return its exit code; None if it is not one of ours."""
     advice: Callable[[], str] | None = getattr(error, "advice", None)
     if advice is None:
@@ -256,22 +256,25 @@ def report_error(error: Exception) -> int | None:
     return _EXIT_OF_CODE.get(getattr(error, "code", "refused"), EXIT_REFUSED)
 
 
-def main() -> None:
-    """The console script."""
-    keep_memory_private()  # most commands read a private key
-    try:
-        app()
-    except KeyboardInterrupt:
+def leave(error: BaseException) -> NoReturn:
+    """End the program as an exception asks: a message and an exit code; it is raised again if it is none of ours."""
+    if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in HOSPITAL_PACKAGES:
-            raise
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in HOSPITAL_PACKAGES:
         _talk.print(f"[bold red]error:[/bold red] {package} is not installed")
         _talk.print("  This command needs what a hospital needs: pip install 'hospital-consortium\\[site]'")
         sys.exit(EXIT_REFUSED)
-    except Exception as error:
-        code = report_error(error)
-        if code is None:
-            raise
-        sys.exit(code)
+    code = report_error(error)
+    if code is None:
+        raise error
+    sys.exit(code)
+
+
+def main() -> None:
+    """Any command, by the words of the command line."""
+    keep_memory_private()  # most commands read a private key
+    try:
+        app()
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - raised again there, if it is none of ours
+        leave(error)

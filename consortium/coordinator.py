@@ -4,15 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 
 from audit import entries
 from audit.errors import LogUnwritable
 from audit.fields import one_line
-from consortium import __version__, secagg_attempt, status
-from consortium.attempt import masked_sum_name, upload_name
+from consortium import __version__, status
 from consortium.contract import clocks
 from consortium.contract.bearer import Bearer, TokenFault, TokenRefused
 from consortium.contract.certificates import PeerIdentity, Role
@@ -45,23 +44,22 @@ from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import RoundPlan
 from consortium.contract.storage_trouble import is_of_the_disk
 from consortium.contract.study import StudyFile
-from consortium.driver import ModelStored, ModelVerified, StudyDriver
 from consortium.errors import AccessDenied, AgentTooOld, DatabaseLed, HomeUnwritable, UploadRefused
 from consortium.home import CoordinatorHome
 from consortium.record import now_stamp
 from consortium.roles import HOME, Caller, require_role
 from consortium.rooms import Rooms
+from consortium.round_events import MessageArrived, SiteLeft, SiteRefused, Stopped, UploadStored
 from consortium.sessions import AgentCopied, Session, SessionReplaced
 from consortium.studies import StudyState
 from consortium.tokens import Tokens
-from consortium.training_round import MessageArrived, SiteLeft, SiteRefused, Stopped, UploadStored
+from consortium.upload_names import masked_sum_name, upload_name
 from consortium.vectors import VectorMissing
 from consortium.wire import limits
 from consortium.wire.traffic import Traffic
 from consortium.wire.transfer import Begun
 from consortium.witness_rounds import hold_out
 from privacy.errors import OutOfOrder, PrivacyError
-from privacy.secagg import coordinator as secagg
 from privacy.secagg.messages import (
     BeaconCommitment,
     BeaconReveal,
@@ -70,6 +68,9 @@ from privacy.secagg.messages import (
     SealedShares,
     UnmaskShares,
 )
+
+if TYPE_CHECKING:
+    from consortium.driver import StudyDriver
 
 log = structlog.get_logger(__name__)
 
@@ -129,6 +130,8 @@ class Coordinator:
 
     def begin_study(self, name: str) -> None:
         """Give a running study its driver, which greets the hospitals that are connected."""
+        from consortium.driver import StudyDriver  # noqa: PLC0415 - with metrics and noise; not before a study runs
+
         before = self._tasks.get(name)
         row = self.rooms.studies.get(name)
         driver = StudyDriver(self.rooms, StudyFile.from_document(row.document), row.digest)
@@ -137,7 +140,7 @@ class Coordinator:
         for site in driver.study.sites.roster:
             driver.greet(site)
 
-    async def _run(self, name: str, driver: StudyDriver, before: asyncio.Task[None] | None) -> None:
+    async def _run(self, name: str, driver: "StudyDriver", before: asyncio.Task[None] | None) -> None:
         try:
             if before is not None:  # paused a moment ago: it is still writing down how its attempt ended
                 await asyncio.wait({before})
@@ -213,7 +216,7 @@ class Coordinator:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _driver(self, digest: Digest) -> StudyDriver | None:
+    def _driver(self, digest: Digest) -> "StudyDriver | None":
         return next((driver for driver in self.drivers.values() if driver.digest == digest), None)
 
     # --- sessions --------------------------------------------------------------------------------------------------
@@ -314,7 +317,7 @@ class Coordinator:
             else:
                 asyncio.get_running_loop().call_later(limits.RETURN_S, self._stayed_away, driver, site, context)
 
-    def _stayed_away(self, driver: StudyDriver, site: SiteId, context: bytes) -> None:
+    def _stayed_away(self, driver: "StudyDriver", site: SiteId, context: bytes) -> None:
         """Its time is up: it is a dropout, unless the rest has come or is coming."""
         if driver.half_uploaded(site) == context and site not in self._uploading:
             driver.deliver(SiteLeft(site=site))
@@ -368,7 +371,7 @@ class Coordinator:
                 self._hear_update(site, message)
             case ResultVerified():
                 for driver in self.drivers.values():
-                    driver.deliver(ModelVerified(site=site, message=message))
+                    driver.result_verified(site, message)
             case Hello():
                 pass  # a session says hello once; the wire has taken it
 
@@ -420,8 +423,7 @@ class Coordinator:
                 if header.upload.masked_update_hash != header.sha256:
                     raise UploadRefused("the signed header describes another upload than the one announced")
                 try:
-                    secagg.attributed(header.upload, peer.site)
-                    secagg_attempt.admit_upload(running.machine, header.upload)
+                    running.admit_upload(peer.site, header.upload)
                 except OutOfOrder as error:
                     raise UploadRefused("this attempt does not collect uploads now") from error
                 except PrivacyError as error:
@@ -473,7 +475,7 @@ class Coordinator:
             del self._uploading[peer.site]
 
     async def _receive_update(
-        self, site: SiteId, driver: StudyDriver, header: VectorHeader, size_bytes: int, chunks: AsyncIterator[bytes]
+        self, site: SiteId, driver: "StudyDriver", header: VectorHeader, size_bytes: int, chunks: AsyncIterator[bytes]
     ) -> None:
         assert header.upload is not None  # upload_limit asked
         if header.size_bytes != size_bytes:
@@ -491,7 +493,7 @@ class Coordinator:
         driver.deliver(UploadStored(site=site, header=header.upload))
 
     async def _receive_first_model(
-        self, site: SiteId, driver: StudyDriver, header: VectorHeader, chunks: AsyncIterator[bytes]
+        self, site: SiteId, driver: "StudyDriver", header: VectorHeader, chunks: AsyncIterator[bytes]
     ) -> None:
         wanted = driver.wants_first_model(site)
         digest = Digest(header.sha256.hex())
@@ -507,7 +509,7 @@ class Coordinator:
             model_digest = await asyncio.to_thread(checked_and_kept)
         finally:
             self.rooms.uploads.discard(digest)
-        driver.deliver(ModelStored(model_digest=model_digest))
+        driver.first_model_came(model_digest)
 
     async def open_vector(
         self, peer: PeerIdentity, kind: VectorKind, digest: Digest

@@ -45,19 +45,14 @@ from consortium.contract.study import StudyFile
 from consortium.contract.tensor_clips import TensorClipsRefused, clipped_stretches
 from consortium.database import SiteRow, StudyRow
 from consortium.rooms import Rooms
+from consortium.round_events import Event, Phase, SiteLeft, SiteReturned, Stopped, UploadStored
 from consortium.sessions import Session
 from consortium.studies import ChosenModel, RoundClosedFacts, StudyState
 from consortium.study_run import Complete, Pause, Prepare, Run, decide
 from consortium.training_round import (
     Aborted,
-    Event,
-    Phase,
     Running,
-    SiteLeft,
-    SiteReturned,
-    Stopped,
     Summed,
-    UploadStored,
     is_measured,
     may_measure,
     opened_over,
@@ -178,6 +173,14 @@ class StudyDriver:
             self._heard.put_nowait(event)
         if not isinstance(event, ModelStored | ModelVerified) and self._attempt is not None:
             self._attempt.deliver(event)
+
+    def first_model_came(self, model_digest: Digest) -> None:
+        """The first global model has arrived and is kept."""
+        self.deliver(ModelStored(model_digest=model_digest))
+
+    def result_verified(self, site: SiteId, message: ResultVerified) -> None:
+        """A site says which next global model it computed."""
+        self.deliver(ModelVerified(site=site, message=message))
 
     def wind_up(self) -> None:
         """Begin no attempt any more; the one under way may come to its end."""

@@ -13,7 +13,7 @@ from consortium.contract.messages import Refusal, VectorHeader, VectorKind
 from consortium.contract.names import SiteId
 from consortium.contract.plan import RoundPlan
 from consortium.database import Database, journal
-from consortium.training_round import (
+from consortium.round_events import (
     DeadlinePassed,
     Event,
     MessageArrived,

@@ -25,9 +25,8 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import h11
 
 from audit import witness_protocol
 from audit.checkpoint import parse_checkpoint
@@ -36,6 +35,9 @@ from audit.witness import INCONSISTENT, NOT_SIGNED, OTHER_SIZE, UNKNOWN_LOG, Req
 from audit.witness_protocol import ANSWER_BYTES_MAX, Answer, Cosigned
 from consortium.coordinator_file import OutsideWitness
 from consortium.errors import ConsortiumError
+
+if TYPE_CHECKING:
+    import h11
 
 ANSWER_S = 15.0
 """Seconds for one call: connection, handshake, and the whole of the answer."""
@@ -187,6 +189,8 @@ async def _asked(witness: OutsideWitness, request: Request) -> Answer:
 
 async def _bounded(witness: OutsideWitness, method: str, path: str, body: bytes) -> Answer:
     """One call over one connection."""
+    import h11  # noqa: PLC0415 - where it is not used, it is not loaded
+
     try:
         async with asyncio.timeout(ANSWER_S):
             return await _called(witness, method, path, body)
@@ -201,6 +205,8 @@ async def _bounded(witness: OutsideWitness, method: str, path: str, body: bytes)
 
 
 async def _called(witness: OutsideWitness, method: str, path: str, body: bytes) -> Answer:
+    import h11  # noqa: PLC0415 - as above
+
     place = urlsplit(witness.url)
     encrypted = place.scheme == "https"
     assert place.hostname is not None  # coordinator_file.py has looked at the URL
@@ -224,7 +230,9 @@ async def _called(witness: OutsideWitness, method: str, path: str, body: bytes) 
         writer.transport.abort()
 
 
-async def _received(connection: h11.Connection, reader: asyncio.StreamReader) -> Answer:
+async def _received(connection: "h11.Connection", reader: asyncio.StreamReader) -> Answer:
+    import h11  # noqa: PLC0415 - as above
+
     status, content_type, body = 0, "", bytearray()
     while True:
         event = connection.next_event()

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from consortium import training_round
+from consortium import round_events, training_round
 from consortium.contract.names import Digest, SiteId
 from consortium.contract.plan import Participant, RoundPlan, context_of
 from consortium.errors import ConsortiumError
@@ -81,7 +81,7 @@ class SimulatedRound:
     def __init__(self, plan: RoundPlan, keys: Mapping[SiteId, Keys], lanes: Mapping[SiteId, Lanes]) -> None:
         self._plan = plan
         self._lanes = lanes
-        self._queue: deque[training_round.Event] = deque()
+        self._queue: deque[round_events.Event] = deque()
         self._masked: dict[SiteId, RingVector] = {}
         self._total = RunningSum(plan.layout)
         self._state: training_round.State
@@ -99,7 +99,7 @@ class SimulatedRound:
             )
             site = participation.Participation(plan=plan, machine=machine)
             self._sites[participant.site], _ = participation.step(site, participation.UpdateReady())
-            self._queue.append(training_round.MessageArrived(site=participant.site, message=first))
+            self._queue.append(round_events.MessageArrived(site=participant.site, message=first))
         self._perform(effects)
 
     def run(self) -> Opened:
@@ -131,10 +131,10 @@ class SimulatedRound:
         for effect in effects:
             match effect:
                 case secagg.Send(message=UploadHeader() as header):
-                    self._queue.append(training_round.UploadStored(site=site, header=header))
+                    self._queue.append(round_events.UploadStored(site=site, header=header))
                 case secagg.Send(message=message):
                     assert not isinstance(message, UploadHeader)  # taken above
-                    self._queue.append(training_round.MessageArrived(site=site, message=message))
+                    self._queue.append(round_events.MessageArrived(site=site, message=message))
                 case participation.MaskAndUpload(masks=masks, dither=dither):
                     vector, name = encode_and_mask(self._lanes[site], self._plan.layout, dither, masks)
                     self._masked[site] = vector

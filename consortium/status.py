@@ -1,21 +1,23 @@
 """Where everything stands, as one JSON value: what `consortium status` and the demo's table show."""
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from audit.fields import one_line
 from consortium.contract.digest import canonical_bytes
 from consortium.contract.names import SiteId
 from consortium.contract.study import StudyFile
 from consortium.database import StudyRow
-from consortium.driver import StudyDriver
 from consortium.rooms import Rooms
 from consortium.studies import StudyState
 from consortium.wire.traffic import Passed
 
+if TYPE_CHECKING:
+    from consortium.driver import StudyDriver
+
 Snapshot: TypeAlias = dict[str, Any]
 
 
-def snapshot(rooms: Rooms, drivers: dict[str, StudyDriver], passed: Passed | None = None) -> Snapshot:
+def snapshot(rooms: Rooms, drivers: dict[str, "StudyDriver"], passed: Passed | None = None) -> Snapshot:
     """Every study with its round, hospitals and history, who is connected, and what has passed to and from them."""
     return {
         "consortium": rooms.consortium,
@@ -27,7 +29,7 @@ def snapshot(rooms: Rooms, drivers: dict[str, StudyDriver], passed: Passed | Non
     }
 
 
-def _study(rooms: Rooms, row: StudyRow, driver: StudyDriver | None) -> Snapshot:
+def _study(rooms: Rooms, row: StudyRow, driver: "StudyDriver | None") -> Snapshot:
     study = driver.study if driver is not None else StudyFile.from_document(row.document)
     decisions = rooms.studies.decisions(row.digest)
     spent = rooms.studies.spent(row.digest)

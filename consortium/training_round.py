@@ -14,43 +14,35 @@ with Committing -> Revealing before it where the plan has groups.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TypeAlias
 
 from consortium import secagg_attempt
 from consortium.contract.layout import LaneName
-from consortium.contract.messages import BundleList, CoordinatorMessage, Refusal, RoundAborted, ShareDelivery
+from consortium.contract.messages import BundleList, CoordinatorMessage, RoundAborted, ShareDelivery
 from consortium.contract.names import SiteId
 from consortium.contract.plan import RoundPlan, context_of
+from consortium.round_events import (
+    DeadlinePassed,
+    Event,
+    MessageArrived,
+    Phase,
+    SiteLeft,
+    SiteRefused,
+    SiteReturned,
+    Stopped,
+    UploadStored,
+)
 from privacy.errors import PeerViolation
 from privacy.secagg import coordinator as secagg
 from privacy.secagg import grouped_coordinator as grouped
 from privacy.secagg import messages
 from privacy.secagg.masks import MaskSeeds
 from privacy.secagg.messages import (
-    BeaconCommitment,
-    BeaconReveal,
-    Confirmation,
-    KeyBundle,
-    SealedShares,
-    UnmaskShares,
     UploadHeader,
 )
 
 METRICS_DIFFERENCE_MIN = 2
 """Exact metrics of two survivor sets that differ by one site are that site's metrics: such a pair is never summed."""
-
-
-class Phase(StrEnum):
-    """Where the attempt is, in the words of the log and of `consortium status`."""
-
-    COMMITTING = "committing"  # 10.1, in groups only
-    REVEALING = "revealing"  # 10.2, in groups only
-    INVITING = "inviting"  # 4.0, key bundles
-    KEYING = "keying"  # 4.1, sealed shares
-    COLLECTING = "collecting"  # 4.2, training and masked updates
-    CONFIRMING = "confirming"  # 4.3
-    UNMASKING = "unmasking"  # 4.4
 
 
 GRAPH_PHASES: tuple[Phase, ...] = tuple(phase for phase in Phase if phase not in (Phase.COMMITTING, Phase.REVEALING))
@@ -59,63 +51,6 @@ GRAPH_PHASES: tuple[Phase, ...] = tuple(phase for phase in Phase if phase not in
 _BY_SECAGG: Mapping[messages.BeaconPhase | messages.Phase, Phase] = dict(
     zip((*messages.BeaconPhase, *messages.Phase), Phase, strict=True)
 )
-
-# --- events --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageArrived:
-    """A secure-aggregation message, under the certificate of `site`."""
-
-    site: SiteId
-    message: BeaconCommitment | BeaconReveal | KeyBundle | SealedShares | Confirmation | UnmaskShares
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadStored:
-    """A masked update is whole, hash-checked and on disk."""
-
-    site: SiteId
-    header: UploadHeader
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteRefused:
-    """A site declined, naming its rule."""
-
-    site: SiteId
-    refusal: Refusal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteLeft:
-    """A site's session ended, or another one took its place: what the agent knew of the attempt is lost."""
-
-    site: SiteId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteReturned:
-    """A site has a session again. In the last phase it is asked once more for shares that are still needed."""
-
-    site: SiteId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadlinePassed:
-    """The time of a phase is over. One that comes late, for a phase already left, changes nothing."""
-
-    phase: Phase
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped:
-    """The operator paused or aborted the study."""
-
-    reason: str
-
-
-Event: TypeAlias = MessageArrived | UploadStored | SiteRefused | SiteLeft | SiteReturned | DeadlinePassed | Stopped
 
 # --- effects -------------------------------------------------------------------------------------------------------
 
@@ -193,6 +128,11 @@ class Running:
     def hears(self, context: bytes) -> bool:
         """Whether what a site signed under this context is about this attempt."""
         return secagg_attempt.hears(self.machine, context)
+
+    def admit_upload(self, site: SiteId, header: UploadHeader) -> None:
+        """Raise unless this site's upload would be accepted now: OutOfOrder, or PeerViolation."""
+        secagg.attributed(header, site)
+        secagg_attempt.admit_upload(self.machine, header)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,5 @@
 """`python -m site_agent` is `site-agent`."""
 
-from site_agent.cli import main
+from site_agent.entry import main
 
 main()

@@ -15,6 +15,7 @@ from audit.site_keys import SigningKeys
 from audit.stewards import APPROVED
 from consortium.contract.documents import document_sha256
 from consortium.contract.errors import ContractError
+from consortium.contract.light_start import DRAIN_S
 from consortium.contract.names import Digest
 from consortium.contract.service_manager import StopSignals, service_manager
 from consortium.contract.storage_trouble import room_again, say_refused
@@ -60,9 +61,6 @@ if TYPE_CHECKING:  # torch is loaded by the one command that audits
     from consortium.contract.monitor_port import MonitorPort
     from site_agent.mechanism_findings import MechanismAudit
     from site_agent.site_evidence import SiteExported
-
-
-DRAIN_S = 30.0
 
 
 class DatasetUnknown(SiteError):

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.table import Table
 
 from consortium import __version__
+from consortium.contract.light_start import DRAIN_MAX_S, DRAIN_S
 from consortium.contract.private_process import keep_memory_private
 from site_agent.commands.audit import audit_app
 from site_agent.commands.bundle import bundle_app
@@ -119,17 +120,16 @@ def run(
     home: Home,
     *,
     drain: Annotated[
-        float, typer.Option(min=0, max=86_400, help="Seconds a round may take to its end, once told to stop.")
-    ] = 30.0,
+        float, typer.Option(min=0, max=DRAIN_MAX_S, help="Seconds a round may take to its end, once told to stop.")
+    ] = DRAIN_S,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the place of an agent that ran on a copy of this home, once.")
     ] = False,
 ) -> None:
     """Take part in approved studies until told to stop. Dials out; listens on nothing."""
-    from site_agent.app import run_until_stopped
-    from site_agent.processes import alone_or_together
+    from site_agent.entry import run as run_home
 
-    alone_or_together(lambda: asyncio.run(run_until_stopped(home, drain_s=drain, takes_over=take_over)))
+    run_home(home, drain_s=drain, take_over=take_over)
 
 
 @app.command()
@@ -523,7 +523,7 @@ def plugin_digest(
 _EXIT_OF_CODE: Mapping[str, int] = {"try_later": EXIT_TRY_LATER, "invalid": EXIT_USAGE}
 
 
-def report_error(error: Exception) -> int | None:
+def report_error(error: BaseException) -> int | None:
     """Print a known error as one message and return its exit code; None if it is not one of ours."""
     advice = getattr(error, "advice", None)
     if advice is None:
@@ -534,22 +534,25 @@ def report_error(error: Exception) -> int | None:
     return _EXIT_OF_CODE.get(getattr(error, "code", "refused"), EXIT_REFUSED)
 
 
-def main() -> None:
-    """The console script."""
-    keep_memory_private()  # most commands read a private key
-    try:
-        app()
-    except KeyboardInterrupt:
+def leave(error: BaseException) -> NoReturn:
+    """End the program as an exception asks: a message and an exit code; it is raised again if it is none of ours."""
+    if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in HOSPITAL_PACKAGES:
-            raise
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in HOSPITAL_PACKAGES:
         _talk.print(f"[bold red]error:[/bold red] {package} is not installed")
         _talk.print("  This command needs what a hospital needs: pip install 'hospital-consortium\\[site]'")
         sys.exit(EXIT_REFUSED)
-    except Exception as error:
-        code = report_error(error)
-        if code is None:
-            raise
-        sys.exit(code)
+    code = report_error(error)
+    if code is None:
+        raise error
+    sys.exit(code)
+
+
+def main() -> None:
+    """Any command, by the words of the command line."""
+    keep_memory_private()  # most commands read a private key
+    try:
+        app()
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - raised again there, if it is none of ours
+        leave(error)

@@ -9,7 +9,6 @@ be listed and tested one by one.
 use those words, so they cannot drift from what is checked.
 """
 
-import difflib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -236,6 +235,8 @@ def _choice(values: list[str]) -> str:
 
 
 def _known_keys(model: type[Section], data: object, path: Path) -> str:
+    import difflib  # noqa: PLC0415 - only for mistakes
+
     _, kind, metadata, value = _walk(model, data, path[:-1])
     section = _member(kind, metadata, value)
     keys = list(keys_of(section)) if section else []

@@ -8,7 +8,6 @@ import asyncio
 import os
 import socket
 import ssl
-import urllib.request
 from dataclasses import dataclass
 
 from consortium import wire
@@ -155,6 +154,8 @@ def _certificate_problem(code: int) -> TlsProblem:
 
 def proxy_for(host: str) -> str | None:
     """HOST:PORT of the HTTP proxy that gRPC would use for `host`, from the same variables."""
+    import urllib.request  # noqa: PLC0415 - seldom needed, and it brings HTTP and mail with it
+
     if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies_environment()

@@ -192,7 +192,7 @@ def main() -> None:
     if options.count_sent:
         count_sent(marks, options.folder / "sent.jsonl")
     if options.role == "coordinator":
-        from consortium.cli import main as run  # noqa: PLC0415 - what it imports is replaced above
+        from consortium.entry import main as run  # noqa: PLC0415 - what it imports is replaced above
 
         sys.argv = ["consortium", "serve", "--home", str(options.folder)]
     else:
@@ -200,7 +200,7 @@ def main() -> None:
             train_nothing()
         if options.keep_update:
             keep_update(options.folder)
-        from site_agent.cli import main as run  # noqa: PLC0415
+        from site_agent.entry import main as run  # noqa: PLC0415
 
         sys.argv = ["site-agent", "run", "--home", str(options.folder)]
     run()

@@ -6,7 +6,7 @@ python -m tests.benchmarks.light_hospital FOLDER
 import sys
 
 from site_agent.agent import Agent
-from site_agent.cli import main as run
+from site_agent.entry import main as run
 from tests.benchmarks.scripted_room import ScriptedRoom
 
 

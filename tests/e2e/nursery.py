@@ -28,7 +28,9 @@ import sys
 from typing import Any, NoReturn
 
 import consortium.cli
+import consortium.entry
 import site_agent.cli
+import site_agent.entry
 from site_agent.agent import Agent
 from site_agent.room_in_process import RoomInProcess
 from tests.e2e import faults, witness
@@ -93,7 +95,7 @@ def _become(order: dict[str, Any]) -> NoReturn:
             witness.watch(order["witness"])
         if "faults" in order:
             faults.arm(order["faults"])
-        (site_agent.cli if program == "site-agent" else consortium.cli).main()
+        (site_agent.entry if program == "site-agent" else consortium.entry).main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
