@@ -293,4 +293,8 @@ class Growth:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what waits; nothing of it is kept."""
         self._kept.close()

@@ -499,7 +499,9 @@ def export_evidence(folder: Path, study: str, out: Path) -> "SiteExported":
     """Evidence of a study as this hospital has it; see `site_evidence.export_study`."""
     from site_agent.site_evidence import export_study  # noqa: PLC0415 - a report is long to load, and this alone makes one
 
-    return export_study(open_home(folder), open_store(folder), study, out)
+    home, store = open_home(folder), open_store(folder)
+    settle_keys(home, store)  # the manifest is signed with the key that the log has for this hospital
+    return export_study(home, store, study, out)
 
 
 def egress_begun_anew(folder: Path) -> Path:

@@ -61,6 +61,7 @@ class LogWatch:
         self._store = store
         self._line = line
         self._mirror: LogMirror | None = None
+        self._opening: asyncio.Task[LogMirror] | None = None  # the copy, while it is read back from the disk
         self._woken = asyncio.Event()
         self._marks: deque[tuple[float, int]] = deque([(0.0, 1)], maxlen=4096)  # when the copy had how many entries
         self._connected_s: float | None = None
@@ -82,7 +83,7 @@ class LogWatch:
         self._is_running = True
         try:
             if self._mirror is None:
-                self._mirror = await asyncio.to_thread(LogMirror, self._home, self._store)
+                self._mirror = await self._open()
             self._connected_s = time.monotonic()
             while True:
                 self._woken.clear()
@@ -101,6 +102,20 @@ class LogWatch:
                         await self._woken.wait()
         finally:
             self._connected_s, self._is_running = None, False
+
+    async def _open(self) -> LogMirror:
+        """Open the copy, once: a connection that ends meanwhile leaves it to the next, and does not open it twice."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(asyncio.to_thread(LogMirror, self._home, self._store))
+        try:
+            mirror = await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._opening = None
+            raise
+        self._opening = None
+        return mirror
 
     async def _object(self, mirror: LogMirror, broken: LogBroken) -> None:
         """Say so in this hospital's own chain, and to the coordinator if it still listens."""
@@ -138,7 +153,7 @@ class LogWatch:
         parts = client.follow_log(mirror.position())
         growth = await anext(parts)
         assert isinstance(growth, LogGrowth)  # follow_log sees to the order
-        with await asyncio.to_thread(mirror.begin, growth) as growing:
+        with await _begun(mirror, growth) as growing:
             _require_bounded(growing)
             async for part in parts:
                 assert not isinstance(part, LogGrowth)
@@ -184,9 +199,27 @@ class LogWatch:
 
     async def close(self) -> None:
         """Let go of the copy."""
+        if self._opening is not None:
+            with suppress(AuditError, LogBroken):
+                self._mirror = await self._open()
         if self._mirror is not None:
             await asyncio.to_thread(self._mirror.close)
             self._mirror = None
+
+
+async def _begun(mirror: LogMirror, growth: LogGrowth) -> Growth:
+    """See `LogMirror.begin`; if the connection ends meanwhile, nothing of it stays open."""
+    beginning = asyncio.create_task(asyncio.to_thread(mirror.begin, growth))
+    try:
+        return await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        beginning.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(beginning: "asyncio.Task[Growth]") -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().close()
 
 
 def _require_bounded(growing: Growth) -> None:

@@ -5,11 +5,11 @@ Real agents over loopback gRPC; `rotate-signing-keys` as the command line has it
 
 import asyncio
 
-from audit import entries
+from audit import entries, verify
 from audit.site_keys import SigningKeys
 from consortium.contract.certificates import certificate_der
 from site_agent import renewal
-from site_agent.app import rotate_signing_keys
+from site_agent.app import export_evidence, policy_text, review_study, rotate_signing_keys
 from site_agent.only_agent import only_agent
 from tests.fakes.agents_in_process import hospitals_of
 from tests.fakes.site_world import small_study
@@ -52,6 +52,17 @@ async def changes_keys(consortium, name):
 
     await until(consortium, certified)
     return made.keys
+
+
+async def exported_under_the_new_key(folder, study, archive):
+    """What the hospital itself holds against the log, and exports, with the agents stopped."""
+    assert not (await asyncio.to_thread(review_study, folder, study)).failed
+    await asyncio.to_thread(export_evidence, folder, study, archive)
+    own = await asyncio.to_thread(verify.check, str(archive), policy_text(folder, None))  # whoever cosigned the end
+    assert own["verified"], [step for step in own["steps"] if step["status"] != "PASS"]
+    keys = {path.name for path in (folder / "keys").iterdir()}
+    assert "signing-keys.json" in keys
+    assert not keys & {"signing.pem", "ecdsa.pem", "next-signing-keys.json"}
 
 
 async def test_a_study_runs_on_over_changes_that_no_other_hospital_hears_of_beforehand(tmp_path, monkeypatch, capsys):
@@ -104,6 +115,4 @@ async def test_a_study_runs_on_over_changes_that_no_other_hospital_hears_of_befo
         result = await consortium.verified()
         assert result["verified"], [step for step in result["steps"] if step["status"] != "PASS"]
         assert sum("changed its signing keys at leaf" in note for note in result["notes"]) == 3
-    keys = consortium.agents[amber].home.folder / "keys"
-    assert not (keys / "signing.pem").exists()
-    assert not (keys / "next-signing-keys.json").exists()
+    await exported_under_the_new_key(consortium.agents[amber].home.folder, study.id, tmp_path / "amber.zip")
