@@ -39,7 +39,7 @@ LOG_MUTATIONS = (
     Mutation(
         "a23",
         FOLLOWED,
-        'entries.verify_site_entry(data, self._signing_keys.get(site, b""))',
+        'entries.verify_site_entry(data, bytes.fromhex(self._site_keys.key_of(site) or ""))',
         "entries.parse_entry(data)",
         "test_a_witness_key_that_the_other_hospital_did_not_sign",
     ),

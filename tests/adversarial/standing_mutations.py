@@ -23,8 +23,8 @@ STANDING_MUTATIONS = (
     Mutation(
         "w12",
         SITES,
-        "            _require_standing(_site_row(row))\n            chain =",
-        "            chain =",
+        "            _require_standing(_site_row(row))\n            if read_at",
+        "            if read_at",
         "test_what_it_signed_does_not_count_even_if_the_call_began_before",
     ),
     # w13: a renewal that is not its own
