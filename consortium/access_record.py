@@ -18,6 +18,7 @@ from audit.fields import one_line
 from consortium.contract.bearer import TokenRefused
 from consortium.contract.certificates import CertificateRefused, PeerIdentity, Role
 from consortium.contract.names import SiteId
+from consortium.errors import EnrolmentRefused
 from consortium.record import Recorder, now_stamp
 from consortium.sessions import SessionReplaced
 
@@ -126,8 +127,10 @@ class AccessRecord:
             self.unproven(action, f"the certificate was refused: {error.fault}")
         elif isinstance(error, TokenRefused):
             self.unproven(action, f"the token was refused: {error.fault}")
-        elif (rule := rule_of(error)) and peer is None:
-            self.unproven(action, rule)
+        elif isinstance(error, EnrolmentRefused):
+            return  # whoever refused it wrote down what stood against it
+        elif (rule := rule_of(error)) and (peer is None or peer.role is Role.INVITED):
+            self.unproven(action, rule)  # who holds a kit has not proven yet who that is
         elif rule and peer is not None and not _may_come_too_late(peer, error):
             self.denied(self._subject(peer), action, rule)
 

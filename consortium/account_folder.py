@@ -220,8 +220,9 @@ async def enrol(kit_path: Path, folder: Path) -> AccountFolder:
         # The keys first, so that a full disk is found while the token is still unused.
         account = await asyncio.to_thread(_write_keys, staging, kit)
         grant = await enrol_account(
-            kit.enrolment_address,
+            kit.address,
             kit.ca_pem.encode(),
+            kit.invitation,
             AccountRequest(account=kit.account, token=kit.token, request_der=account.request()),
         )
         _require_own(grant.certificate_pem, account, datetime.now(UTC))

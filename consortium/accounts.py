@@ -25,6 +25,7 @@ from consortium.contract.names import is_name
 from consortium.database import Database, account_invitations, accounts
 from consortium.errors import AccessDenied, AccountConflict, AccountUnknown, EnrolmentRefused
 from consortium.home import CoordinatorHome
+from consortium.invitations import made_out, of_another_kit, why_over
 from consortium.record import Recorder, now_stamp
 from consortium.roles import Caller, PersonRole
 
@@ -56,7 +57,7 @@ class Accounts:
     # --- what the lead does ----------------------------------------------------------------------------------------
 
     def invite(self, account: str, role: PersonRole, by: Caller) -> tuple[bytes, datetime]:
-        """Make a one-time kit; returns its bytes and when it expires. Only the token's hash is kept here.
+        """Make a one-time kit; returns its bytes and when it expires. Of what is in it, the token's hash is kept here.
 
         Raises:
             AccountConflict: The name cannot be one, or is an account's that is not revoked.
@@ -66,7 +67,7 @@ class Accounts:
                 f"{account!r} cannot name an account: 3 to 40 of a-z, 0-9 and '-', starting with a letter"
             )
         token = secrets.token_hex(32)
-        expires = datetime.now(UTC) + timedelta(hours=self._home.config.token_lifetime_hours)
+        invitation, expires = made_out(self._home, token, datetime.now(UTC))
         given = self._role_changed(account, role, "given", by)
         with self._database.transaction() as connection:
             found = connection.execute(sa.select(accounts.c.revoked_at).where(accounts.c.account == account)).first()
@@ -87,11 +88,12 @@ class Accounts:
             schema=SCHEMA,
             consortium=self._home.config.name,
             address=self._home.config.address,
-            enrolment_address=self._home.config.enrolment_address,
             ca_pem=self._home.ca_pem.decode("ascii"),
             account=account,
             role=role,
             token=token,
+            invitation_pem=invitation.certificate_pem.decode("ascii"),
+            invitation_key_pem=invitation.key_pem.decode("ascii"),
             coordinator_signing_key=self._home.signing_key_hex,
             expires=expires,
         )
@@ -134,8 +136,12 @@ class Accounts:
 
     # --- what a person's machine does ------------------------------------------------------------------------------
 
-    def enrol(self, request: AccountRequest) -> EnrolmentGrant:
+    def enrol(self, request: AccountRequest, invitation: str) -> EnrolmentGrant:
         """Certify the keys of a machine that shows an unused token; the token is spent in the same transaction.
+
+        Args:
+            request: The machine's, with the token.
+            invitation: The name in the certificate that the caller showed; it must be that of the token's kit.
 
         Raises:
             EnrolmentRefused: The token or the keys are not good; it is logged, and nothing else changed.
@@ -145,6 +151,7 @@ class Accounts:
         token_sha256 = hashlib.sha256(request.token.encode()).hexdigest()
         with self._database.reading() as connection:
             reason, _ = _against(connection, token_sha256, request.account, now)
+        reason = of_another_kit(invitation, request.token) or reason
         if reason:
             self._refuse(reason)
         pem, identity, der = self._certified(request.account, request.request_der, now)
@@ -270,10 +277,8 @@ def _against(connection: sa.Connection, token_sha256: str, account: str, now: da
     if row is None or row.account != account:
         return "the token is not one this consortium gave to this account", PersonRole.AUDITOR
     role = PersonRole(row.role)
-    if row.used_at is not None:
-        return "the token was used before, or is not good any more", role
-    if row.expires_at < now.timestamp():
-        return "the token has expired", role
+    if over := why_over(row.used_at, row.expires_at, now):
+        return over, role
     if enrolled is not None and enrolled.revoked_at is None:
         return "the account is enrolled already", role
     return "", role

@@ -19,6 +19,7 @@ from consortium.contract.light_start import DRAIN_S
 from consortium.contract.service_manager import StopSignals, service_manager
 from consortium.contract.storage_trouble import room_again, say_refused
 from consortium.coordinator import Coordinator
+from consortium.coordinator_file import former_options
 from consortium.database import Database
 from consortium.deployment import announce_start
 from consortium.errors import ConsortiumError, DatabaseAway, DatabaseLed, HomeUnwritable
@@ -209,10 +210,10 @@ async def _serve_once(
         )
         webhooks = Webhooks(coordinator.rooms, home.config.webhooks, folder, silent_minutes=home.config.silent_minutes)
         shown = server_certificate.current(home, datetime.now(UTC))
+        _warn_of_former_options(folder)
         server = await serve(
             coordinator,
             address=home.config.listening(home.config.address),
-            enrolment_address=home.config.listening(home.config.enrolment_address),
             people_address=_listening(home, home.config.people_address),
             credentials=_credentials(home, shown),
             traffic=coordinator.traffic,
@@ -236,8 +237,8 @@ async def _serve_once(
                 webhooks.telling(),
                 server_certificate.watched(home, show),
             ):
-                where = f"on {home.config.address}; enrolment on {home.config.enrolment_address}"
-                line = f"Serving {home.config.name} {where}" + (f"; log on {home.config.log_address}" if public else "")
+                line = f"Serving {home.config.name} on {home.config.address}"
+                line += f"; log on {home.config.log_address}" if public else ""
                 serving(line)
                 if (refused := await _told_to_stop(coordinator, signals.stop)) is not None:
                     return refused
@@ -251,6 +252,11 @@ async def _serve_once(
             if public is not None:
                 await public.stop()
             await server.stop(STOP_GRACE_S)
+
+
+def _warn_of_former_options(folder: Path) -> None:
+    for option, advice in former_options(folder / "coordinator.yaml").items():
+        _facts.warning("config.former_option", where=f"coordinator.yaml: {option}", advice=advice)
 
 
 def _credentials(home: CoordinatorHome, issued: Issued) -> ServerCredentials:

@@ -46,6 +46,7 @@ from consortium.contract.storage_trouble import is_of_the_disk
 from consortium.contract.study import StudyFile
 from consortium.errors import AccessDenied, AgentTooOld, DatabaseLed, HomeUnwritable, UploadRefused
 from consortium.home import CoordinatorHome
+from consortium.invitations import require_good
 from consortium.record import now_stamp
 from consortium.roles import HOME, Caller, require_role
 from consortium.rooms import Rooms
@@ -224,9 +225,14 @@ class Coordinator:
     async def authenticate(self, peer: PeerIdentity) -> None:
         """Asked before every call: a site or account must be the one enrolled and not revoked; raises AccessDenied.
 
-        There is one operator certificate, and it never leaves the coordinator's home: the authority's word is enough.
+        The certificate of a kit counts as long as the kit is good; raises EnrolmentRefused. There is one operator
+        certificate, and it never leaves the coordinator's home: the authority's word is enough.
         """
         if peer.role is Role.OPERATOR:
+            return
+        if peer.role is Role.INVITED:
+            sites = self.rooms.sites
+            await asyncio.to_thread(require_good, self.rooms.database, sites.access, peer.name, sites.clock())
             return
         if peer.role is Role.ACCOUNT:
             await asyncio.to_thread(self.rooms.accounts.caller, peer)
@@ -553,19 +559,19 @@ class Coordinator:
 
     # --- one-off calls ---------------------------------------------------------------------------------------------
 
-    async def enrol(self, request: EnrolmentRequest) -> EnrolmentGrant:
+    async def enrol(self, peer: PeerIdentity, request: EnrolmentRequest) -> EnrolmentGrant:
         """Certify a site's keys against its one-time token."""
         await self.looked_back.wait()
-        return await asyncio.to_thread(self.rooms.sites.enrol, request)
+        return await asyncio.to_thread(self.rooms.sites.enrol, request, peer.name)
 
     async def renew(self, peer: PeerIdentity, request_der: bytes) -> EnrolmentGrant:
         """A site's next certificate."""
         return await asyncio.to_thread(self.rooms.sites.renew, peer, request_der)
 
-    async def enrol_account(self, request: AccountRequest) -> EnrolmentGrant:
+    async def enrol_account(self, peer: PeerIdentity, request: AccountRequest) -> EnrolmentGrant:
         """Certify the keys of a person's account against its one-time token."""
         await self.looked_back.wait()
-        return await asyncio.to_thread(self.rooms.accounts.enrol, request)
+        return await asyncio.to_thread(self.rooms.accounts.enrol, request, peer.name)
 
     async def submit_events(self, peer: PeerIdentity, events: tuple[bytes, ...]) -> EventReceipt:
         """A site's signed entries; an approval lets it take part at once."""

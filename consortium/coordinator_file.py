@@ -38,6 +38,11 @@ EventName: TypeAlias = Literal[
     "log.alarm",
 ]
 """What a webhook can be told of."""
+FORMER_OPTIONS = {
+    "enrolment_address": "Hospitals and people enrol at `address` now. Take the line out of coordinator.yaml and close "
+    "its port in the firewall; kits that were made before and not used are made anew."
+}
+"""Options that earlier releases had and that say nothing any more, each with what to do about it."""
 ClaimValue: TypeAlias = Annotated[Line, Len(1, 200)]
 _WITNESS_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::[1-9][0-9]{0,4})?"
@@ -96,14 +101,10 @@ def _listen(host: str) -> str:
     return host
 
 
-def _ports_differ(
-    address: str, enrolment_address: str, log_address: str | None, monitor_address: str | None
-) -> Iterator[Finding]:
-    if address == enrolment_address:
-        yield Finding("enrolment_address", f'"{enrolment_address}"', "another port than that of address")
-    if log_address in (address, enrolment_address):
-        yield Finding("log_address", f'"{log_address}"', "another port than those of address and enrolment_address")
-    if monitor_address is not None and monitor_address in (address, enrolment_address, log_address):
+def _ports_differ(address: str, log_address: str | None, monitor_address: str | None) -> Iterator[Finding]:
+    if log_address == address:
+        yield Finding("log_address", f'"{log_address}"', "another port than that of address")
+    if monitor_address is not None and monitor_address in (address, log_address):
         yield Finding("monitor_address", f'"{monitor_address}"', "a port that nothing else here has")
 
 
@@ -206,12 +207,11 @@ class CoordinatorFile(Section):
 
     schema_version: Annotated[Literal["consortium/coordinator/v1"], Field(alias="schema")]
     name: Annotated[SiteName, Words("a name: 3 to 40 characters of a-z, 0-9 and '-', starting with a letter")]
-    address: Address  # agents and the command line; both sides show a certificate
-    enrolment_address: Address  # hospitals without a certificate yet; only their one-time token speaks for them
+    address: Address  # agents and the command line, to enrol and ever after; both sides show a certificate
     listen: (
         Annotated[str, AfterValidator(_listen), Words("an IP address of this computer; 0.0.0.0 or :: for all of them")]
         | None
-    ) = None  # where both ports are opened, if that is not the host that hospitals dial: in a container, behind NAT
+    ) = None  # where ports are opened, if that is not the host that hospitals dial: in a container, behind NAT
     log_origin: Annotated[
         str,
         AfterValidator(_origin),
@@ -256,7 +256,7 @@ class CoordinatorFile(Section):
     mlflow: Tracking | None = None  # the same for an MLflow tracking server
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(reads=("address", "enrolment_address", "log_address", "monitor_address"), check=_ports_differ),
+        Rule(reads=("address", "log_address", "monitor_address"), check=_ports_differ),
         Rule(reads=("address", "people_address", "oidc"), check=_people_have_a_provider),
         Rule(reads=("outside_witnesses",), check=_witnesses_differ),
     )
@@ -287,29 +287,31 @@ class CoordinatorFile(Section):
 
 def load_coordinator_file(path: Path) -> CoordinatorFile:
     """The coordinator.yaml at `path`; raises FileInvalid with every problem in it."""
-    return yaml_file.load(path, CoordinatorFile)
+    return yaml_file.load(path, CoordinatorFile, former=FORMER_OPTIONS)
+
+
+def former_options(path: Path) -> dict[str, str]:
+    """Those of FORMER_OPTIONS that still stand in a file that was loaded, each with what to do about it."""
+    there = yaml_file.keys_of(path)
+    return {name: advice for name, advice in FORMER_OPTIONS.items() if name in there}
 
 
 def render(*, name: str, address: str, log_entries: str | None = None, log_origin: str | None = None) -> str:
-    """A coordinator.yaml for a new home, every option written out. Enrolment gets the port next to `address`.
+    """A coordinator.yaml for a new home, every option written out.
 
     The log is called after host and name, unless `log_origin` is given.
     Values are not checked here: `init` reads the file back, and a wrong one is reported with its line.
     """
-    host, _, port = address.rpartition(":")
-    number = int(port) if port.isdecimal() and len(port) <= 5 else 0
-    enrolment = f"{host}:{number - 1 if number >= 65535 else number + 1}"
+    host = address.rpartition(":")[0]
     origin = log_origin or "/".join((re.sub(r"[^A-Za-z0-9.]+", "-", host).strip("-."), name)).strip("/")
     return f"""\
 # The coordinator of one consortium. Paths are relative to the folder this file lies in.
 schema: consortium/coordinator/v1
 name: {yaml_file.quoted(name)}
 
-# host:port for agents and commands; mutual TLS. The host is in the coordinator's certificate.
+# host:port for agents and commands, to enrol and ever after; mutual TLS. The host is in the coordinator's certificate.
 address: {yaml_file.quoted(address)}
-# host:port for `site-agent enrol`; the coordinator shows its certificate, the hospital its one-time token.
-enrolment_address: {yaml_file.quoted(enrolment)}
-# Where both ports are opened, if not under the host above: an IP address of this computer, "0.0.0.0" for all of them.
+# Where ports are opened, if not under the host above: an IP address of this computer, "0.0.0.0" for all of them.
 # For a coordinator in a container or behind NAT, whose own address is not the one that hospitals dial.
 listen: null
 

@@ -36,6 +36,7 @@ from audit.tile_requests import tile_bytes, wanted
 from consortium.contract.certificates import (
     CertificateRefused,
     PeerIdentity,
+    Role,
     load_authority_certificate,
     verify_certificate,
 )
@@ -56,6 +57,8 @@ STOP_S = 1.0
 _READ = 4 * 1024
 _TEXT, _BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 _ALLOWED = (b"GET", b"HEAD")
+_MEMBERS = (Role.SITE, Role.ACCOUNT, Role.OPERATOR)
+"""Who is a member; a kit's certificate is not one's yet."""
 
 
 class LogNotServed(ConsortiumError):
@@ -215,7 +218,7 @@ class RunningLogServer:
         if self._readers.authenticate is None:
             return None
         try:
-            peer = verify_certificate(certificate or b"", self._authority, datetime.now(UTC))
+            peer = verify_certificate(certificate or b"", self._authority, datetime.now(UTC), role=_MEMBERS)
             await self._readers.authenticate(peer)
         except (CertificateRefused, ConsortiumError) as error:
             return str(error)

@@ -49,6 +49,7 @@ from consortium.errors import (
     SiteUnknown,
 )
 from consortium.home import CoordinatorHome
+from consortium.invitations import made_out, of_another_kit, why_over
 from consortium.record import Recorder, now_stamp
 from consortium.steward_keys import SiteStewards
 from consortium.studies import roster_of
@@ -93,7 +94,7 @@ class Sites:
     # --- enrolment -------------------------------------------------------------------------------------------------
 
     def invite(self, site: str, legal_entity: str = "") -> tuple[bytes, datetime]:
-        """Make a one-time kit; returns its bytes and when it expires. Only the token's hash is kept here.
+        """Make a one-time kit; returns its bytes and when it expires. Of what is in it, the token's hash is kept here.
 
         Args:
             site: The name it is for.
@@ -107,7 +108,7 @@ class Sites:
             )
         token = os.urandom(32).hex()
         now = self.clock()
-        expires = now + timedelta(hours=self._home.config.token_lifetime_hours)
+        invitation, expires = made_out(self._home, token, now)
         with self._database.transaction() as connection:
             found = connection.execute(sa.select(sites.c.revoked_at).where(sites.c.site == site)).first()
             if found is not None and found.revoked_at is None:
@@ -129,9 +130,9 @@ class Sites:
         kit = Kit(
             consortium=self._home.config.name,
             address=self._home.config.address,
-            enrolment_address=self._home.config.enrolment_address,
             site=SiteId(site),
             token=token,
+            invitation=invitation,
             log_vkey=self._recorder.written.verifier.vkey(),
             coordinator_signing_key=self._home.signing_key_hex,
             expires=expires,
@@ -139,8 +140,12 @@ class Sites:
         )
         return kit.to_bytes(), expires
 
-    def enrol(self, request: EnrolmentRequest) -> EnrolmentGrant:
+    def enrol(self, request: EnrolmentRequest, invitation: str) -> EnrolmentGrant:
         """Certify the keys of a site that shows an unused token; the token is spent in the same transaction.
+
+        Args:
+            request: The site's, with the token.
+            invitation: The name in the certificate that the caller showed; it must be that of the token's kit.
 
         Raises:
             EnrolmentRefused: The token or the keys are not good; it is logged, and nothing else changed.
@@ -149,7 +154,9 @@ class Sites:
         now = self.clock()
         token_sha256 = hashlib.sha256(request.token.encode()).hexdigest()
         with self._database.transaction() as connection:
-            reason = self._against(connection, token_sha256, request.site, now)
+            reason = of_another_kit(invitation, request.token) or self._against(
+                connection, token_sha256, request.site, now
+            )
         if reason:
             self._refuse(request, reason)
         pem = certificates.issue_site(
@@ -191,10 +198,8 @@ class Sites:
         enrolled = connection.execute(sa.select(sites.c.revoked_at).where(sites.c.site == site)).first()
         if row is None or row.site != site:
             return "the token is not one this consortium gave to this site"
-        if row.used_at is not None:
-            return "the token was used before, or is not good any more"
-        if row.expires_at < now.timestamp():
-            return "the token has expired"
+        if over := why_over(row.used_at, row.expires_at, now):
+            return over
         if enrolled is not None and enrolled.revoked_at is None:
             return "the site is enrolled already"
         if _other_of(connection, row.legal_entity, site, now) is not None:
@@ -231,17 +236,21 @@ class Sites:
         raise EnrolmentRefused(f"{request.site} cannot enrol: {reason}")
 
     def revoke(self, site: str, reason: str = "revoked by the operator") -> None:
-        """Refuse the site's certificates from now on, and any kit that is still out."""
+        """Refuse the site's certificates from now on, and any kit that is still out.
+
+        Raises:
+            SiteUnknown, SiteConflict: It is not enrolled, or revoked already, and no kit of it is out.
+        """
         with self._database.transaction() as connection:
             now = time.time()
+            kits = _spend_invitations(connection, SiteId(site), now)
             revoked = connection.execute(
                 sa.update(sites).where(sites.c.site == site, sites.c.revoked_at.is_(None)).values(revoked_at=now)
             )
-            if revoked.rowcount != 1:
+            if revoked.rowcount != 1 and not kits:
                 if connection.execute(sa.select(sites.c.site).where(sites.c.site == site)).first() is None:
                     raise SiteUnknown(site)
                 raise SiteConflict(f"{site} is revoked already")
-            _spend_invitations(connection, SiteId(site), now)
             entry = entries.SiteRevoked(**now_stamp(), site=site, reason=reason)
             self._recorder.add(connection, [entries.entry_bytes(entry)])
         self._forget_standing()
@@ -764,11 +773,13 @@ def _other_of(connection: sa.Connection, legal_entity: str, site: str, now: date
     return None
 
 
-def _spend_invitations(connection: sa.Connection, site: SiteId, at: float) -> None:
-    """No kit made for the site so far is good any more."""
-    connection.execute(
-        sa.update(invitations).where(invitations.c.site == site, invitations.c.used_at.is_(None)).values(used_at=at)
-    )
+def _spend_invitations(connection: sa.Connection, site: SiteId, at: float) -> int:
+    """No kit made for the site so far is good any more; returns how many were."""
+    unused = (invitations.c.site == site, invitations.c.used_at.is_(None))
+    good = sa.select(sa.func.count()).select_from(invitations).where(*unused, invitations.c.expires_at >= at)
+    were = connection.execute(good).scalar_one()
+    connection.execute(sa.update(invitations).where(*unused).values(used_at=at))
+    return int(were)
 
 
 def _site_row(row: sa.Row[tuple[object, ...]]) -> SiteRow:

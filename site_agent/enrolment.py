@@ -127,8 +127,9 @@ async def _enrol_into(folder: Path, kit: Kit) -> Identity:
         )
 
     grant = await request_certificate(
-        kit.enrolment_address,
+        kit.address,
         kit.ca_pem,
+        kit.invitation,
         EnrolmentRequest(site=kit.site, token=kit.token, request_der=request),
         on_sent=record,
     )

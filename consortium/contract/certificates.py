@@ -6,9 +6,13 @@ One authority per consortium, one level deep (path length 0). A certificate name
     consortium://<consortium>/site/<site>
     consortium://<consortium>/operator/<operator>
     consortium://<consortium>/account/<account>
+    consortium://<consortium>/invited/<invitation>
 
 The operator's is the coordinator's own; people have accounts. What an account may do is no part of its certificate: the
 coordinator keeps its role, so that a change counts at once (`consortium/roles.py`).
+
+The last one lies in a kit, with its key, and is good for the one call that enrols with that kit. It names neither a
+hospital nor a person, only the kit, by its one-time token's hash: with another kit's token it does not go together.
 
 TLS keys are ECDSA P-256. A site has two keys more, which sign and do nothing else: an Ed25519 key for its log entries
 and for secure aggregation in the suite hybrid-pq, and a second ECDSA P-256 key, never that of TLS, for secure
@@ -44,10 +48,12 @@ CERTIFICATE_BYTES_MAX = 4096
 """DER. A certificate of ours has about 800 bytes; a longer one is refused before it is parsed."""
 REQUEST_BYTES_MAX = 4096
 CONSORTIUM_NAME_MAX = 64
+INVITATION_DIGITS = 32
+"""Hexadecimal digits in the name of an invitation, after "i-"."""
 CLOCK_SKEW = timedelta(minutes=5)
 """Certificates are valid from this long before they are made, for computers whose clocks are a little behind."""
 
-_URI = re.compile(r"consortium://([a-z0-9-]+)/(?:(site|operator|account)/([a-z0-9-]+)|(coordinator))")
+_URI = re.compile(r"consortium://([a-z0-9-]+)/(?:(site|operator|account|invited)/([a-z0-9-]+)|(coordinator))")
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
 
 
@@ -58,6 +64,7 @@ class Role(StrEnum):
     SITE = "site"
     OPERATOR = "operator"
     ACCOUNT = "account"
+    INVITED = "invited"
 
 
 class Fault(StrEnum):
@@ -75,7 +82,8 @@ _ADVICE = {
     Fault.FOREIGN: "Use a certificate this consortium issued; if its authority was made anew, every site enrols again.",
     Fault.EXPIRED: "Check this computer's clock; if it is right, enrol again with a kit from `consortium site invite`.",
     Fault.NOT_YET_VALID: "Set this computer's clock, then try again.",
-    Fault.WRONG_ROLE: "Use the certificate of the right role: a site's for the agent, an account's for commands.",
+    Fault.WRONG_ROLE: "Use the certificate of the right role: a site's for the agent, an account's for commands, a "
+    "kit's for enrolling with it.",
 }
 
 
@@ -115,7 +123,7 @@ class PeerIdentity:
     """What a certificate says about its holder."""
 
     role: Role
-    name: str  # the site's, operator's or account's name; "coordinator" for the coordinator
+    name: str  # the site's, operator's, account's or invitation's name; "coordinator" for the coordinator
     consortium: str
     spki_sha256: bytes  # 32 bytes: SHA-256 of the TLS public key (SubjectPublicKeyInfo, DER)
     signing_key: bytes | None  # 32 bytes, Ed25519; every site's and every account's certificate has one
@@ -417,6 +425,26 @@ def issue_operator(authority: Authority, operator: str, *, now: datetime, valid_
         key.public_key(),
         name=operator,
         names=names,
+        purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
+        lifetime=(now, valid_for),
+    )
+    return Issued(certificate_pem=certificate.public_bytes(serialization.Encoding.PEM), key_pem=private_pem(key))
+
+
+def invitation_name(token: str) -> str:
+    """What the certificate in a kit is called: 128 bits of the SHA-256 of the kit's one-time token."""
+    return f"i-{digest_of(token.encode())[:INVITATION_DIGITS]}"
+
+
+def issue_invitation(authority: Authority, token: str, *, now: datetime, valid_for: timedelta) -> Issued:
+    """The certificate that lies in the kit with this one-time token, and its key, which is kept nowhere else."""
+    key = new_tls_key()
+    name = invitation_name(token)
+    certificate = _issue(
+        authority,
+        key.public_key(),
+        name=name,
+        names=[x509.UniformResourceIdentifier(_uri(authority, Role.INVITED, name))],
         purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
         lifetime=(now, valid_for),
     )

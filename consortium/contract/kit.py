@@ -1,8 +1,10 @@
 """The enrolment kit: one zip file that lets one hospital join once.
 
 `kit.json` says whom to dial, as whom to enrol, with which one-time token, and which keys to believe from then on;
-`ca.pem` is the authority whose fingerprint kit.json carries. The token makes the kit a secret until it has been used,
-so it is written for its owner only and travels over a channel the two parties trust.
+`ca.pem` is the authority whose fingerprint kit.json carries. `invitation.pem` is a certificate by that authority and
+`invitation-key.pem` its key: with them the hospital is heard at all, for the one call that enrols (see
+`certificates.py`). Token and key make the kit a secret until it has been used, so it is written for its owner only and
+travels over a channel the two parties trust.
 """
 
 import io
@@ -15,17 +17,34 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from consortium.contract.certificates import CONSORTIUM_NAME_MAX, consortium_of, fingerprint, load_authority_certificate
-from consortium.contract.digest import canonical_bytes
+from consortium.contract.certificates import (
+    CONSORTIUM_NAME_MAX,
+    CertificateRefused,
+    Issued,
+    Role,
+    certificate_der,
+    consortium_of,
+    fingerprint,
+    invitation_name,
+    load_authority_certificate,
+    load_tls_key,
+    spki_of,
+    verify_certificate,
+)
+from consortium.contract.digest import canonical_bytes, digest_of
 from consortium.contract.names import Digest, SiteId, is_digest, is_name
 from consortium.contract.private_files import write_private
 
-SCHEMA = "consortium/kit/v1"
+SCHEMA = "consortium/kit/v2"
+FORMER_SCHEMA = "consortium/kit/v1"
+"""Of releases that enrolled over a port of its own: such a kit has no certificate, so nobody hears who holds it."""
 KIT_BYTES_MAX = 64 * 1024
 _MEMBER_BYTES_MAX = 16 * 1024
-_MEMBERS = ("kit.json", "ca.pem")
+_MEMBERS = ("kit.json", "ca.pem", "invitation.pem", "invitation-key.pem")
+_FORMER_MEMBERS = ("kit.json", "ca.pem")
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.-]{1,253})):([0-9]{1,5})")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of the members: the same kit is always the same bytes
@@ -44,7 +63,10 @@ class KitUnreadable(Exception):
 
     def advice(self) -> str:
         """What to do next."""
-        return "Ask the consortium lead for a new kit (`consortium site invite SITE --out kit.zip`) and copy it whole."
+        return (
+            "Ask the consortium lead for a new kit (`consortium site invite SITE --out kit.zip`; for a person "
+            "`consortium account invite`) and copy it whole."
+        )
 
 
 class KitExpired(Exception):
@@ -68,10 +90,10 @@ class Kit:
 
     consortium: str
     address: str  # HOST:PORT of the coordinator, mutual TLS
-    enrolment_address: str  # HOST:PORT of enrolment, server-authenticated TLS
     ca_pem: bytes
     site: SiteId
     token: str = field(repr=False)  # one-time; 16 to 256 characters of URL-safe base64
+    invitation: Issued  # for the one call that enrols; its name is the token's
     log_vkey: str  # the log's verifier key, as C2SP signed-note writes it
     coordinator_signing_key: str  # 64 hex characters, Ed25519: round plans are signed with it
     expires: datetime  # UTC
@@ -93,7 +115,6 @@ class Kit:
                 "schema": SCHEMA,
                 "consortium": self.consortium,
                 "address": self.address,
-                "enrolment_address": self.enrolment_address,
                 "ca_sha256": self.ca_sha256,
                 "site": self.site,
                 "token": self.token,
@@ -104,7 +125,8 @@ class Kit:
         )
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
-            for name, data in zip(_MEMBERS, (record, self.ca_pem), strict=True):
+            contents = (record, self.ca_pem, self.invitation.certificate_pem, self.invitation.key_pem)
+            for name, data in zip(_MEMBERS, contents, strict=True):
                 member = zipfile.ZipInfo(name, date_time=_EPOCH)
                 member.external_attr = 0o600 << 16
                 archive.writestr(member, data)
@@ -130,7 +152,7 @@ def parse_kit(data: bytes) -> Kit:
     """
     if len(data) > KIT_BYTES_MAX:
         raise KitUnreadable("file", found=f"more than {KIT_BYTES_MAX} bytes", allowed=f"at most {KIT_BYTES_MAX}")
-    record_json, ca_pem = _members(data)
+    record_json, ca_pem, certificate_pem, key_pem = _members(data)
     try:
         record = _Record.model_validate(json.loads(record_json, object_pairs_hook=_no_repeats), strict=False)
     except ValidationError as error:
@@ -151,17 +173,36 @@ def parse_kit(data: bytes) -> Kit:
             "consortium", found=f"an authority of {consortium_of(authority)}", allowed=record.consortium
         )
     _check_names(record)
+    invitation = Issued(certificate_pem=certificate_pem, key_pem=key_pem)
+    require_invitation(invitation, ca_pem, token=record.token, expires=record.expires)
     return Kit(
         consortium=record.consortium,
         address=record.address,
-        enrolment_address=record.enrolment_address,
         ca_pem=ca_pem,
         site=SiteId(record.site),
         token=record.token,
+        invitation=invitation,
         log_vkey=record.log_vkey,
         coordinator_signing_key=record.coordinator_signing_key,
         expires=record.expires,
     )
+
+
+def require_invitation(invitation: Issued, ca_pem: bytes, *, token: str, expires: datetime) -> None:
+    """Raise KitUnreadable unless certificate and key in a kit are those of its token, for as long as it lasts."""
+    where = "invitation"
+    try:
+        authority = load_authority_certificate(ca_pem)
+        holder = verify_certificate(certificate_der(invitation.certificate_pem), authority, expires, role=Role.INVITED)
+        own = digest_of(spki_of(load_tls_key(invitation.key_pem).public_key()))
+    except CertificateRefused as error:
+        raise KitUnreadable(where, found=error.found, allowed=error.allowed) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: a key under a passphrase
+        raise KitUnreadable(where, found="no such key", allowed="an ECDSA P-256 private key in PEM") from None
+    if holder.name != invitation_name(token):
+        raise KitUnreadable(where, found="the certificate of another kit", allowed="the one of this kit's token")
+    if holder.spki_sha256.hex() != own:
+        raise KitUnreadable(where, found="a key that is not the certificate's", allowed="its own")
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -178,10 +219,9 @@ class _Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_name: Literal["consortium/kit/v1"] = Field(alias="schema")
+    schema_name: Literal["consortium/kit/v2"] = Field(alias="schema")
     consortium: str = Field(max_length=CONSORTIUM_NAME_MAX)
     address: str = Field(max_length=300)
-    enrolment_address: str = Field(max_length=300)
     ca_sha256: str = Field(max_length=64)
     site: str = Field(max_length=40)
     token: str = Field(pattern=r"^[A-Za-z0-9_-]{16,256}$")
@@ -198,23 +238,28 @@ def _check_names(record: _Record) -> None:
         raise KitUnreadable("site", found=repr(record.site), allowed="3 to 40 of a-z, 0-9 and '-'")
     if not is_digest(record.coordinator_signing_key):
         raise KitUnreadable("coordinator_signing_key", found="not a key", allowed="64 hexadecimal characters")
-    for name, value in (("address", record.address), ("enrolment_address", record.enrolment_address)):
-        try:
-            split_address(value)
-        except ValueError as error:
-            raise KitUnreadable(name, found=str(error), allowed="HOST:PORT") from None
+    try:
+        split_address(record.address)
+    except ValueError as error:
+        raise KitUnreadable("address", found=str(error), allowed="HOST:PORT") from None
 
 
-def _members(data: bytes) -> tuple[bytes, bytes]:
+def _members(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = sorted(archive.namelist())
+            if names == sorted(_FORMER_MEMBERS):
+                found = f"a kit that an earlier release made ({FORMER_SCHEMA}), with no certificate to enrol with"
+                raise KitUnreadable("schema", found=found, allowed=SCHEMA)
             if names != sorted(_MEMBERS):
-                raise KitUnreadable("file", found=f"a zip of {names}"[:200], allowed="kit.json and ca.pem, once each")
-            # Only these two are decompressed within a bound: zipfile reads the other kinds whole.
+                raise KitUnreadable(
+                    "file", found=f"a zip of {names}"[:200], allowed=f"{', '.join(_MEMBERS)}, once each"
+                )
+            # Only these are decompressed within a bound: zipfile reads the other kinds whole.
             if any(one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for one in archive.infolist()):
                 raise KitUnreadable("file", found="an unusual compression", allowed="stored or deflated members")
-            return _member(archive, "kit.json"), _member(archive, "ca.pem")
+            record, ca_pem, certificate_pem, key_pem = (_member(archive, name) for name in _MEMBERS)
+            return record, ca_pem, certificate_pem, key_pem
     # RuntimeError: an encrypted member.
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
         raise KitUnreadable(

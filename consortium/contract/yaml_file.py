@@ -9,7 +9,7 @@ gigabytes), tags (they ask the reader to build objects), several documents in a 
 import json
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -46,8 +46,14 @@ class Parsed:
     problems: tuple[tuple[schema.Path, Problem], ...]  # keys given twice, aliases, tags
 
 
-def load(path: Path, model: type[Model]) -> Model:
-    """The file at `path` as a `model`; raises FileInvalid with every problem in it, sorted by line."""
+def load(path: Path, model: type[Model], *, former: Collection[str] = ()) -> Model:
+    """The file at `path` as a `model`; raises FileInvalid with every problem in it, sorted by line.
+
+    Args:
+        path: The file.
+        model: What it should be.
+        former: Keys of its uppermost level that an earlier release knew: whatever stands there is passed over.
+    """
     try:
         parsed = parse(_read(path))
     except Unreadable as error:
@@ -55,16 +61,23 @@ def load(path: Path, model: type[Model]) -> Model:
     if not isinstance(parsed.data, dict):
         found = Problem(path="", line=1, found=shown(parsed.data), allowed=schema.describe(model))
         raise FileInvalid(path, [problem for _, problem in parsed.problems] or [found])
+    data = {key: value for key, value in parsed.data.items() if key not in former}
     problems = [problem for _, problem in parsed.problems]
     spoiled = [schema.dotted(where) for where, _ in parsed.problems]
     problems += [
         problem
-        for problem in schema.problems_of(model, parsed.data, parsed.lines)
+        for problem in schema.problems_of(model, data, parsed.lines)
         if not any(problem.path == where or problem.path.startswith((f"{where}.", f"{where}[")) for where in spoiled)
     ]
     if problems:
         raise FileInvalid(path, sorted(problems, key=lambda problem: (problem.line or 0, problem.path)))
-    return model.model_validate(parsed.data)
+    return model.model_validate(data)
+
+
+def keys_of(path: Path) -> tuple[str, ...]:
+    """The keys of the uppermost level of a file that `load` has read."""
+    data = parse(_read(path)).data
+    return tuple(str(key) for key in data) if isinstance(data, dict) else ()
 
 
 def parse(raw: bytes) -> Parsed:

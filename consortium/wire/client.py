@@ -20,6 +20,7 @@ import grpc
 from consortium.contract.bearer import METADATA
 from consortium.contract.certificates import (
     CertificateRefused,
+    Issued,
     certificate_der,
     load_authority_certificate,
     verify_certificate,
@@ -81,20 +82,20 @@ OnSent = Callable[[SentRecord], None]
 async def enrol(
     address: str,
     ca_pem: bytes,
+    invitation: Issued,
     request: EnrolmentRequest,
     *,
     server_name_override: str | None = None,
     on_sent: OnSent | None = None,
     timeout_s: float = limits.CALL_WAIT_S,
 ) -> EnrolmentGrant:
-    """Ask for a certificate, over TLS that authenticates the coordinator only. The grant is not checked here.
+    """Ask for a certificate, as the holder of the one in a kit. The grant is not checked here.
 
     Raises:
         CoordinatorUnreachable, TlsRefused, ConnectionLost: nothing was asked, or no answer came.
-        CallRefused: the token or the request was not accepted.
+        CallRefused: the invitation, the token or the request was not accepted.
     """
-    credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
-    line = await _open(address, ca_pem, credentials, server_name=server_name_override, anonymous=True)
+    line = await _open_invited(address, ca_pem, invitation, server_name=server_name_override)
     try:
         data = codec.encode_enrolment_request(request)
         _report(on_sent, "enrolment-request", data, None)
@@ -107,14 +108,14 @@ async def enrol(
 async def enrol_account(
     address: str,
     ca_pem: bytes,
+    invitation: Issued,
     request: AccountRequest,
     *,
     server_name_override: str | None = None,
     timeout_s: float = limits.CALL_WAIT_S,
 ) -> EnrolmentGrant:
     """`enrol` for a person's account; raises as it does."""
-    credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
-    line = await _open(address, ca_pem, credentials, server_name=server_name_override, anonymous=True)
+    line = await _open_invited(address, ca_pem, invitation, server_name=server_name_override)
     try:
         call = line.unary_unary(_path("Enrolment", "EnrolAccount"))(
             codec.encode_account_request(request), timeout=timeout_s
@@ -122,6 +123,15 @@ async def enrol_account(
         return codec.decode_enrolment_grant(await _answered(call))
     finally:
         await line.close()
+
+
+async def _open_invited(address: str, ca_pem: bytes, invitation: Issued, *, server_name: str | None) -> Any:
+    """A channel with the certificate of a kit. A clock that is wrong here is found before the token is shown."""
+    _check_own_certificate(address, ca_pem, invitation.certificate_pem, datetime.now(UTC))
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=ca_pem, private_key=invitation.key_pem, certificate_chain=invitation.certificate_pem
+    )
+    return await _open(address, ca_pem, credentials, server_name=server_name)
 
 
 class CountedLine:
@@ -530,7 +540,7 @@ async def _open(
         # Nothing is wrong with the other side now. It may have begun to listen only between the handshake and the
         # diagnosis, and an agent that takes that for a verdict ends for good: so the verdict needs a later handshake.
     # As far as a stranger can see all is well: then it is our certificate it does not like.
-    raise TlsRefused(address, TlsProblem.NOT_ENROLMENT if anonymous else TlsProblem.OWN_CERTIFICATE)
+    raise TlsRefused(address, TlsProblem.NOT_FOR_TOKENS if anonymous else TlsProblem.OWN_CERTIFICATE)
 
 
 async def _is_ready(line: Any, timeout_s: float) -> bool:

@@ -159,7 +159,7 @@ class TlsProblem(StrEnum):
     OLD_TLS = "it does not speak TLS 1.3"
     NOT_A_COORDINATOR = "it speaks TLS but is not a Consortium coordinator"
     OWN_CERTIFICATE = "this side's certificate was not accepted"
-    NOT_ENROLMENT = "it asks for a certificate, so it is not the enrolment port"
+    NOT_FOR_TOKENS = "it asks for a certificate, so it is not the port for people with tokens"
     OTHER = "the TLS handshake failed"
 
 
@@ -171,9 +171,9 @@ _TLS_ADVICE = {
     TlsProblem.WRONG_HOST: "Dial the name the coordinator was made for (`consortium init --address`).",
     TlsProblem.NOT_TLS: "Check the port: something other than the coordinator answers there.",
     TlsProblem.OLD_TLS: "Check the address: a coordinator never speaks older TLS, so this is something else.",
-    TlsProblem.NOT_A_COORDINATOR: "Check the port: enrolment and sessions use different ones.",
+    TlsProblem.NOT_A_COORDINATOR: "Check the port: another service answers there.",
     TlsProblem.OWN_CERTIFICATE: "Enrol again with a new kit, and check this computer's clock.",
-    TlsProblem.NOT_ENROLMENT: "Use the kit's `enrolment_address`, not its `address`.",
+    TlsProblem.NOT_FOR_TOKENS: "Use the coordinator's `people_address`, or an account's keys.",
     TlsProblem.OTHER: "Check the address, the proxy and this computer's clock.",
 }
 

@@ -12,8 +12,6 @@ MIB = 1024 * KIB
 
 MESSAGE_BYTES_MAX = 8 * MIB
 """No single message of any method is larger, in either direction."""
-ENROLMENT_MESSAGE_BYTES_MAX = 16 * KIB
-"""The same for the one port that anybody may speak to."""
 
 PARTS_MAX = 2**17
 """Fields and list entries of one message, counted before it is parsed: an empty entry costs fifty times its bytes."""

@@ -1,8 +1,9 @@
-"""The coordinator's two ports: bytes to calls of the service, answers to bytes. No decisions.
+"""The coordinator's port: bytes to calls of the service, answers to bytes. No decisions.
 
-The main port asks every caller for a certificate of this consortium, within TLS 1.3. Who is calling is read from that
-certificate and from nothing else; sites may call Coordinator's methods, accounts and the operator Operator's. The
-enrolment port is for callers that have no certificate yet, a third one for people who show a token instead.
+The port asks every caller for a certificate of this consortium, within TLS 1.3. Who is calling is read from that
+certificate and from nothing else; sites may call Coordinator's methods, accounts and the operator Operator's, and who
+was invited, with the certificate of a kit, Enrolment's. A second port, where there is one, is for people who show a
+token instead.
 
 Each handler does the same four things: identify, let the service admit, decode within bounds, hand over. What goes
 wrong leaves as one entry of the table in `status.py`.
@@ -32,7 +33,6 @@ from consortium.contract.certificates import (
 from consortium.contract.kit import split_address
 from consortium.contract.messages import (
     CoordinatorMessage,
-    EnrolmentGrant,
     Hello,
     MaskedUpdate,
     SiteMessage,
@@ -72,7 +72,7 @@ class ServerCredentials:
 
 
 class _Shown:
-    """The certificate that both ports show: another one from the next handshake on."""
+    """The certificate that the ports show: another one from the next handshake on."""
 
     def __init__(self, credentials: ServerCredentials) -> None:
         self.credentials = credentials
@@ -101,17 +101,16 @@ def _configuration(credentials: ServerCredentials, *, mutual: bool) -> Any:
 
 
 class RunningServer:
-    """The open ports. `port` and `enrolment_port` are the ones really used (an address may ask for port 0)."""
+    """The open ports. `port` and `people_port` are the ones really used (an address may ask for port 0)."""
 
     def __init__(
-        self, servers: list[Any], stopping: asyncio.Event, shown: _Shown, *, port: int, enrolment_port: int | None
+        self, servers: list[Any], stopping: asyncio.Event, shown: _Shown, *, port: int, people_port: int | None
     ) -> None:
         self._servers = servers
         self._shown = shown
         self._stopping = stopping
         self.port = port
-        self.enrolment_port = enrolment_port
-        self.people_port: int | None = None
+        self.people_port = people_port
 
     def show(self, credentials: ServerCredentials) -> None:
         """Show another certificate of the same authority from the next handshake on; connections stay."""
@@ -128,7 +127,6 @@ async def serve(
     *,
     address: str,
     credentials: ServerCredentials,
-    enrolment_address: str | None = None,
     people_address: str | None = None,
     keepalive_s: float = limits.KEEPALIVE_S,
     traffic: Traffic | None = None,
@@ -166,24 +164,9 @@ async def serve(
         except AddressUnusable:
             await main.stop(None)
             raise
-    enrolment_port = None
-    if enrolment_address is not None:
-        door = grpc.aio.server(
-            handlers=handlers.for_anybody(),
-            options=channel.server(message_bytes_max=limits.ENROLMENT_MESSAGE_BYTES_MAX, keepalive_s=keepalive_s),
-            maximum_concurrent_rpcs=limits.CALLS_PER_CONNECTION_MAX,
-        )
-        servers.append(door)
-        try:
-            enrolment_port = _listen(door, enrolment_address, shown.for_port(mutual=False))
-        except AddressUnusable:
-            await asyncio.gather(*(server.stop(None) for server in servers[:-1]))
-            raise
     for server in servers:
         await server.start()
-    running = RunningServer(servers, stopping, shown, port=port, enrolment_port=enrolment_port)
-    running.people_port = people_port
-    return running
+    return RunningServer(servers, stopping, shown, port=port, people_port=people_port)
 
 
 def _listen(server: Any, address: str, credentials: Any) -> int:
@@ -227,7 +210,7 @@ class _Handlers:
 
     def for_members(self, traffic: Traffic) -> tuple[Any, ...]:
         """The services of the main port."""
-        site, operator = (Role.SITE,), (Role.OPERATOR, Role.ACCOUNT)
+        site, operator, invited = (Role.SITE,), (Role.OPERATOR, Role.ACCOUNT), (Role.INVITED,)
         return (
             _registered(
                 "Coordinator",
@@ -261,15 +244,16 @@ class _Handlers:
                     "Watch": grpc.unary_stream_rpc_method_handler(self._member(operator, self._watch, "Watch")),
                 },
             ),
+            _registered(
+                "Enrolment",
+                {
+                    "Enrol": grpc.unary_unary_rpc_method_handler(self._member(invited, self._enrol, "Enrol")),
+                    "EnrolAccount": grpc.unary_unary_rpc_method_handler(
+                        self._member(invited, self._enrol_account, "EnrolAccount")
+                    ),
+                },
+            ),
         )
-
-    def for_anybody(self) -> tuple[Any, ...]:
-        """The one service of the enrolment port."""
-        methods = {
-            "Enrol": grpc.unary_unary_rpc_method_handler(self._enrol),
-            "EnrolAccount": grpc.unary_unary_rpc_method_handler(self._enrol_account),
-        }
-        return (_registered("Enrolment", methods),)
 
     def for_bearers(self) -> tuple[Any, ...]:
         """The one service of the port for people with tokens."""
@@ -491,32 +475,13 @@ class _Handlers:
 
     # --- Enrolment -------------------------------------------------------------------------------------------------
 
-    async def _enrol(self, request: bytes, context: Context) -> bytes | None:
-        return await self._certify("Enrol", codec.decode_enrolment_request, self._service.enrol, request, context)
+    async def _enrol(self, peer: PeerIdentity, request: bytes, _: Context) -> bytes:
+        enrolment = codec.decode_enrolment_request(request)
+        return codec.encode_enrolment_grant(await self._to_its_end(self._service.enrol(peer, enrolment)))
 
-    async def _enrol_account(self, request: bytes, context: Context) -> bytes | None:
-        decode, enrol = codec.decode_account_request, self._service.enrol_account
-        return await self._certify("EnrolAccount", decode, enrol, request, context)
-
-    async def _certify(
-        self,
-        method: str,
-        decode: Callable[[bytes], T],
-        enrol: Callable[[T], Coroutine[Any, Any, EnrolmentGrant]],
-        request: bytes,
-        context: Context,
-    ) -> bytes | None:
-        try:
-            _check_version(context.auth_context())
-            try:
-                enrolment = decode(request)
-            except WireViolation as error:
-                await self._service.turned_away(None, method, error)
-                raise
-            return codec.encode_enrolment_grant(await self._to_its_end(enrol(enrolment)))
-        except Exception as error:  # noqa: BLE001 - the table decides; nothing may pass it
-            answer = status.answer_to(error, method=method, peer=str(context.peer()))
-        return await _refuse(context, answer)
+    async def _enrol_account(self, peer: PeerIdentity, request: bytes, _: Context) -> bytes:
+        enrolment = codec.decode_account_request(request)
+        return codec.encode_enrolment_grant(await self._to_its_end(self._service.enrol_account(peer, enrolment)))
 
 
 # --- the parts -----------------------------------------------------------------------------------------------------

@@ -101,14 +101,14 @@ class CoordinatorService(Protocol):
     async def turned_away(self, peer: PeerIdentity | Bearer | None, method: str, error: Exception) -> None:
         """A call ended in an error that no other method here raised; `peer` is None if it is not known who called.
 
-        An error of `authenticate` or `enrol` is not told again. Must not raise.
+        An error of `authenticate` is not told again. Must not raise.
         """
 
-    async def enrol_account(self, request: AccountRequest) -> EnrolmentGrant:
+    async def enrol_account(self, peer: PeerIdentity, request: AccountRequest) -> EnrolmentGrant:
         """The same for a person's account."""
 
-    async def enrol(self, request: EnrolmentRequest) -> EnrolmentGrant:
-        """Certify a site's keys for a one-time token. The caller has no certificate, so there is no peer."""
+    async def enrol(self, peer: PeerIdentity, request: EnrolmentRequest) -> EnrolmentGrant:
+        """Certify a site's keys for a one-time token; `peer` is the holder of the certificate in a kit."""
 
     async def renew(self, peer: PeerIdentity, request_der: bytes) -> EnrolmentGrant:
         """The next certificate of the site that asks, whose keys the request proves."""

@@ -1,6 +1,6 @@
 """Mutations (see `mutations.py`) of what says who may take part, with what, and with whose data.
 
-w12, w13, g12; one agent of two (s24), messages of before (w14), and what comes back from an object store (a33).
+w12, w13, w15, g12; one agent of two (s24), messages of before (w14), and what comes back from an object store (a33).
 """
 
 from tests.adversarial.mutation import Mutation, gone, never
@@ -12,6 +12,9 @@ THIEF, SUPERSEDED = "test_with_a_stolen_tls_key_and_signing_keys_of_ones_own", "
 SESSIONS, OBJECTS = "consortium/sessions.py", "consortium/objects.py"
 VECTORS = "consortium/vectors.py"
 BOUNDED = "test_a_size_is_bounded_before_anything_is_read_and_kept_to"
+WIRE, INVITATIONS = "consortium/wire/server.py", "consortium/invitations.py"
+INVITED = "(Role.SITE,), (Role.OPERATOR, Role.ACCOUNT), (Role.INVITED,)"
+ELSEWHERE, OVER = "test_any_other_call", "test_a_kit_that_is_not_good_any_more"
 UNREAD = "test_it_is_in_no_cohort_from_the_next_round_on"
 
 STANDING_MUTATIONS = (
@@ -53,6 +56,52 @@ STANDING_MUTATIONS = (
         "            _require_standing(_site_row(row))\n            assert asked",
         "            assert asked",
         "test_by_somebody_who_may_not_take_part",
+    ),
+    # w15: a kit's certificate, used otherwise
+    Mutation(
+        "w15", WIRE, INVITED, INVITED.replace("(Role.SITE,)", "(Role.SITE, Role.INVITED)"), f"{ELSEWHERE}_of_a_site"
+    ),
+    Mutation(
+        "w15",
+        WIRE,
+        INVITED,
+        INVITED.replace("Role.ACCOUNT)", "Role.ACCOUNT, Role.INVITED)"),
+        f"{ELSEWHERE}_of_a_person",
+    ),
+    Mutation("w15", "consortium/log_server.py", ", role=_MEMBERS)", ")", "test_the_log_over_https"),
+    Mutation(
+        "w15",
+        WIRE,
+        INVITED,
+        INVITED.replace("(Role.INVITED,)", "tuple(Role)"),
+        "test_a_stolen_certificate_enrols_nobody",
+    ),
+    Mutation(
+        "w15",
+        SITES,
+        "reason = of_another_kit(invitation, request.token) or self._against(",
+        "reason = self._against(",
+        "test_another_hospitals_invitation",
+    ),
+    gone(
+        "w15",
+        "consortium/accounts.py",
+        "reason = of_another_kit(invitation, request.token) or reason",
+        "test_another_persons_invitation",
+    ),
+    gone(
+        "w15",
+        COORDINATOR,
+        "await asyncio.to_thread(require_good, self.rooms.database, sites.access, peer.name, sites.clock())",
+        OVER,
+    ),
+    never("w15", INVITATIONS, "used_at is not None", OVER),
+    Mutation(
+        "w15",
+        INVITATIONS,
+        'return "the token has expired" if expires_at < now.timestamp() else ""',
+        'return ""',
+        OVER,
     ),
     # g12: a patient who withdrew
     never(

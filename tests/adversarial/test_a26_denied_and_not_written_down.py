@@ -1,27 +1,30 @@
 """A-26: somebody is turned away and nobody can see that later: each way of saying no reaches the audit log.
 
-Held by: the calls of `turned_away` in `wire/server.py` (in `_member`, in `_enrol`), and of `access.denied` in
+Held by: the calls of `turned_away` in `wire/server.py` (in `_member`), and of `access.denied` in
 `commands.execute` and `Sites.authenticate`. Tried: rows a26 of `mutations.py`.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consortium.commands import execute
+from consortium.contract.certificates import certificate_der, invitation_name, verify_certificate
+from consortium.contract.kit import parse_kit
 from consortium.contract.messages import VectorKind
 from consortium.contract.names import Digest
 from consortium.errors import AccessDenied, ConsortiumError, EnrolmentRefused
 from consortium.vectors import VectorMissing
 from consortium.wire import consortium_pb2 as pb
-from consortium.wire.client import CoordinatorClient
-from consortium.wire.errors import CallRefused
+from consortium.wire.client import CoordinatorClient, _answered
+from consortium.wire.errors import CallRefused, WireViolation
 from tests.fakes.coordinator_home import coordinator_in, new_hospital
 from tests.fakes.small_study import small_study
-from tests.fakes.wire_world import SITE, World, coordinator, pki, vector_header
+from tests.fakes.wire_world import SITE, TOKEN, coordinator, pki, vector_header
 
 Call = Callable[[CoordinatorClient], Coroutine[Any, Any, Any]]
 
@@ -66,19 +69,11 @@ async def test_who_was_not_admitted_is_told_once() -> None:
 
 
 async def test_an_enrolment_that_is_none() -> None:
-    async with coordinator() as world:
-        await _ask_for_nothing(world)
-    assert world.service.turned == [(None, "Enrol", "WireViolation")]
-
-
-async def _ask_for_nothing(world: World) -> None:
-    import grpc  # noqa: PLC0415 - after consortium.wire, which restricts it to TLS 1.3
-
-    trusted = grpc.ssl_channel_credentials(pki().authority.certificate_pem)
-    async with grpc.aio.secure_channel(world.enrolment_address, trusted) as channel:
-        method = channel.unary_unary(f"/{pb.DESCRIPTOR.services_by_name['Enrolment'].full_name}/Enrol")
-        with pytest.raises(grpc.aio.AioRpcError):
-            await method(b"")
+    async with coordinator() as world, world.connect(credentials=pki().invitation()) as client:
+        method = client._line.unary_unary(f"/{pb.DESCRIPTOR.services_by_name['Enrolment'].full_name}/Enrol")
+        with pytest.raises(CallRefused):
+            await _answered(method(b""))
+    assert world.service.turned == [(invitation_name(TOKEN), "Enrol", "WireViolation")]
 
 
 def test_every_denial_of_the_coordinator_is_in_its_log(tmp_path: Path) -> None:
@@ -87,7 +82,14 @@ def test_every_denial_of_the_coordinator_is_in_its_log(tmp_path: Path) -> None:
         amber, stranger = world.enrol("amber-clinic"), new_hospital("birch-hospital")
         world.submit(small_study())
         with pytest.raises(EnrolmentRefused):
-            world.sites.enrol(world.request(stranger, "f" * 64))
+            world.certify(world.request(stranger, "f" * 64))
+        holder = verify_certificate(
+            certificate_der(parse_kit(world.sites.invite("cedar-clinic")[0]).invitation.certificate_pem),
+            world.coordinator.home.ca_certificate,
+            datetime.now(UTC),
+        )
+        asyncio.run(world.coordinator.turned_away(holder, "Enrol", WireViolation("x", found="y", allowed="z")))
+        asyncio.run(world.coordinator.turned_away(holder, "Enrol", EnrolmentRefused("written down already")))
         with pytest.raises(ConsortiumError):
             asyncio.run(execute(world.coordinator, "study.resume", b'{"study":"small-study"}'))
         with pytest.raises(ConsortiumError):
@@ -107,5 +109,6 @@ def test_every_denial_of_the_coordinator_is_in_its_log(tmp_path: Path) -> None:
             ("site:amber-clinic", "connect"),
         ]
         assert [body["reason"] for body in world.bodies("auth.failed")] == [
-            "enrolment: the token is not one this consortium gave to this site"
+            "enrolment: the token is not one this consortium gave to this site",
+            "Enrol: a message beyond its bounds, or out of place",
         ]

@@ -1,4 +1,4 @@
-"""W-02: TLS 1.2 cannot be negotiated, in either direction, on either port.
+"""W-02: TLS 1.2 cannot be negotiated, in either direction, on either port: that of certificates and that of tokens.
 
 Tried: row w02 of `mutations.py`.
 """
@@ -22,21 +22,21 @@ from consortium.wire.client import CoordinatorClient, enrol
 from consortium.wire.errors import CallRefused, TlsNotPinned, TlsProblem, TlsRefused
 from consortium.wire.server import _check_version, serve
 from tests.fakes.raw_tls import first_bytes
-from tests.fakes.wire_world import SITE, RecordingService, coordinator, pki, server_credentials
+from tests.fakes.wire_world import SITE, TOKEN, RecordingService, coordinator, pki, server_credentials
 
 
 async def test_the_server_speaks_1_3(tmp_path: Path) -> None:
-    async with coordinator() as world:
+    async with coordinator(people_address="127.0.0.1:0") as world:
         assert await first_bytes(world.server.port, tmp_path, own=pki().site(SITE), version=ssl.TLSVersion.TLSv1_3)
-        assert await first_bytes(world.server.enrolment_port or 0, tmp_path, version=ssl.TLSVersion.TLSv1_3)
+        assert await first_bytes(world.server.people_port or 0, tmp_path, version=ssl.TLSVersion.TLSv1_3)
 
 
 async def test_the_server_does_not_speak_1_2(tmp_path: Path) -> None:
-    async with coordinator() as world:
+    async with coordinator(people_address="127.0.0.1:0") as world:
         with pytest.raises(OSError):
             await first_bytes(world.server.port, tmp_path, own=pki().site(SITE), version=ssl.TLSVersion.TLSv1_2)
         with pytest.raises(OSError):
-            await first_bytes(world.server.enrolment_port or 0, tmp_path, version=ssl.TLSVersion.TLSv1_2)
+            await first_bytes(world.server.people_port or 0, tmp_path, version=ssl.TLSVersion.TLSv1_2)
 
 
 async def test_the_client_does_not_speak_1_2(tmp_path: Path) -> None:
@@ -105,12 +105,16 @@ def test_a_call_over_an_older_line_would_be_refused() -> None:
 
 async def test_every_call_on_both_ports_asks_for_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_TLS13", b"TLSv1.4")  # as if this line were an older one
-    request = EnrolmentRequest(site=SITE, token="one-time-token-42", request_der=b"x")
-    async with coordinator() as world, world.connect() as client:
+    request, ca_pem = EnrolmentRequest(site=SITE, token=TOKEN, request_der=b"x"), pki().authority.certificate_pem
+    async with coordinator(people_address="127.0.0.1:0") as world, world.connect() as client:
         with pytest.raises(CallRefused, match=r"TLSv1\.3"):
             await client.list_studies()
         with pytest.raises(CallRefused, match=r"TLSv1\.3"):
-            await enrol(world.enrolment_address, pki().authority.certificate_pem, request)
+            await enrol(world.address, ca_pem, pki().invitation(), request)
+        people = f"127.0.0.1:{world.server.people_port}"
+        async with await CoordinatorClient.connect_with_token(people, ca_pem, "a.b.c") as person:
+            with pytest.raises(CallRefused, match=r"TLSv1\.3"):
+                await person.execute("status", b"{}")
     assert world.service.peers == []
     assert world.service.enrolled == []
 

@@ -18,7 +18,7 @@ from consortium.wire import consortium_pb2 as pb
 from consortium.wire.client import CoordinatorClient, _answered
 from consortium.wire.errors import CallRefused, ConnectionLost, RefusalCode, WireViolation
 from consortium.wire.transfer import BrokenOff
-from tests.fakes.wire_world import HELLO, RecordingService, coordinator, vector_header
+from tests.fakes.wire_world import HELLO, RecordingService, coordinator, pki, vector_header
 
 _GZIP = 2  # grpc.Compression.Gzip
 COORDINATOR = "/consortium.wire.v1.Coordinator/"
@@ -41,11 +41,13 @@ async def test_a_message_above_its_methods_limit() -> None:
             assert caught.value.code is RefusalCode.INVALID
 
 
-async def test_strangers_may_send_the_enrolment_port_very_little() -> None:
-    async with coordinator() as world, world.connect(address=world.enrolment_address) as client:
-        call = _raw(client).unary_unary("/consortium.wire.v1.Enrolment/Enrol")
-        with pytest.raises(CallRefused, match="larger than max"):
-            await _answered(call(b"\x00" * (limits.ENROLMENT_MESSAGE_BYTES_MAX + 1)))
+@pytest.mark.parametrize("method", ["Enrol", "EnrolAccount"])
+async def test_who_was_invited_may_send_very_little(method: str) -> None:
+    async with coordinator() as world, world.connect(credentials=pki().invitation()) as client:
+        call = _raw(client).unary_unary(f"/consortium.wire.v1.Enrolment/{method}")
+        with pytest.raises(CallRefused, match="at most"):
+            await _answered(call(b"\x00" * (limits.REQUEST_BYTES_MAX[method] + 1)))
+    assert world.service.enrolled == []
 
 
 async def test_compression_is_not_spoken() -> None:

@@ -12,22 +12,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from consortium.contract.certificates import create_authority
-from consortium.contract.kit import Kit, KitUnreadable, parse_kit
-from consortium.contract.names import SiteId
+from consortium.contract.kit import KitUnreadable, parse_kit
+from tests.fakes.kits import kit_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 YEAR = timedelta(days=365)
-KIT = Kit(
-    consortium="alpine-heart",
-    address="hub.example.org:8443",
-    enrolment_address="hub.example.org:8444",
-    ca_pem=create_authority("alpine-heart", now=NOW, valid_for=YEAR).certificate_pem,
-    site=SiteId("north-clinic"),
-    token="one-time-token_42",
-    log_vkey="alpine-heart+1a2b3c4d+AQIDBAUGBwgJ",
-    coordinator_signing_key="ab" * 32,
-    expires=NOW + YEAR,
-)
+AUTHORITY = create_authority("alpine-heart", now=NOW, valid_for=YEAR)
+KIT = kit_of(AUTHORITY, expires=NOW + timedelta(days=30))
 
 
 def _repacked(**members: bytes) -> bytes:
@@ -46,12 +37,27 @@ def test_another_authority_under_the_same_name() -> None:
         parse_kit(_repacked(**{"ca.pem": impostor}))
 
 
+def test_the_certificate_of_another_kit() -> None:
+    """Whoever enrols with it would be taken for somebody else, or be refused after the token was shown."""
+    other = kit_of(AUTHORITY, token="another-token_43", expires=KIT.expires).invitation
+    assert parse_kit(_repacked()) == KIT
+    with pytest.raises(KitUnreadable, match="another kit"):
+        parse_kit(_repacked(**{"invitation.pem": other.certificate_pem, "invitation-key.pem": other.key_pem}))
+    with pytest.raises(KitUnreadable, match="not the certificate's"):
+        parse_kit(_repacked(**{"invitation-key.pem": other.key_pem}))
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_zip_that_unfolds_a_thousandfold(method: int) -> None:
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", method) as archive:
         archive.writestr("kit.json", b" " * 40_000_000)
-        archive.writestr("ca.pem", KIT.ca_pem)
+        for name, pem in (
+            ("ca.pem", KIT.ca_pem),
+            ("invitation.pem", KIT.invitation.certificate_pem),
+            ("invitation-key.pem", KIT.invitation.key_pem),
+        ):
+            archive.writestr(name, pem)
     data = bomb.getvalue()
     assert len(data) < 64 * 1024
     tracemalloc.start()

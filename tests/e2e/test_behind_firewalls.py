@@ -1,7 +1,7 @@
 """A whole study between hospitals behind firewalls, over a line with 100 ms and losses, part of which goes silent.
 
 Each process is in a network namespace of its own. A hospital's firewall drops all that comes in, and lets out what goes
-to one port of one host; a second port is opened for enrolling and closed again.
+to one port of one host, from the first call on: enrolling needs no other.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import wide_area
-from tests.e2e.wide_area import CENTRE, CENTRE_ADDRESS, ENROLMENT_PORT, PORT, STRANGER_ADDRESS, WideAreaWorld
+from tests.e2e.wide_area import CENTRE, CENTRE_ADDRESS, PORT, STRANGER_ADDRESS, WideAreaWorld
 from tests.e2e.world import SITES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -77,18 +77,18 @@ def test_a_study_runs_through_firewalls_and_outlives_silence(tmp_path: Path) -> 
 
 
 def enrol(world: WideAreaWorld, site: str) -> None:
-    """The one time at which a second port is open."""
-    world.open_port(site, ENROLMENT_PORT)
+    """Through the firewall as it stands."""
     world.enrol(site)
     world.steward(site)
-    world.close_port(site, ENROLMENT_PORT)
 
 
 def the_firewall_is_real(world: WideAreaWorld) -> None:
     """A hospital reaches the coordinator's port; no other port, no other host; and nobody reaches the hospital."""
     site = SITES[0]
     assert dial(world, site, CENTRE_ADDRESS, PORT) == "connected"
-    assert dial(world, site, CENTRE_ADDRESS, ENROLMENT_PORT) == "refused"  # where the coordinator does listen
+    with listening(world, CENTRE, CENTRE_ADDRESS):
+        assert dial(world, CENTRE, CENTRE_ADDRESS, ELSEWHERE) == "connected"
+        assert dial(world, site, CENTRE_ADDRESS, ELSEWHERE) == "refused"  # another port of the same host
     for place, address, dialling in (
         (CENTRE, STRANGER_ADDRESS, site),
         (site, world.address(site), CENTRE),

@@ -27,14 +27,13 @@ CENTRE = "centre"
 CENTRE_ADDRESS = "10.77.0.1"
 STRANGER_ADDRESS = "10.77.0.2"
 """At the centre too, and nothing of the consortium's."""
-PORT, ENROLMENT_PORT = 8443, 8444
+PORT = 8443
 ONE_WAY_S = 0.05
 LOSS = 0.01
 PACKET_BYTES = 1500
 _TUNSETIFF, _TUN_WITHOUT_HEADER = 0x400454CA, 0x1001
 _FIREWALL = """
 table inet hospital {{
-  set open {{ type inet_service; elements = {{ {port} }} }}
   chain inbound {{
     type filter hook input priority 0; policy drop;
     iif lo accept
@@ -43,7 +42,7 @@ table inet hospital {{
   chain outbound {{
     type filter hook output priority 0; policy drop;
     oif lo accept
-    ip daddr {centre} tcp dport @open accept
+    ip daddr {centre} tcp dport {port} accept
   }}
 }}
 """
@@ -179,13 +178,6 @@ class WideAreaWorld(World):
 
     def address(self, site: str) -> str:
         return f"10.77.0.{10 + self._places.index(site)}"
-
-    def open_port(self, site: str, port: int) -> None:
-        """The firewall team opens a port of the coordinator's for a hospital."""
-        self.at(site, "nft", "add", "element", "inet", "hospital", "open", f"{{ {port} }}")
-
-    def close_port(self, site: str, port: int) -> None:
-        self.at(site, "nft", "delete", "element", "inet", "hospital", "open", f"{{ {port} }}")
 
     # --- the commands of the consortium, each where it is typed ---
 

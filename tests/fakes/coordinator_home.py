@@ -31,6 +31,7 @@ from consortium.app import opened
 from consortium.contract.certificates import (
     PeerIdentity,
     certificate_der,
+    invitation_name,
     load_tls_key,
     new_ecdsa_key,
     new_signing_key,
@@ -40,7 +41,7 @@ from consortium.contract.certificates import (
     verify_certificate,
 )
 from consortium.contract.kit import parse_kit
-from consortium.contract.messages import EnrolmentRequest
+from consortium.contract.messages import EnrolmentGrant, EnrolmentRequest
 from consortium.contract.names import SiteId
 from consortium.contract.study import StudyFile
 from consortium.coordinator import Coordinator
@@ -167,10 +168,14 @@ class Home:
         )
         return EnrolmentRequest(site=SiteId(name or hospital.site), token=token, request_der=der)
 
+    def certify(self, request: EnrolmentRequest) -> EnrolmentGrant:
+        """What the coordinator answers to a request from whoever holds the token's kit."""
+        return self.sites.enrol(request, invitation_name(request.token))
+
     def enrol(self, name: str, hospital: Hospital | None = None) -> Hospital:
         """Invite and enrol a hospital, with keys of its own."""
         hospital = hospital or new_hospital(name)
-        grant = self.sites.enrol(self.request(hospital, self.token(name)))
+        grant = self.certify(self.request(hospital, self.token(name)))
         return granted(hospital, grant.certificate_pem, self.coordinator.home.ca_certificate)
 
     def submit(self, study: StudyFile) -> None:

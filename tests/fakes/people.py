@@ -18,12 +18,13 @@ from consortium.contract.certificates import (
     PeerIdentity,
     account_request,
     certificate_der,
+    invitation_name,
     new_signing_key,
     new_tls_key,
     verify_certificate,
 )
 from consortium.contract.digest import canonical_bytes
-from consortium.contract.messages import AccountRequest
+from consortium.contract.messages import AccountRequest, EnrolmentGrant
 from consortium.contract.study import StudyFile
 from consortium.contract.submission import Destination, sign
 from consortium.roles import HOME, PersonRole
@@ -85,5 +86,10 @@ def enrolled(world: Home, name: str, role: str) -> Person:
     """A person with an account."""
     person = Person(name=name, world=world, tls_key=new_tls_key(), signing_key=new_signing_key())
     request = AccountRequest(account=name, token=invited(world, name, role), request_der=person.request())
-    person.certificate_pem = world.rooms.accounts.enrol(request).certificate_pem
+    person.certificate_pem = certified(world, request).certificate_pem
     return person
+
+
+def certified(world: Home, request: AccountRequest) -> EnrolmentGrant:
+    """What the coordinator answers to a request from whoever holds the token's kit."""
+    return world.rooms.accounts.enrol(request, invitation_name(request.token))

@@ -450,7 +450,6 @@ async def serving(
         server = await serve(
             home.coordinator,
             address="127.0.0.1:0",
-            enrolment_address="127.0.0.1:0",
             credentials=ServerCredentials(
                 ca_pem=home.coordinator.home.ca_pem, certificate_pem=certificate_pem, key_pem=key_pem
             ),

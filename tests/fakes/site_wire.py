@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from consortium.contract.kit import Kit
 from consortium.contract.messages import StudyDocument
 from consortium.contract.study import StudyFile
 from site_agent.home import AgentHome
+from tests.fakes.kits import kit_of
 from tests.fakes.site_world import ME, keys, make_home, small_study
-from tests.fakes.wire_world import NAME, RecordingService, World, clock, coordinator, pki
+from tests.fakes.wire_world import RecordingService, World, coordinator, pki
 
 STUDY = small_study()
 
@@ -52,14 +52,9 @@ async def dialled(
 def kit_for(world: World, **changes: Any) -> Kit:
     """A kit for the hospital, but for `changes`."""
     fields: dict[str, Any] = {
-        "consortium": NAME,
         "address": world.address,
-        "enrolment_address": world.enrolment_address,
-        "ca_pem": pki().authority.certificate_pem,
         "site": ME,
         "token": "t" * 32,
-        "log_vkey": "alpine-heart+1a2b3c4d+AQIDBAUGBwgJ",
         "coordinator_signing_key": keys().coordinator.public_key().public_bytes_raw().hex(),
-        "expires": clock() + timedelta(days=1),
     }
-    return Kit(**{**fields, **changes})
+    return kit_of(changes.pop("authority", pki().authority), **{**fields, **changes})

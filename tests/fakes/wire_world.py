@@ -25,6 +25,7 @@ from consortium.contract.certificates import (
     PeerIdentity,
     create_authority,
     issue_account,
+    issue_invitation,
     issue_operator,
     issue_server,
     issue_site,
@@ -59,6 +60,7 @@ from privacy.secagg.messages import UploadHeader
 
 NAME = "alpine-heart"
 SITE = SiteId("north-clinic")
+TOKEN = "one-time-token-42"
 YEAR = timedelta(days=365)
 HELLO = Hello(agent_version="0.1.0", protocol_version=1)
 STUDY_DIGEST = Digest("5d" * 32)
@@ -88,6 +90,10 @@ class Pki:
         )
         pem = issue_site(self.authority, SiteId(name), der, now=now or clock(), valid_for=valid_for)
         return Issued(certificate_pem=pem, key_pem=private_pem(key))
+
+    def invitation(self, token: str = TOKEN, *, now: datetime | None = None, valid_for: timedelta = YEAR) -> Issued:
+        """What lies in the kit with this token."""
+        return issue_invitation(self.authority, token, now=now or clock(), valid_for=valid_for)
 
     def operator(self, name: str = "lead") -> Issued:
         """An operator's certificate."""
@@ -255,13 +261,13 @@ class RecordingService:
         pem = issue_site(pki().authority, peer.site, request_der, now=clock(), valid_for=YEAR)
         return EnrolmentGrant(consortium=NAME, certificate_pem=pem)
 
-    async def enrol_account(self, request: AccountRequest) -> EnrolmentGrant:
+    async def enrol_account(self, peer: PeerIdentity, request: AccountRequest) -> EnrolmentGrant:
         self._maybe_fail("enrol_account")
         now = clock()
         pem = issue_account(pki().authority, request.account, request.request_der, now=now, valid_for=YEAR)
         return EnrolmentGrant(consortium=NAME, certificate_pem=pem)
 
-    async def enrol(self, request: EnrolmentRequest) -> EnrolmentGrant:
+    async def enrol(self, peer: PeerIdentity, request: EnrolmentRequest) -> EnrolmentGrant:
         self._maybe_fail("enrol")
         self.enrolled.append(request)
         pem = issue_site(pki().authority, request.site, request.request_der, now=clock(), valid_for=YEAR)
@@ -279,10 +285,6 @@ class World:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.server.port}"
-
-    @property
-    def enrolment_address(self) -> str:
-        return f"127.0.0.1:{self.server.enrolment_port}"
 
     @asynccontextmanager
     async def connect(
@@ -310,12 +312,11 @@ class World:
 async def coordinator(
     service: RecordingService | None = None, *, credentials: ServerCredentials | None = None, **options: Any
 ) -> AsyncIterator[World]:
-    """A coordinator on two free ports of the loopback interface."""
+    """A coordinator on a free port of the loopback interface."""
     service = service or RecordingService()
     server = await serve(
         service,
         address=options.pop("address", "127.0.0.1:0"),
-        enrolment_address=options.pop("enrolment_address", "127.0.0.1:0"),
         credentials=credentials or server_credentials(),
         **options,
     )

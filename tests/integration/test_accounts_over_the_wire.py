@@ -45,14 +45,13 @@ async def serving(parent: Path, *, people_address: str | None = None) -> AsyncIt
     if people_address is not None:
         provider.taken_at(path.parent, people_address)
     text = path.read_text().replace("127.0.0.1:8443", f"127.0.0.1:{free_port()}")
-    path.write_text(text.replace("127.0.0.1:8444", f"127.0.0.1:{free_port()}"))
+    path.write_text(text)
     with coordinator_in(parent) as world:
         home = world.coordinator.home
         key_pem, certificate_pem = home.server_pem
         server = await serve(
             world.coordinator,
             address=home.config.address,
-            enrolment_address=home.config.enrolment_address,
             people_address=home.config.people_address,
             credentials=ServerCredentials(ca_pem=home.ca_pem, certificate_pem=certificate_pem, key_pem=key_pem),
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from consortium.contract.kit import parse_kit
 from consortium.contract.messages import Hello, Invitation, VectorHeader, VectorKind, Welcome
 from consortium.contract.names import Digest, SiteId
 from consortium.training_round import Phase
@@ -35,13 +36,13 @@ async def refused(call: object) -> CallRefused:
 async def test_enrolment_over_the_wire(tmp_path: Path) -> None:
     async with serving(tmp_path) as world:
         hospital, ca_pem = new_hospital(AMBER), world.home.coordinator.home.ca_pem
-        address = f"127.0.0.1:{world.server.enrolment_port}"
-        request = world.home.request(hospital, world.home.token(AMBER))
-        grant = await enrol(address, ca_pem, request)
+        address, kit = f"127.0.0.1:{world.server.port}", parse_kit(world.home.sites.invite(AMBER)[0])
+        request = world.home.request(hospital, kit.token)
+        grant = await enrol(address, ca_pem, kit.invitation, request)
         granted(hospital, grant.certificate_pem, world.home.coordinator.home.ca_certificate)
         async with world.connect(hospital) as client, client.session(HELLO) as session:
             assert isinstance(await anext(session), Welcome)
-        error = await refused(enrol(address, ca_pem, request))
+        error = await refused(enrol(address, ca_pem, kit.invitation, request))
         assert error.code is RefusalCode.REFUSED
         assert "used before" in str(error)
         assert "invite" in error.advice()

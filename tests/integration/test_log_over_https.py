@@ -116,7 +116,7 @@ def home_with(folder: Path, **settings: object) -> Path:
     home, ports = new_home(folder), iter((free_port(), free_port()))
     text = (home / "coordinator.yaml").read_text()
     first = next(ports)
-    wanted: dict[str, object] = {"address": f"127.0.0.1:{first}", "enrolment_address": f"127.0.0.1:{first + 1}"}
+    wanted: dict[str, object] = {"address": f"127.0.0.1:{first}"}
     for name, value in {**wanted, "log_address": f"127.0.0.1:{next(ports)}", **settings}.items():
         text, found = re.subn(rf"(?m)^{name}: .*$", f"{name}: {value}", text)
         assert found == 1

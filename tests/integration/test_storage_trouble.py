@@ -124,7 +124,7 @@ async def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 def home_on_a_free_port(parent: Path) -> Path:
     folder, port = new_home(parent), free_port()
     file = folder / "coordinator.yaml"
-    file.write_text(file.read_text().replace("8443", str(port)).replace("8444", str(port + 1)))
+    file.write_text(file.read_text().replace("8443", str(port)))
     return folder
 
 

@@ -7,6 +7,7 @@ import pytest
 from consortium.contract.certificates import (
     Issued,
     Role,
+    invitation_name,
     new_ecdsa_key,
     new_signing_key,
     new_tls_key,
@@ -27,7 +28,17 @@ from consortium.wire.client import enrol
 from consortium.wire.errors import SessionEnded
 from privacy.p256 import point_bytes
 from privacy.secagg.messages import Confirmation
-from tests.fakes.wire_world import HELLO, NAME, SITE, STUDY_DIGEST, RecordingService, coordinator, pki, vector_header
+from tests.fakes.wire_world import (
+    HELLO,
+    NAME,
+    SITE,
+    STUDY_DIGEST,
+    TOKEN,
+    RecordingService,
+    coordinator,
+    pki,
+    vector_header,
+)
 
 PREPARED = StudyPrepared(study_digest=STUDY_DIGEST, model_digest=Digest("ab" * 32), parameter_count=14)
 
@@ -102,14 +113,16 @@ async def test_enrolment_gives_a_certificate_that_connects() -> None:
     request = site_request(tls_key=tls_key, signing_key=signing_key, ecdsa_key=ecdsa_key, site=SITE, consortium=NAME)
     ca_pem = pki().authority.certificate_pem
     async with coordinator() as world:
-        asked = EnrolmentRequest(site=SITE, token="one-time-token-42", request_der=request)
-        grant = await enrol(world.enrolment_address, ca_pem, asked, on_sent=world.sent.append)
+        asked = EnrolmentRequest(site=SITE, token=TOKEN, request_der=request)
+        grant = await enrol(world.address, ca_pem, pki().invitation(), asked, on_sent=world.sent.append)
         own = Issued(certificate_pem=grant.certificate_pem, key_pem=private_pem(tls_key))
         async with world.connect(credentials=own) as client:
             await client.list_studies()
     assert world.service.enrolled == [asked]
-    assert world.service.peers[0].signing_key == signing_key.public_key().public_bytes_raw()
-    assert world.service.peers[0].ecdsa_key == point_bytes(ecdsa_key.public_key())
+    invited, site = world.service.peers
+    assert (invited.role, invited.name, invited.signing_key) == (Role.INVITED, invitation_name(TOKEN), None)
+    assert site.signing_key == signing_key.public_key().public_bytes_raw()
+    assert site.ecdsa_key == point_bytes(ecdsa_key.public_key())
     assert [record.kind for record in world.sent] == ["enrolment-request", "list-studies"]
 
 

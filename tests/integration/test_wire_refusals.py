@@ -34,6 +34,7 @@ from tests.fakes.wire_world import (
     HELLO,
     NAME,
     SITE,
+    TOKEN,
     RecordingService,
     clock,
     coordinator,
@@ -109,7 +110,7 @@ async def test_a_wrong_token_is_told() -> None:
     refusal = ServiceRefusal("the token was used before", advice="Ask for a new kit.")
     async with coordinator(RecordingService(failing={"enrol": refusal})) as world:
         with pytest.raises(CallRefused, match="the token was used before"):
-            await enrol(world.enrolment_address, pki().authority.certificate_pem, _request())
+            await enrol(world.address, pki().authority.certificate_pem, pki().invitation(), _request())
 
 
 async def test_a_revoked_site_is_told_at_every_call() -> None:
@@ -191,7 +192,7 @@ async def test_a_port_in_use() -> None:
             await serve(
                 RecordingService(),
                 address="127.0.0.1:0",
-                enrolment_address=world.enrolment_address,
+                people_address=world.address,
                 credentials=server_credentials(),
             )
 
@@ -277,14 +278,29 @@ async def test_something_that_speaks_tls_but_is_no_coordinator(tmp_path: Path) -
         assert await _problem(f"127.0.0.1:{port}") is TlsProblem.NOT_A_COORDINATOR
 
 
-async def test_enrolling_at_the_wrong_port_and_calling_at_the_wrong_port() -> None:
-    async with coordinator() as world:
+async def test_a_token_at_the_port_for_certificates_and_a_certificate_at_the_port_for_tokens() -> None:
+    async with coordinator(people_address="127.0.0.1:0") as world:
         with pytest.raises(TlsRefused) as caught:
-            await enrol(world.address, pki().authority.certificate_pem, _request())
-        assert caught.value.problem is TlsProblem.NOT_ENROLMENT
-        async with world.connect(address=world.enrolment_address) as client:
+            await CoordinatorClient.connect_with_token(world.address, pki().authority.certificate_pem, "a.b.c")
+        assert caught.value.problem is TlsProblem.NOT_FOR_TOKENS
+        assert "people_address" in caught.value.advice()
+        people = f"127.0.0.1:{world.server.people_port}"
+        async with world.connect(address=people) as client:
             with pytest.raises(CallRefused):
                 await client.list_studies()
+        with pytest.raises(CallRefused):  # nor does anybody enrol there
+            await enrol(people, pki().authority.certificate_pem, pki().invitation(), _request())
+    assert world.service.enrolled == []
+
+
+async def test_a_clock_that_is_wrong_is_found_before_the_token_is_shown() -> None:
+    early = pki().invitation(now=clock() + timedelta(hours=2))
+    async with coordinator() as world:
+        with pytest.raises(TlsRefused, match="not yet valid") as caught:
+            await enrol(world.address, pki().authority.certificate_pem, early, _request())
+    assert caught.value.problem is TlsProblem.OWN_CERTIFICATE
+    assert "clock" in caught.value.advice()
+    assert world.service.peers == []
 
 
 async def test_a_proxy_is_used_and_named_when_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +373,7 @@ def _request() -> EnrolmentRequest:
         site=SITE,
         consortium=NAME,
     )
-    return EnrolmentRequest(site=SITE, token="one-time-token-42", request_der=der)
+    return EnrolmentRequest(site=SITE, token=TOKEN, request_der=der)
 
 
 async def test_a_line_lost_before_the_first_call() -> None:

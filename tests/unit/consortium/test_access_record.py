@@ -25,7 +25,7 @@ def test_a_flood_is_counted_and_not_written_one_by_one(tmp_path: Path) -> None:
     with coordinator_in(tmp_path) as world:
         for _ in range(10 * ALIKE_MAX):
             with pytest.raises(EnrolmentRefused):
-                world.sites.enrol(world.request(new_hospital(AMBER), "f" * 64))
+                world.certify(world.request(new_hospital(AMBER), "f" * 64))
         assert world.types().count("auth.failed") == ALIKE_MAX
         world.sites.access.settle()
         world.sites.access.settle()

@@ -13,7 +13,7 @@ from consortium.database import account_invitations
 from consortium.errors import AccessDenied, AccountConflict, AccountUnknown, EnrolmentRefused
 from consortium.roles import HOME, PersonRole, RoleRefused
 from tests.fakes.coordinator_home import coordinator_in
-from tests.fakes.people import Person, enrolled, invited
+from tests.fakes.people import Person, certified, enrolled, invited
 from tests.fakes.small_study import small_study
 
 
@@ -68,15 +68,15 @@ async def test_a_kit_is_good_once_for_its_account_and_for_a_while(tmp_path: Path
 
         def enrol(token: str, name: str = "ada-example", person: Person = person) -> None:
             request = AccountRequest(account=name, token=token, request_der=person.request(name))
-            world.rooms.accounts.enrol(request)
+            certified(world, request)
 
         with pytest.raises(EnrolmentRefused, match="not one this consortium gave"):
             enrol("0" * 64)
         with pytest.raises(EnrolmentRefused, match="to this account"):
             enrol(token, "eve-example")
         with pytest.raises(Exception, match="a request for"):
-            world.rooms.accounts.enrol(
-                AccountRequest(account="ada-example", token=token, request_der=person.request("eve-example"))
+            certified(
+                world, AccountRequest(account="ada-example", token=token, request_der=person.request("eve-example"))
             )
         enrol(token)
         with pytest.raises(EnrolmentRefused, match="used before"):
@@ -128,6 +128,6 @@ async def test_a_kit_that_nobody_used_can_be_taken_back(tmp_path: Path) -> None:
         world.rooms.accounts.revoke("ada-example", HOME)
         person = Person(name="ada-example", world=world, tls_key=new_tls_key(), signing_key=new_signing_key())
         with pytest.raises(EnrolmentRefused, match="not good any more"):
-            world.rooms.accounts.enrol(AccountRequest(account="ada-example", token=token, request_der=person.request()))
+            certified(world, AccountRequest(account="ada-example", token=token, request_der=person.request()))
         with pytest.raises(AccountUnknown):
             world.rooms.accounts.change_role("ada-example", PersonRole.LEAD, HOME)

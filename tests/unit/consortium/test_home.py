@@ -29,7 +29,6 @@ def test_a_new_home_has_everything_and_its_keys_are_private(tmp_path: Path) -> N
     assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert home.config.name == "alpine-heart"
-    assert home.config.enrolment_address == "127.0.0.1:8444"
     assert len({home.signing_key_hex, home.log_vkey, home.export_signer.verifier.vkey()}) == 3
     log = Log.open(home.folder / "log", home.log_signer)
     assert log.size == 1

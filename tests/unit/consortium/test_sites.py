@@ -84,7 +84,7 @@ def test_enrolment_certifies_the_sites_keys_and_is_logged(tmp_path: Path) -> Non
 def assert_refused(world: Home, token: str, *, name: str = AMBER, why: str) -> None:
     before = world.sites.all()
     with pytest.raises(EnrolmentRefused, match=why) as caught:
-        world.sites.enrol(world.request(new_hospital(name), token))
+        world.certify(world.request(new_hospital(name), token))
     assert caught.value.code == "refused"
     assert world.sites.all() == before
     assert why in world.bodies("auth.failed")[-1]["reason"]
@@ -97,17 +97,32 @@ def test_a_wrong_token(tmp_path: Path) -> None:
         assert_refused(world, "f" * 64, why="not one this consortium gave")
 
 
+@pytest.mark.parametrize("before", ["never", "revoked"])
+def test_a_kit_that_nobody_used_can_be_taken_back(tmp_path: Path, before: str) -> None:
+    with coordinator_in(tmp_path) as world:
+        if before == "revoked":
+            world.enrol(AMBER)
+            world.sites.revoke(AMBER)
+        token = world.token(AMBER)
+        world.sites.revoke(AMBER, "sent to the wrong address")
+        assert_refused(world, token, why="not good any more")
+        assert world.bodies("site.revoked")[-1] == {"site": AMBER, "reason": "sent to the wrong address"}
+        with pytest.raises(SiteConflict if before == "revoked" else SiteUnknown):
+            world.sites.revoke(AMBER)
+        world.certify(world.request(new_hospital(AMBER), world.token(AMBER)))
+
+
 def test_another_sites_token_is_not_spent_by_it(tmp_path: Path) -> None:
     with coordinator_in(tmp_path) as world:
         token = world.token(AMBER)
         assert_refused(world, token, name=BIRCH, why="not one this consortium gave")
-        world.sites.enrol(world.request(new_hospital(AMBER), token))
+        world.certify(world.request(new_hospital(AMBER), token))
 
 
 def test_a_used_token(tmp_path: Path) -> None:
     with coordinator_in(tmp_path) as world:
         token = world.token(AMBER)
-        world.sites.enrol(world.request(new_hospital(AMBER), token))
+        world.certify(world.request(new_hospital(AMBER), token))
         assert_refused(world, token, why="used before")
 
 
@@ -122,14 +137,14 @@ def test_an_expired_token(tmp_path: Path) -> None:
 def test_a_second_kit_does_not_replace_an_enrolled_hospital(tmp_path: Path) -> None:
     with coordinator_in(tmp_path) as world:
         first, second = world.token(AMBER), world.token(AMBER)
-        world.sites.enrol(world.request(new_hospital(AMBER), first))
+        world.certify(world.request(new_hospital(AMBER), first))
         assert_refused(world, second, why="not good any more")
 
 
 def test_a_kit_that_was_out_when_the_site_was_revoked_is_not_good_any_more(tmp_path: Path) -> None:
     with coordinator_in(tmp_path) as world:
         first, second = world.token(AMBER), world.token(AMBER)
-        world.sites.enrol(world.request(new_hospital(AMBER), first))
+        world.certify(world.request(new_hospital(AMBER), first))
         world.sites.revoke(AMBER)
         assert_refused(world, second, why="not good any more")
 
@@ -140,9 +155,9 @@ def test_a_request_that_is_none_leaves_the_token_good(tmp_path: Path) -> None:
         request = world.request(new_hospital(AMBER), token)
         for der in (b"", b"no request", request.request_der[:-3], world.request(new_hospital(BIRCH), "").request_der):
             with pytest.raises(RequestRefused):
-                world.sites.enrol(replace(request, request_der=der))
+                world.certify(replace(request, request_der=der))
         assert world.sites.all() == ()
-        world.sites.enrol(request)
+        world.certify(request)
 
 
 def test_one_key_under_two_names_is_refused(tmp_path: Path) -> None:
@@ -150,10 +165,10 @@ def test_one_key_under_two_names_is_refused(tmp_path: Path) -> None:
         amber = world.enrol(AMBER)
         token = world.token(BIRCH)
         with pytest.raises(EnrolmentRefused, match="in use"):
-            world.sites.enrol(world.request(amber, token, name=BIRCH))
+            world.certify(world.request(amber, token, name=BIRCH))
         assert [row.site for row in world.sites.all()] == [AMBER]
         assert "in use" in world.bodies("auth.failed")[0]["reason"]
-        world.sites.enrol(world.request(new_hospital(BIRCH), token))  # the token is still good
+        world.certify(world.request(new_hospital(BIRCH), token))  # the token is still good
 
 
 @pytest.mark.parametrize("key", ["tls_key_pem", "signing_key", "ecdsa_key"])
@@ -174,9 +189,9 @@ def test_after_a_revocation_new_keys_enrol_and_the_old_ones_do_not(tmp_path: Pat
         world.sites.revoke(AMBER)
         token = world.token(AMBER)
         with pytest.raises(EnrolmentRefused, match="revoked"):
-            world.sites.enrol(world.request(old, token))
+            world.certify(world.request(old, token))
         new = new_hospital(AMBER)
-        grant = world.sites.enrol(world.request(new, token))
+        grant = world.certify(world.request(new, token))
         granted(new, grant.certificate_pem, world.coordinator.home.ca_certificate)
         assert world.sites.authenticate(new.identity).last_sequence == 0
         with pytest.raises(AccessDenied, match="not the one enrolled"):
@@ -193,12 +208,12 @@ def test_two_callers_with_one_token_enrol_one_site(tmp_path: Path, monkeypatch: 
 
         def meanwhile(*args: Any, **kwargs: Any) -> bytes:
             monkeypatch.setattr(sites_module.certificates, "issue_site", issue)
-            world.sites.enrol(world.request(new_hospital(AMBER), token))
+            world.certify(world.request(new_hospital(AMBER), token))
             return issue(*args, **kwargs)
 
         monkeypatch.setattr(sites_module.certificates, "issue_site", meanwhile)
         with pytest.raises(EnrolmentRefused, match="used before"):
-            world.sites.enrol(world.request(new_hospital(AMBER), token))
+            world.certify(world.request(new_hospital(AMBER), token))
         assert world.types().count("site.enrolled") == 1
         assert world.types().count("auth.failed") == 1
 

@@ -172,7 +172,7 @@ def test_also_once_it_is_enrolled_and_no_more_once_it_is_revoked(tmp_path):
     with coordinator_in(tmp_path) as world:
         amber = new_hospital(AMBER)
         token = parse_kit(world.sites.invite(AMBER, "St Mary's Trust")[0]).token
-        world.sites.enrol(world.request(amber, token))
+        world.certify(world.request(amber, token))
         assert world.sites.get(AMBER).legal_entity == "St Mary's Trust"
         with pytest.raises(SiteConflict):
             world.sites.invite(BIRCH, "St Mary's Trust")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consortium.contract.errors import FileInvalid
-from consortium.coordinator_file import CoordinatorFile, load_coordinator_file, render
+from consortium.coordinator_file import CoordinatorFile, former_options, load_coordinator_file, render
 
 
 def loaded(tmp_path: Path, text: str) -> CoordinatorFile:
@@ -15,17 +15,18 @@ def loaded(tmp_path: Path, text: str) -> CoordinatorFile:
 
 
 @pytest.mark.parametrize(
-    ("address", "enrolment", "origin"),
+    ("address", "origin"),
     [
-        ("hub.example.org:8443", "hub.example.org:8444", "hub.example.org/cardio"),
-        ("127.0.0.1:65535", "127.0.0.1:65534", "127.0.0.1/cardio"),
-        ("[2001:db8::1]:8443", "[2001:db8::1]:8444", "2001-db8-1/cardio"),
-        ("localhost:1", "localhost:2", "localhost/cardio"),
+        ("hub.example.org:8443", "hub.example.org/cardio"),
+        ("127.0.0.1:65535", "127.0.0.1/cardio"),
+        ("[2001:db8::1]:8443", "2001-db8-1/cardio"),
+        ("localhost:1", "localhost/cardio"),
     ],
 )
-def test_what_init_writes_reads_back(tmp_path: Path, address: str, enrolment: str, origin: str) -> None:
+def test_what_init_writes_reads_back(tmp_path: Path, address: str, origin: str) -> None:
     file = loaded(tmp_path, render(name="cardio", address=address))
-    assert (file.name, file.address, file.enrolment_address) == ("cardio", address, enrolment)
+    assert (file.name, file.address) == ("cardio", address)
+    assert former_options(tmp_path / "coordinator.yaml") == {}
     assert file.log_origin == origin
     assert file.database_url(tmp_path) == f"sqlite:///{tmp_path.resolve() / 'consortium.db'}"
     assert file.log_folder(tmp_path) == tmp_path / "log"
@@ -50,7 +51,7 @@ def test_what_init_is_given_wrong_is_found_on_reading_back(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("old", "new", "path", "found"),
     [
-        ('"hub.example.org:8444"', '"hub.example.org:8443"', "enrolment_address", "hub.example.org:8443"),
+        ("log_address: null", "log_address: hub.example.org:8443", "log_address", "hub.example.org:8443"),
         ('"hub.example.org:8443"', "hub..org:8443", "address", "hub..org:8443"),
         ('"hub.example.org:8443"', "8443", "address", "8443"),
         ("sqlite:///consortium.db", "mysql://db/x", "database", "mysql://db/x"),
@@ -74,6 +75,19 @@ def test_wrong_options(tmp_path: Path, old: str, new: str, path: str, found: str
     assert problem.path == path
     assert found in problem.found
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ['"hub.example.org:8444"', '"hub.example.org:8443"', "null", "[what, ever]"])
+def test_an_option_of_an_earlier_release_is_passed_over_and_named(tmp_path: Path, value: str) -> None:
+    """A coordinator that was upgraded starts with the file that it has."""
+    text = render(name="cardio", address="hub.example.org:8443")
+    assert loaded(tmp_path, f"{text}enrolment_address: {value}\n") == loaded(tmp_path, text)
+    loaded(tmp_path, f"{text}enrolment_address: {value}\n")
+    options = former_options(tmp_path / "coordinator.yaml")
+    assert list(options) == ["enrolment_address"]
+    assert "Take the line out" in options["enrolment_address"]
+    with pytest.raises(FileInvalid):  # only that one, and only at the uppermost level
+        loaded(tmp_path, f"{text}enrolment_port: 1\n")
 
 
 @pytest.mark.parametrize(

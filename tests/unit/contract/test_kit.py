@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
-from consortium.contract.certificates import create_authority
+from consortium.contract.certificates import (
+    create_authority,
+    issue_site,
+    new_ecdsa_key,
+    new_signing_key,
+    new_tls_key,
+    private_pem,
+    site_request,
+)
 from consortium.contract.kit import (
     KIT_BYTES_MAX,
-    Kit,
     KitExpired,
     KitUnreadable,
     parse_kit,
@@ -21,30 +28,30 @@ from consortium.contract.kit import (
     split_address,
     write_kit_bytes,
 )
-from consortium.contract.names import SiteId
+from tests.fakes.kits import kit_of
+from tests.fakes.wire_world import pki
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 AUTHORITY = create_authority("alpine-heart", now=NOW, valid_for=365 * DAY)
-KIT = Kit(
-    consortium="alpine-heart",
-    address="hub.example.org:8443",
-    enrolment_address="[2001:db8::1]:8444",
-    ca_pem=AUTHORITY.certificate_pem,
-    site=SiteId("north-clinic"),
-    token="one-time-token_42",
+KIT = kit_of(
+    AUTHORITY,
+    address="[2001:db8::1]:8443",
     log_vkey="alpine-heart+1a2b3c4d+AQIDBAUGBwgJ/+==",
-    coordinator_signing_key="ab" * 32,
     expires=NOW + 7 * DAY,
 )
+MEMBERS = {
+    "ca.pem": KIT.ca_pem,
+    "invitation.pem": KIT.invitation.certificate_pem,
+    "invitation-key.pem": KIT.invitation.key_pem,
+}
 
 
-def _zip(record: bytes | dict[str, Any], ca_pem: bytes = KIT.ca_pem, **more: bytes) -> bytes:
+def _zip(record: bytes | dict[str, Any], **changed: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("kit.json", record if isinstance(record, bytes) else json.dumps(record))
-        archive.writestr("ca.pem", ca_pem)
-        for name, data in more.items():
+        for name, data in {**MEMBERS, **changed}.items():
             archive.writestr(name, data)
     return buffer.getvalue()
 
@@ -67,8 +74,51 @@ def test_a_kit_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert KIT.to_bytes() == path.read_bytes()  # the same kit, the same bytes
     assert KIT.token not in repr(KIT)
+    assert "PRIVATE" not in repr(KIT)
     with zipfile.ZipFile(path) as archive:
-        assert sorted(archive.namelist()) == ["ca.pem", "kit.json"]
+        assert sorted(archive.namelist()) == ["ca.pem", "invitation-key.pem", "invitation.pem", "kit.json"]
+
+
+def test_a_kit_of_an_earlier_release_is_called_one() -> None:
+    """It was made for a port of its own, and whoever holds it has no certificate to be heard with."""
+    former = io.BytesIO()
+    with zipfile.ZipFile(former, "w") as archive:
+        archive.writestr("kit.json", json.dumps(_record(schema="consortium/kit/v1", enrolment_address="hub:8444")))
+        archive.writestr("ca.pem", KIT.ca_pem)
+    with pytest.raises(KitUnreadable, match=r"earlier release made \(consortium/kit/v1\)") as caught:
+        parse_kit(former.getvalue())
+    assert "site invite" in caught.value.advice()
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"invitation.pem": b""}, "none"),
+        ({"invitation.pem": KIT.ca_pem}, "authority"),
+        ({"invitation.pem": pki().site("north-clinic").certificate_pem}, "did not issue"),
+        ({"invitation-key.pem": b""}, "no such key"),
+        ({"invitation-key.pem": private_pem(new_signing_key())}, "no such key"),
+        ({"invitation-key.pem": private_pem(new_tls_key())}, "not the certificate's"),
+    ],
+)
+def test_an_invitation_that_is_none(changed: dict[str, bytes], found: str) -> None:
+    with pytest.raises(KitUnreadable, match=found) as caught:
+        parse_kit(_zip(_record(), **changed))
+    assert caught.value.what == "invitation"
+    assert "PRIVATE" not in str(caught.value)
+
+
+def test_an_invitation_under_a_sites_name_is_none() -> None:
+    key, signing, ecdsa = new_tls_key(), new_signing_key(), new_ecdsa_key()
+    request = site_request(tls_key=key, signing_key=signing, ecdsa_key=ecdsa, site=KIT.site, consortium="alpine-heart")
+    pem = issue_site(AUTHORITY, KIT.site, request, now=NOW, valid_for=7 * DAY)
+    with pytest.raises(KitUnreadable, match="role invited"):
+        parse_kit(_zip(_record(), **{"invitation.pem": pem, "invitation-key.pem": private_pem(key)}))
+
+
+def test_an_invitation_that_ends_before_its_kit() -> None:
+    with pytest.raises(KitUnreadable, match="ended 2026-03-08"):
+        parse_kit(_zip(_record(expires="2026-03-09T12:00:00+00:00")))
 
 
 def test_a_kit_is_never_written_over(tmp_path: Path) -> None:
@@ -96,7 +146,7 @@ def test_a_kit_that_was_not_used_in_time() -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"schema": "consortium/kit/v2"}, "schema"),
+        ({"schema": "consortium/kit/v3"}, "schema"),
         ({"schema": None}, "schema"),
         ({"extra": 1}, "extra"),
         ({"site": "North Clinic"}, "site"),
@@ -105,7 +155,8 @@ def test_a_kit_that_was_not_used_in_time() -> None:
         ({"token": "a token with blanks!"}, "token"),
         ({"address": "hub.example.org"}, "address"),
         ({"address": "https://hub.example.org:443"}, "address"),
-        ({"enrolment_address": "hub:99999"}, "enrolment_address"),
+        ({"address": "hub:99999"}, "address"),
+        ({"enrolment_address": "hub:8444"}, "enrolment_address"),
         ({"log_vkey": "two words here"}, "log_vkey"),
         ({"coordinator_signing_key": "xyz"}, "coordinator_signing_key"),
         ({"expires": "soon"}, "expires"),
@@ -131,7 +182,7 @@ def test_a_record_that_is_no_object(record: bytes) -> None:
 @pytest.mark.parametrize("ca_pem", [b"", b"x", KIT.ca_pem * 2])
 def test_an_authority_that_is_none(ca_pem: bytes) -> None:
     with pytest.raises(KitUnreadable, match=r"ca\.pem"):
-        parse_kit(_zip(_record(), ca_pem))
+        parse_kit(_zip(_record(), **{"ca.pem": ca_pem}))
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", KIT.to_bytes()[:-30], b"x" * (KIT_BYTES_MAX + 1)])

@@ -194,7 +194,7 @@ def test_no_container_has_a_right_it_does_not_need() -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} <= mounts
     (coordinator,) = pod["containers"]
     ports = {port["name"]: port["containerPort"] for port in coordinator["ports"]}
-    assert ports == {"agents": 8443, "enrolment": 8444, "monitor": 9464}
+    assert ports == {"agents": 8443, "monitor": 9464}
     for probe, path in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
         assert coordinator[probe]["httpGet"] == {"path": path, "port": "monitor"}
 

@@ -106,10 +106,10 @@ async def test_the_coordinator_says_no(tmp_path, world):
 
 
 async def test_nobody_there_or_somebody_else(tmp_path, world):
-    kit = written(tmp_path / "away.zip", world, enrolment_address="127.0.0.1:1")
+    kit = written(tmp_path / "away.zip", world, address="127.0.0.1:1")
     with pytest.raises(CoordinatorUnreachable):
         await enrol(kit, tmp_path / "home")
-    kit = written(tmp_path / "wrong.zip", world, ca_pem=new_authority().certificate_pem)
+    kit = written(tmp_path / "wrong.zip", world, authority=new_authority())
     with pytest.raises(TlsRefused):
         await enrol(kit, tmp_path / "home")
     nothing_but(tmp_path, "away.zip", "wrong.zip")
@@ -138,10 +138,10 @@ async def test_a_folder_that_cannot_be(tmp_path, world):
 
 async def test_a_home_that_appeared_meanwhile_is_not_written_over(tmp_path):
     class Racing(RecordingService):
-        async def enrol(self, request):
+        async def enrol(self, peer, request):
             (tmp_path / "home").mkdir()
             (tmp_path / "home" / "mine").write_text("")
-            return await super().enrol(request)
+            return await super().enrol(peer, request)
 
     async with coordinator(Racing()) as world:
         with pytest.raises(HomeUnwritable):

@@ -135,7 +135,6 @@ def test_the_largest_calls_fit() -> None:
     assert codec.decode_answer(codec.encode_answer(answer)) == answer
     assert max(limits.REQUEST_BYTES_MAX.values()) < limits.MESSAGE_BYTES_MAX
     assert limits.COORDINATOR_MESSAGE_BYTES_MAX < limits.MESSAGE_BYTES_MAX
-    assert limits.REQUEST_BYTES_MAX["Enrol"] < limits.ENROLMENT_MESSAGE_BYTES_MAX
 
 
 def test_every_method_has_a_bound_and_is_documented() -> None:
