@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from jsonschema import Draft7Validator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -129,58 +131,193 @@ def test_the_compose_file_is_one_and_gives_no_rights_away() -> None:
 # --- the chart -------------------------------------------------------------------------------------------------------
 
 
-def values() -> dict[str, str]:
-    """Every value of the chart by its path."""
+EVERYTHING: dict[str, Any] = {
+    "port": 443,
+    "service": {"type": "ClusterIP"},
+    "ingress": {"enabled": True},
+    "gateway": {"enabled": True},
+    "objects": {"url": "s3://models/cardio", "secret": "consortium-objects"},
+    "serviceAccount": "consortium",
+}
+"""What is off by default, on."""
 
-    def paths(node: Any, prefix: str) -> dict[str, str]:
+
+def values(given: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Every value of the chart by its path, with some given as by `helm --values`."""
+
+    def paths(node: Any, prefix: str) -> dict[str, Any]:
         if isinstance(node, dict):
-            return {path: text for key, below in node.items() for path, text in paths(below, f"{prefix}.{key}").items()}
-        assert isinstance(node, str), f"{prefix} is no text"
+            return {path: leaf for key, below in node.items() for path, leaf in paths(below, f"{prefix}.{key}").items()}
+        assert isinstance(node, str | int), f"{prefix} is neither text nor a number nor a switch"
         return {prefix: node}
 
     found = paths(yaml.safe_load((CHART / "values.yaml").read_text()), ".Values")
-    return {**found, ".Release.Name": "demo"}
+    assert paths(given or {}, ".Values").keys() <= found.keys()
+    return {**found, **paths(given or {}, ".Values"), ".Release.Name": "demo"}
 
 
-def manifest(template: Path) -> dict[str, Any]:
-    """A template with its values put in. It must hold nothing but values, each within quotes: no logic, no pipes."""
-    known = values()
-    text = re.sub(r"\{\{ ([A-Za-z.]+) \}\}", lambda match: known[match[1]], template.read_text())
+def manifest(template: Path, given: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """A template with its values put in, None if it is off.
+
+    It must hold nothing but values and lines that leave others out (`if`): no pipes, no functions. Text stands within
+    quotes; without them a value must be a number.
+    """
+    known, lines, left_out = values(given), [], [False]
+    for line in template.read_text().splitlines():
+        if condition := re.fullmatch(r" *\{\{- if ([A-Za-z.]+) \}\}", line):
+            left_out.append(left_out[-1] or not known[condition[1]])
+        elif re.fullmatch(r" *\{\{- end \}\}", line):
+            left_out.pop()
+        elif not left_out[-1]:
+            lines.append(line)
+    assert left_out == [False]
+    text = re.sub(r"\{\{ ([A-Za-z.]+) \}\}", lambda match: str(known[match[1]]), "".join(f"{line}\n" for line in lines))
     assert "{{" not in text
+    unquoted = re.findall(r"(?<!\")\{\{ ([A-Za-z.]+) \}\}(?!\")", re.sub(r'"[^"\n]*"', "", template.read_text()))
+    assert {type(known[path]) for path in unquoted} <= {int}, unquoted
     found = yaml.safe_load(text)
-    assert isinstance(found, dict)
+    assert found is None or isinstance(found, dict)
     return found
 
 
+def there(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The manifest of a template that is on."""
+    found = manifest(CHART / f"templates/{name}.yaml", given)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("given", [{}, EVERYTHING], ids=["default", "everything"])
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
-def test_a_manifest_is_what_kubernetes_takes(template: Path) -> None:
-    found = manifest(template)
-    for release in KUBERNETES:
-        kubernetes_validate.validate(found, release, strict=True)
-    raw = template.read_text()
-    assert isinstance(yaml.safe_load(raw), dict)  # without its values, too: each stands in quotes
+def test_a_manifest_is_what_kubernetes_takes(template: Path, given: dict[str, Any]) -> None:
+    found = manifest(template, given)
+    if template.stem in ("ingress", "tlsroute") and not given:
+        assert found is None
+    elif template.stem == "tlsroute":  # of an extension: Kubernetes' own schemas do not have it
+        assert found is not None
+        assert (found["apiVersion"], found["kind"]) == ("gateway.networking.k8s.io/v1", "TLSRoute")
+    else:
+        for release in KUBERNETES:
+            kubernetes_validate.validate(found, release, strict=True)
 
 
 def test_every_value_is_used_and_the_chart_is_named() -> None:
-    used = set(re.findall(r"\{\{ ([A-Za-z.]+) \}\}", "".join(path.read_text() for path in TEMPLATES)))
+    used = set(re.findall(r"\{\{-? (?:if )?(\.[A-Za-z.]+) \}\}", "".join(path.read_text() for path in TEMPLATES)))
     assert used == set(values())
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["apiVersion"], chart["name"], chart["type"]) == ("v2", "consortium", "application")
     assert {path.stem for path in TEMPLATES} >= {"statefulset", "service", "poddisruptionbudget", "networkpolicy"}
 
 
-def test_the_charts_configuration_is_one_a_coordinator_takes(tmp_path: Path) -> None:
+def merged(given: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+    for key, value in given.items():
+        found[key] = {**found[key], **value} if isinstance(value, dict) else value
+    return found
+
+
+def test_the_schema_of_values_takes_these_and_no_others() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    Draft7Validator.check_schema(schema)
+    check = Draft7Validator(schema)
+    for given in ({}, EVERYTHING):
+        check.validate(merged(given))
+    for wrong in (
+        {"port": "443"},
+        {"port": 80},
+        {"port": 9464},
+        {"host": "hub.example.org:443"},
+        {"host": "https://hub.example.org"},
+        {"name": 'x"y'},
+        {"database": "postgresql://consortium:secret@postgresql.example.org/consortium"},
+        {"objects": {"url": "s3://key:secret@models/cardio"}},
+        {"objects": {"url": "file:///models"}},
+        {"objects": {"key": "secret"}},
+        {"ingress": {"enabled": "yes"}},
+        {"ingres": {"enabled": True}},
+        {"service": {"type": "ExternalName"}},
+        {"probes": {"liveness": {"periodSeconds": 0, "timeoutSeconds": 5, "failureThreshold": 6}}},
+        {"storage": {"size": 50}},
+    ):
+        assert not check.is_valid({**merged({}), **wrong} if "ingres" in wrong else merged(wrong)), wrong
+    # Nothing that a template puts within quotes may end them.
+    loose = [
+        path for path, node in _texts(schema) if "enum" not in node and "const" not in node and _takes_quotes(node)
+    ]
+    assert loose == []
+
+
+def _texts(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every part of a schema that is about a text."""
+    if isinstance(node, dict):
+        if node.get("type") == "string":
+            yield path, node
+        for key, below in node.items():
+            yield from _texts(below, f"{path}/{key}")
+    elif isinstance(node, list):
+        for below in node:
+            yield from _texts(below, path)
+
+
+def _takes_quotes(node: dict[str, Any]) -> bool:
+    check = Draft7Validator(node)
+    around = ("", "a", "abc.", "s3://a", "postgresql://a@b/c")
+    return any(check.is_valid(f"{words}{bad}") for words in around for bad in ('"', "\\", "\na: b"))
+
+
+def test_what_stands_in_front_passes_tls_on_to_the_port_of_agents() -> None:
+    service = there("service", EVERYTHING)
+    (agents,) = (port for port in service["spec"]["ports"] if port["name"] == "agents")
+    assert (agents["port"], service["spec"]["type"]) == (443, "ClusterIP")
+
+    ingress = there("ingress", EVERYTHING)
+    kinds = {name.partition("/")[0]: value for name, value in ingress["metadata"]["annotations"].items()}
+    assert set(kinds) == {"nginx.ingress.kubernetes.io", "haproxy.org", "haproxy-ingress.github.io"}
+    assert set(kinds.values()) == {"true"}
+    assert all(name.endswith("/ssl-passthrough") for name in ingress["metadata"]["annotations"])
+    assert "tls" not in ingress["spec"]  # a certificate there would be one to open TLS with
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "agents"}}
+
+    route = there("tlsroute", EVERYTHING)["spec"]
+    assert route["hostnames"] == [rule["host"]] == [values()[".Values.host"]]
+    assert route["rules"] == [{"backendRefs": [{"name": service["metadata"]["name"], "port": 443}]}]
+    assert route["parentRefs"] == [{"name": "public", "namespace": "gateways", "sectionName": "tls-passthrough"}]
+
+    # It is the port that the coordinator listens on, that its pod may open, and that the policy lets through.
+    pod = there("statefulset", EVERYTHING)["spec"]["template"]["spec"]
+    assert pod["containers"][0]["ports"][0] == {"name": "agents", "containerPort": 443}
+    assert {"name": "PORT", "value": "443"} in pod["initContainers"][0]["env"]
+    (allowed,) = pod["securityContext"]["sysctls"]
+    assert (allowed["name"], int(allowed["value"])) == ("net.ipv4.ip_unprivileged_port_start", 443)
+    assert {"port": 443, "protocol": "TCP"} in there("networkpolicy", EVERYTHING)["spec"]["ingress"][0]["ports"]
+
+
+def test_an_object_stores_key_is_in_a_secret_or_nowhere() -> None:
+    (coordinator,) = there("statefulset", EVERYTHING)["spec"]["template"]["spec"]["containers"]
+    assert coordinator["envFrom"] == [{"secretRef": {"name": "consortium-objects"}}]
+    role = {**EVERYTHING, "objects": {"url": "s3://models/cardio"}}
+    pod = there("statefulset", role)["spec"]["template"]["spec"]
+    assert "envFrom" not in pod["containers"][0]
+    assert pod["serviceAccountName"] == "consortium"
+
+
+@pytest.mark.parametrize(("given", "port"), [({}, 8443), (EVERYTHING, 443)], ids=["default", "everything"])
+def test_the_charts_configuration_is_one_a_coordinator_takes(tmp_path: Path, given: dict[str, Any], port: int) -> None:
     path = tmp_path / "coordinator.yaml"
-    path.write_text(manifest(CHART / "templates/configmap.yaml")["data"]["coordinator.yaml"])
+    path.write_text(there("configmap", given)["data"]["coordinator.yaml"])
     config = load_coordinator_file(path)
-    assert config.listening(config.address) == "0.0.0.0:8443"
-    assert config.own_address == "127.0.0.1:8443"
+    assert config.address == f"hub.example.org:{port}"
+    assert config.listening(config.address) == f"0.0.0.0:{port}"
+    assert config.own_address == f"127.0.0.1:{port}"
+    assert config.objects == given.get("objects", {}).get("url")
     assert config.database.startswith("postgresql://")
     assert config.monitor_address == "0.0.0.0:9464"
 
 
 def test_no_container_has_a_right_it_does_not_need() -> None:
-    pod = manifest(CHART / "templates/statefulset.yaml")["spec"]["template"]["spec"]
+    pod = there("statefulset")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"  # or keys become readable by a group
     assert pod["automountServiceAccountToken"] is False
@@ -199,19 +336,26 @@ def test_no_container_has_a_right_it_does_not_need() -> None:
         assert coordinator[probe]["httpGet"] == {"path": path, "port": "monitor"}
 
 
-def test_helm_lints_the_chart_and_renders_the_same() -> None:
-    """By the program, or by helm's own library in a Python package (`pip install helm-python-sdk`)."""
+@pytest.mark.parametrize("given", [{}, EVERYTHING], ids=["default", "everything"])
+def test_helm_lints_the_chart_and_renders_the_same(given: dict[str, Any], tmp_path: Path) -> None:
+    """By the program, or by helm's own library in a Python package (helm-python-sdk)."""
     if shutil.which("helm") is not None:
-        linted = _run("helm", "lint", "--strict", str(CHART))
+        (tmp_path / "values.yaml").write_text(yaml.safe_dump(given))
+        also = ("--values", str(tmp_path / "values.yaml"))
+        linted = _run("helm", "lint", "--strict", str(CHART), *also)
         assert linted.returncode == 0, linted.stdout
-        texts = _run("helm", "template", "demo", str(CHART)).stdout.split("\n---\n")
+        texts = _run("helm", "template", "demo", str(CHART), *also).stdout.split("\n---\n")
+        wrong = _run("helm", "template", "demo", str(CHART), *also, "--set", "port=80")
+        assert wrong.returncode != 0
     else:
         helm = pytest.importorskip("helm_python", reason="helm is not installed here")
-        assert helm.lint(str(CHART), strict=True)["errors"] == []
+        assert helm.lint(str(CHART), values=given, strict=True)["errors"] == []
         with helm.Chart.load(str(CHART)) as chart:
-            texts = list(chart.render(name="demo").values())
+            texts = list(chart.render(values=given, name="demo").values())
+            with pytest.raises(helm.HelmError, match="port"):
+                chart.render(values={**given, "port": 80}, name="demo")
     found = {one["kind"]: one for text in texts for one in yaml.safe_load_all(text) if one}
-    assert found == {one["kind"]: one for one in map(manifest, TEMPLATES)}
+    assert found == {one["kind"]: one for template in TEMPLATES if (one := manifest(template, given)) is not None}
 
 
 # --- what is installed -----------------------------------------------------------------------------------------------
