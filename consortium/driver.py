@@ -472,8 +472,6 @@ class StudyDriver:
         if len(self.study.sites_of_round(row.next_round)) - len(declined) < self._needed:
             self._pause(f"too many hospitals declined round {row.next_round}: {', '.join(sorted(declined))}")
             return
-        if not await self._witnessed():
-            return
         here: dict[SiteId, SiteRow] = {}
 
         def enough() -> bool:
@@ -482,12 +480,16 @@ class StudyDriver:
             suits = self.study.is_private or may_measure(frozenset(here), frozenset(row.measured) or None)
             return len(here) >= self._needed and suits
 
-        if not await self._wait_until(enough):
-            return
-        if not self._all_informed(here):
-            await self._hear_endorsements(row)
+        while True:
             if not await self._wait_until(enough):
                 return
+            # Not before: whoever was away has cosigned nothing meanwhile, and the others would decline for it.
+            if not await self._witnessed():
+                return
+            if not self._all_informed(here):
+                await self._hear_endorsements(row)
+            if self._goes_on() and enough():
+                break
         # From the last look to the invitations nothing is awaited, so nobody can come or go in between.
         invited = list(here.values())
         plan = self._plan(row, decision, invited)

@@ -610,6 +610,11 @@ class CoordinatorLine:
         """See `LogWatch.unwitnessed_s`; 0 where nobody watches the log."""
         return 0.0 if self.watch is None else self.watch.unwitnessed_s(roster, needed)
 
+    async def look_again(self) -> None:
+        """See `LogWatch.look_again`."""
+        if self.watch is not None:
+            await self.watch.look_again()
+
     async def check_history(self) -> None:
         """Raise HistoryLost if the log has entries of this site that the agent does not remember.
 

@@ -41,6 +41,8 @@ READ_PATIENCE_S, READ_EVERY_S = 10.0, 0.2
 """How long a plan with other keys than this hospital knows waits for the log to say why."""
 PATIENCE_S = 120.0
 """A log that is not witnessed for so long, while this hospital is connected, is no ground for another round."""
+LOOK_AGAIN_S = 20.0
+"""Before a round is declined for it the log is asked for once more, and the answer waited for so long."""
 
 
 class HandedOver(Protocol):
@@ -63,6 +65,7 @@ class LogWatch:
         self._mirror: LogMirror | None = None
         self._opening: asyncio.Task[LogMirror] | None = None  # the copy, while it is read back from the disk
         self._woken = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []  # for the log to have been asked for once more
         self._marks: deque[tuple[float, int]] = deque([(0.0, 1)], maxlen=4096)  # when the copy had how many entries
         self._connected_s: float | None = None
         self._is_running = False  # whether the log is followed, or about to be
@@ -72,6 +75,17 @@ class LogWatch:
     def wake(self) -> None:
         """There is a checkpoint to cosign."""
         self._woken.set()
+
+    async def look_again(self) -> None:
+        """Have the log asked for now and come back when that is done, or has failed, or takes `LOOK_AGAIN_S`.
+
+        What others cosigned a moment ago is known here once the log was asked for after that.
+        """
+        asked = asyncio.get_running_loop().create_future()
+        self._waiting.append(asked)
+        self._woken.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asked, LOOK_AGAIN_S)
 
     async def run(self, client: CoordinatorClient) -> None:
         """Follow the log for as long as this connection lives.
@@ -87,6 +101,7 @@ class LogWatch:
             self._connected_s = time.monotonic()
             while True:
                 self._woken.clear()
+                waiting, self._waiting = self._waiting, []
                 try:
                     await self._enrol_key(self._mirror)
                     await self._follow(self._mirror, client)
@@ -97,6 +112,10 @@ class LogWatch:
                     raise
                 except AuditError as error:  # a full disk, most likely: nothing is cosigned that is not kept
                     log.warning("log.not_kept", reason=str(error), advice=error.advice())
+                finally:
+                    for one in waiting:
+                        if not one.done():  # who waited has given up
+                            one.set_result(None)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await self._woken.wait()

@@ -167,6 +167,9 @@ class Line(Protocol):
     def unwitnessed_s(self, roster: Iterable[SiteId], needed: int) -> float:
         """For how long this site has seen more of the log than so many of these hospitals have cosigned."""
 
+    async def look_again(self) -> None:
+        """Have the log asked for now, so that what was cosigned a moment ago is known here; not for long."""
+
 
 class ResultRefused(SiteError):
     """The coordinator's result is not what this site computed from the same sum."""
@@ -524,6 +527,9 @@ class StudyWork:
         if self._attempt is not None and self._attempt.plan == plan:
             self._log.warning("round.invited_twice", round=plan.round, attempt=plan.attempt)
             return
+        # Hospitals that were away for long have cosigned, for this very invitation, since the log was asked for last.
+        if self._prepared is not None and self._is_unwitnessed(self._prepared.study):
+            await self._line.look_again()
         try:
             if not await asyncio.to_thread(self._knows_keys, plan):
                 await self._line.read_log(lambda: self._knows_keys(plan))
@@ -549,8 +555,11 @@ class StudyWork:
 
     def _require_witnesses(self, study: StudyFile) -> None:
         """No round on a log that may be shown to this hospital alone; raises Declined."""
-        if self._line.unwitnessed_s(study.sites.roster, study.cosignatures_needed) > PATIENCE_S:
+        if self._is_unwitnessed(study):
             raise Declined(Refuse("witnesses", "too few hospitals have cosigned the log that this one sees"))
+
+    def _is_unwitnessed(self, study: StudyFile) -> bool:
+        return self._line.unwitnessed_s(study.sites.roster, study.cosignatures_needed) > PATIENCE_S
 
     def _check_and_begin(self, plan: RoundPlan, invitation: Invitation) -> tuple[Attempt, KeyBundle | BeaconCommitment]:
         check_signature(invitation, bytes.fromhex(self._home.identity.coordinator_signing_key))

@@ -24,6 +24,12 @@ async def test_an_invitation_on_such_a_log_is_declined(tmp_path, unwitnessed_s, 
         assert joins or answer.rule == "witnesses"
 
 
+async def test_it_is_joined_if_others_cosigned_since_the_log_was_asked_for_last(tmp_path):
+    async with hospital(tmp_path) as world:
+        world.line.unwitnessed_for_s, world.line.unwitnessed_after_all_s = 10 * PATIENCE_S, 0.0
+        assert isinstance(await world.ask(world.plan()), KeyBundle)
+
+
 async def test_what_others_have_not_cosigned_is_unwitnessed(tmp_path):
     async with watching(tmp_path) as world:
         roster = (world.site, "birch-hospital", "cedar-institute")

@@ -321,6 +321,7 @@ class MemoryLine:
         self.broken = False
         self.unwitnessed_for_s = 0.0  # how long too few hospitals have cosigned the log
         self.endorsed: dict[str, str] = {}  # what `endorsed_before` says
+        self.unwitnessed_after_all_s = float("inf")  # the same at most, once the log was asked for again
 
     def _check(self) -> None:
         if self.broken:
@@ -369,6 +370,9 @@ class MemoryLine:
 
     def unwitnessed_s(self, roster: Iterable[SiteId], needed: int) -> float:
         return self.unwitnessed_for_s
+
+    async def look_again(self) -> None:
+        self.unwitnessed_for_s = min(self.unwitnessed_for_s, self.unwitnessed_after_all_s)
 
     def refusals(self) -> list[Refusal]:
         """What this hospital declined, in order."""

@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from audit.cosignature import WitnessSigner
 from consortium import driver, quorum
 from consortium.errors import NotWitnessed
+from consortium.training_round import Phase
 from tests.fakes.scripted_site import serving
 from tests.fakes.small_study import SITES, small_study
 
@@ -38,6 +39,35 @@ async def test_rounds_wait_for_witnesses_and_so_does_the_release(tmp_path, monke
         late.session.close()  # it comes back, as a witness
         await world.until(lambda: world.state(study) == "completed")
         await world.command("study.release", study=study.id)
+
+
+async def test_hospitals_that_were_away_for_long_cosign_before_the_next_invitation(tmp_path, monkeypatch):
+    """The others would decline: they have seen entries that too few cosigned, for as long as these were away."""
+    monkeypatch.setattr(driver, "WITNESSED_WITHIN_S", 1e9)  # nothing is owed yet
+    study, away = small_study(), SITES[NEEDED - 1 :]
+    async with serving(tmp_path) as world:
+        sites = world.enrol(study)
+        for name in SITES:
+            sites[name].witness = signer(world, name)
+        for name in away:
+            sites[name].script[2, 1], sites[name].stays_away = Phase.INVITING, True
+        world.join(*SITES)
+        await world.command("study.start", study=study.id)
+
+        def phase():
+            return world.home.coordinator.drivers[study.id].progress.phase
+
+        await world.until(lambda: len(world.history(study)) == 1 and phase() == "waiting for hospitals")
+        monkeypatch.setattr(driver, "WITNESSED_WITHIN_S", 0.0)
+        for name in away:
+            sites[name].witness = None
+            sites[name].come_back()
+        await world.until(lambda: phase() == "waiting for witnesses of the log")
+        assert [one.plan.attempt for one in sites.values()] == [1] * len(SITES)
+        for name in away:
+            sites[name].witness = signer(world, name)
+            sites[name].session.close()  # it comes back, as a witness
+        await world.until(lambda: world.state(study) == "completed", timeout_s=30)
 
 
 @pytest.mark.parametrize("witnesses", [0, NEEDED - 1])
