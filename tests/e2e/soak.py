@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.faulty_world import FaultyWorld, Nursery, until
-from tests.e2e.world import SITES
+from tests.e2e.world import SITES, World
 
 NEVER_KILLED, *KILLED = SITES
 RSS_GROWTH_MAX, RSS_SLACK_BYTES = 0.15, 12 * 2**20
@@ -257,7 +257,7 @@ def _judge(world: FaultyWorld, outcome: Outcome) -> None:
         outcome.problems.append(f"uploads were left behind: {left}")
 
 
-def ledger_and_log_differ(world: FaultyWorld) -> list[str]:
+def ledger_and_log_differ(world: World) -> list[str]:
     """Every hospital whose ledger counts other attempts than its entries in the log, or one twice."""
     log, problems = world.entries(), []
     for site in SITES:
