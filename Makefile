@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := consortium site_agent privacy audit tests configs
 
-.PHONY: install demo test test-fast check bench soak lock sbom proto clean help
+.PHONY: install demo test test-fast check bench soak long-cut lock sbom proto clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -61,6 +61,12 @@ MINUTES ?= 60
 soak: $(VENV)/.installed-dev  ## many rounds while processes are killed and stopped by chance; ROUNDS, SEED, MINUTES bound it
 	mkdir -p build
 	$(BIN)/python -m tests.e2e.soak --rounds $(ROUNDS) --seed $(SEED) --minutes $(MINUTES) --out build/soak.json
+
+CUT_MINUTES ?= 10
+
+long-cut: $(VENV)/.installed-dev  ## a study whose hospitals are cut off for CUT_MINUTES, behind firewalls; needs root
+	mkdir -p build
+	$(BIN)/python -m tests.e2e.long_cut --minutes $(CUT_MINUTES) --out build/long-cut.json
 
 proto: $(VENV)/.installed-dev  ## regenerate consortium/wire/consortium_pb2.py
 	$(BIN)/python -m consortium.wire.generate
