@@ -267,7 +267,8 @@ def open_home(folder: Path) -> AgentHome:
     # Whom to believe is what the kit said, and a person may have compared by telephone.
     if certificates.fingerprint(authority) != identity.ca_sha256:
         raise HomeInvalid(f"{folder / 'certificates/ca.pem'} is not the authority this home was enrolled under")
-    return AgentHome(folder=folder, identity=identity, ca_pem=ca_pem, certificate_pem=certificate_pem)
+    # Wherever the command was typed: the training process works in a folder of its own.
+    return AgentHome(folder=folder.absolute(), identity=identity, ca_pem=ca_pem, certificate_pem=certificate_pem)
 
 
 def _parted(pem: bytes) -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -53,6 +54,12 @@ def test_without_a_site_file_the_kits_address_is_dialled(home, tmp_path):
     with pytest.raises(ConfigurationMissing) as caught:
         _ = home.config
     assert "site-file.md" in caught.value.advice()
+
+
+def test_a_home_named_from_where_one_stands(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    opened = open_home(Path(tmp_path.name))
+    assert opened.folder == tmp_path  # training happens in a process that stands elsewhere
 
 
 def test_the_configuration_is_read_afresh(home, tmp_path):
