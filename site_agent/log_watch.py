@@ -85,7 +85,8 @@ class LogWatch:
         self._waiting.append(asked)
         self._woken.set()
         with suppress(TimeoutError):
-            await asyncio.wait_for(asked, LOOK_AGAIN_S)
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await asked
 
     async def run(self, client: CoordinatorClient) -> None:
         """Follow the log for as long as this connection lives.
