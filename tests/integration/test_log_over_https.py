@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from audit import merkle, tiles
 from audit.checkpoint import verify_checkpoint
@@ -141,6 +142,24 @@ async def test_a_coordinator_serves_its_log_as_its_file_says(tmp_path: Path, mon
         await asyncio.to_thread(fetched, f"https://{host}:{port}/checkpoint", context)
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(serving, 60)
+
+
+async def test_a_coordinator_of_an_earlier_release_starts_with_its_file_and_says_what_to_take_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "log_as_facts", lambda: None)  # for a process of its own
+    home = home_with(tmp_path)
+    with (home / "coordinator.yaml").open("a") as file:
+        file.write('enrolment_address: "127.0.0.1:8444"\n')
+    said: asyncio.Queue[str] = asyncio.Queue()
+    with capture_logs() as logged:
+        serving = asyncio.create_task(app.serve_until_stopped(home, ready=said.put_nowait))
+        assert "8444" not in await asyncio.wait_for(said.get(), 60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, 60)
+    (warned,) = [one for one in logged if one["event"] == "config.former_option"]
+    assert warned["where"] == "coordinator.yaml: enrolment_address"
+    assert "Take the line out" in warned["advice"]
 
 
 def fetched(url: str, context: ssl.SSLContext) -> bytes:

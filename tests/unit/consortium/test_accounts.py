@@ -1,5 +1,6 @@
 """People's accounts: invited once, enrolled once, renewed for the same keys, and what the log says of them."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from consortium.commands import CommandRefused
+from consortium.contract.account_kit import parse_account_kit
 from consortium.contract.certificates import Role, new_signing_key, new_tls_key
+from consortium.contract.kit import KitUnreadable
 from consortium.contract.messages import AccountRequest
 from consortium.database import account_invitations
 from consortium.errors import AccessDenied, AccountConflict, AccountUnknown, EnrolmentRefused
@@ -131,3 +134,23 @@ async def test_a_kit_that_nobody_used_can_be_taken_back(tmp_path: Path) -> None:
             certified(world, AccountRequest(account="ada-example", token=token, request_der=person.request()))
         with pytest.raises(AccountUnknown):
             world.rooms.accounts.change_role("ada-example", PersonRole.LEAD, HOME)
+
+
+def test_a_kit_of_an_account_carries_a_certificate_of_its_own(tmp_path: Path) -> None:
+    with coordinator_in(tmp_path) as world:
+        kits = [world.rooms.accounts.invite(name, PersonRole.LEAD, HOME)[0] for name in ("ada-example", "eve-example")]
+    kit, other = (json.loads(data) for data in kits)
+    found = parse_account_kit(kits[0])
+    assert found.token not in repr(found)
+    assert "PRIVATE" not in repr(found)
+    for changed, words in (
+        ({"schema": "consortium/account-kit/v1"}, r"earlier release made \(consortium/account-kit/v1\)"),
+        ({"schema": "consortium/account-kit/v3"}, "account-kit/v2"),
+        ({"invitation_pem": other["invitation_pem"]}, "another kit"),
+        ({"invitation_key_pem": other["invitation_key_pem"]}, "not the certificate's"),
+        ({"invitation_key_pem": "x"}, "no such key"),
+        ({"invitation_pem": kit["ca_pem"]}, "authority"),
+    ):
+        with pytest.raises(KitUnreadable, match=words) as caught:
+            parse_account_kit(json.dumps({**kit, **changed}).encode())
+        assert "account invite" in caught.value.advice()
