@@ -116,6 +116,14 @@ def status(
             async for snapshot in watch_status(home):
                 _print_json(snapshot, compact=True)
             return
+        if not _out.is_terminal:  # a file, or another program: nothing can be drawn over there
+            before: dict[str, Any] | None = None
+            async for snapshot in watch_status(home):
+                now = {name: value for name, value in snapshot.items() if name != "traffic"}
+                if now != before:  # that bytes went by is no line for a file
+                    _out.print(StatusView().render(snapshot, now=time.time()))
+                before = now
+            return
         latest: dict[str, Any] = {}
 
         def picture() -> RenderableType:

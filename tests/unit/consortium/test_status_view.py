@@ -1,9 +1,14 @@
 """What people see: a hospital's words are shown, never obeyed."""
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from typer.testing import CliRunner
 
+from consortium import operator
+from consortium.cli import app
 from consortium.status_view import StatusView
 
 
@@ -135,3 +140,20 @@ def test_a_long_name_is_not_cut() -> None:
     text = shown({"studies": [study(sites=sites)], "connected": []}, width=80)
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     assert "characters-" in text.replace("\n", "")
+
+
+def test_a_file_gets_each_change_as_it_comes_and_no_line_for_bytes_that_went_by(monkeypatch, tmp_path):
+    connected: list[list[str]] = [["amber-clinic"], ["amber-clinic"], ["amber-clinic", "birch-hospital"]]
+
+    async def watched(_: Path) -> AsyncIterator[dict[str, Any]]:
+        for number, names in enumerate(connected):
+            passed = {"sent_bytes": number, "received_bytes": 0, "sent_per_s": 0, "received_per_s": 0}
+            yield {"studies": [], "log_size": 40, "connected": names, "traffic": passed}
+
+    monkeypatch.setattr(operator, "watch_status", watched)
+    done = CliRunner().invoke(app, ["status", "--watch", "--home", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.output.splitlines() if "Connected" in line] == [
+        "No study yet. Connected: amber-clinic.",
+        "No study yet. Connected: amber-clinic, birch-hospital.",
+    ]
