@@ -97,14 +97,25 @@ def test_a_used_kit_is_refused_and_leaves_no_home(world: FaultyWorld) -> None:
     assert not list(world.folder.glob("*again*"))
 
 
-def test_a_wrong_token_is_refused_and_logged(world: FaultyWorld) -> None:
-    kit = world.folder / "wrong.zip"
+@pytest.mark.parametrize("what", ["token", "release"])
+def test_a_kit_that_was_altered_or_is_of_an_earlier_release_is_not_even_tried(world: FaultyWorld, what: str) -> None:
+    kit, entries = world.folder / f"{what}.zip", len(world.entries())
     with zipfile.ZipFile(world.folder / "cleveland.zip") as good, zipfile.ZipFile(kit, "w") as bad:
         record = json.loads(good.read("kit.json")) | {"token": "0" * 64}
         bad.writestr("kit.json", json.dumps(record))
-        bad.writestr("ca.pem", good.read("ca.pem"))
+        for name in good.namelist() if what == "token" else ["kit.json", "ca.pem"]:
+            if name != "kit.json":
+                bad.writestr(name, good.read(name))
     done = world.run("site-agent", "enrol", "--kit", kit, "--home", world.folder / "wrong", check=False)
-    refused(done, 1, "token")
+    refused(done, 2, "another kit" if what == "token" else "earlier release", "site invite")
+    assert not (world.folder / "wrong").exists()
+    assert len(world.entries()) == entries
+
+
+def test_a_used_kit_is_refused_and_logged(world: FaultyWorld) -> None:
+    kit = world.folder / "cleveland.zip"
+    done = world.run("site-agent", "enrol", "--kit", kit, "--home", world.folder / "wrong", check=False)
+    refused(done, 1, "token", "used before")
     assert not (world.folder / "wrong").exists()
     assert world.entries()[-1]["type"] == "auth.failed"
 
