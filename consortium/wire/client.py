@@ -20,6 +20,7 @@ import grpc
 from consortium.contract.bearer import METADATA
 from consortium.contract.certificates import (
     CertificateRefused,
+    Fault,
     Issued,
     certificate_der,
     load_authority_certificate,
@@ -561,7 +562,9 @@ def _check_own_certificate(address: str, ca_pem: bytes, certificate_pem: bytes, 
     try:
         verify_certificate(certificate_der(certificate_pem), load_authority_certificate(ca_pem), now)
     except CertificateRefused as error:
-        raise TlsRefused(address, TlsProblem.OWN_CERTIFICATE, str(error)) from error
+        early = error.fault is Fault.NOT_YET_VALID
+        problem = TlsProblem.OWN_NOT_YET_VALID if early else TlsProblem.OWN_CERTIFICATE
+        raise TlsRefused(address, problem, str(error)) from error
 
 
 async def _next_of(call: Any) -> bytes | None:

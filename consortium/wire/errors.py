@@ -159,6 +159,7 @@ class TlsProblem(StrEnum):
     OLD_TLS = "it does not speak TLS 1.3"
     NOT_A_COORDINATOR = "it speaks TLS but is not a Consortium coordinator"
     OWN_CERTIFICATE = "this side's certificate was not accepted"
+    OWN_NOT_YET_VALID = "this side's certificate is not valid yet"
     NOT_FOR_TOKENS = "it asks for a certificate, so it is not the port for people with tokens"
     OTHER = "the TLS handshake failed"
 
@@ -173,6 +174,7 @@ _TLS_ADVICE = {
     TlsProblem.OLD_TLS: "Check the address: a coordinator never speaks older TLS, so this is something else.",
     TlsProblem.NOT_A_COORDINATOR: "Check the port: another service answers there.",
     TlsProblem.OWN_CERTIFICATE: "Enrol again with a new kit, and check this computer's clock.",
+    TlsProblem.OWN_NOT_YET_VALID: "Set this computer's clock.",
     TlsProblem.NOT_FOR_TOKENS: "Use the coordinator's `people_address`, or an account's keys.",
     TlsProblem.OTHER: "Check the address, the proxy and this computer's clock.",
 }

@@ -117,7 +117,9 @@ CONDUCT_MUTATIONS = (
         "test_at_the_next_invitation",
     ),
     # s11: endorsements
-    gone("s11", PLAN_CHECK, "entries.verify_site_entry(data, key)", FORGED),
+    gone(
+        "s11", PLAN_CHECK, "entries.verify_site_entry(data, key if former is None else bytes.fromhex(former))", FORGED
+    ),
     Mutation(
         "s11",
         PLAN_CHECK,

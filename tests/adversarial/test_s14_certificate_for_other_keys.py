@@ -24,7 +24,7 @@ class Swapping(StudyService):
         super().__init__()
         self.certify = certify
 
-    async def enrol(self, request):
+    async def enrol(self, peer, request):
         return EnrolmentGrant(consortium=NAME, certificate_pem=self.certify(request))
 
 

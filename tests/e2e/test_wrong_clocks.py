@@ -71,10 +71,10 @@ def test_at_a_hospital(tmp_path: Path) -> None:
             if site != BEHIND:
                 world.enrol(site)
 
-        # Behind: the coordinator's certificate is not valid yet by that clock. Nothing is made, sent or written down.
+        # Behind: the certificate in the kit is not valid yet by that clock. Nothing is made, sent or written down.
         with pytest.raises(AssertionError) as refused:
             world.enrol(BEHIND)
-        assert "its certificate is not valid yet" in str(refused.value)
+        assert "this side's certificate is not valid yet" in str(refused.value)
         assert "Set this computer's clock." in str(refused.value)
         assert not (tmp_path / BEHIND).exists()
         assert BEHIND not in {

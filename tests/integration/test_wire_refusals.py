@@ -215,7 +215,7 @@ async def _problem(address: str, *, ca_pem: bytes | None = None, own: Issued | N
     own = own or pki().site(SITE)
     with pytest.raises(TlsRefused) as caught:
         await CoordinatorClient.connect(
-            address, ca_pem or pki().authority.certificate_pem, own.certificate_pem, own.key_pem, timeout_s=5
+            address, ca_pem or pki().authority.certificate_pem, own.certificate_pem, own.key_pem, timeout_s=30
         )
     assert caught.value.advice()
     assert not caught.value.retryable
@@ -249,6 +249,12 @@ async def test_our_own_certificate_has_expired_or_is_foreign() -> None:
     async with coordinator() as world:
         assert await _problem(world.address, own=expired) is TlsProblem.OWN_CERTIFICATE
         assert await _problem(world.address, own=new_pki().site(SITE)) is TlsProblem.OWN_CERTIFICATE
+
+
+async def test_our_own_certificate_begins_later_by_our_clock() -> None:
+    ahead = pki().site(SITE, now=clock() + timedelta(hours=1))
+    async with coordinator() as world:
+        assert await _problem(world.address, own=ahead) is TlsProblem.OWN_NOT_YET_VALID
 
 
 async def test_our_certificate_is_not_accepted_over_there() -> None:
@@ -298,7 +304,7 @@ async def test_a_clock_that_is_wrong_is_found_before_the_token_is_shown() -> Non
     async with coordinator() as world:
         with pytest.raises(TlsRefused, match="not yet valid") as caught:
             await enrol(world.address, pki().authority.certificate_pem, early, _request())
-    assert caught.value.problem is TlsProblem.OWN_CERTIFICATE
+    assert caught.value.problem is TlsProblem.OWN_NOT_YET_VALID
     assert "clock" in caught.value.advice()
     assert world.service.peers == []
 
