@@ -25,6 +25,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,8 @@ def _become(order: dict[str, Any], root: Path, made: dict[Any, Any]) -> NoReturn
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(order["folder"])
+        # What tests make beside their own folders goes with this one: nothing runs at the end of this process.
+        os.environ["TMPDIR"] = tempfile.tempdir = order["folder"]
         sys.path.insert(0, order["folder"])
         if order["copied"]:
             _forget()
